@@ -1,0 +1,501 @@
+"""Everything this project knows about the inside of MiniStack 1.5.33; no other module imports it.
+
+    register_service      a service of ours beside MiniStack's, authorised by IAM like them
+    register_resource     a CloudFormation type of ours
+    emit                  an `aws.*` event on the default bus, as AWS's own services send them
+    role_credentials      what an AWS service gets when it assumes a role
+    on_loop               run something in MiniStack's own thread, where its stores may be touched
+    alarms, set_alarm_state, on_alarm_state_change, evaluate_alarms_with, put_metric, metric_points
+    serve                 run it all
+
+MiniStack keeps its state in plain dictionaries that its event loop alone changes. So whatever reads or changes them
+from another thread goes through `on_loop`.
+"""
+
+import asyncio
+import hashlib
+import json
+import secrets
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.concurrency import run_reentrant
+from ministack.core.responses import get_account_id, get_region, request_scope
+from ministack.core.router import extract_access_key_id
+from ministack.services import cloudformation, cloudwatch, eventbridge, iam, sts
+from ministack.services.cloudformation import changesets, handlers, provisioners, stacks
+
+VERSION = "1.5.33"
+
+T = TypeVar("T")
+
+
+# --- services -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request to a service; header names in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What a caller must be allowed to do: an IAM action on one resource, and the condition keys of the request."""
+
+    action: str
+    resource: str = "*"
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+class Service(Protocol):
+    """A service of ours.
+
+    `name` is the botocore name (`sagemaker-runtime`), `signing_name` what its requests are signed for (`sagemaker`).
+    `claims` tells whether a request that is signed so is for this service, `permissions` what its caller needs (all
+    of them), `handle` answers it, in a thread of its own.
+    """
+
+    name: str
+    signing_name: str
+
+    def claims(self, request: Request) -> bool: ...
+
+    def permissions(self, request: Request) -> list[Permission]: ...
+
+    def handle(self, request: Request) -> Response: ...
+
+
+_services: list[Service] = []
+
+
+def register_service(service: Service) -> None:
+    _services.append(service)
+    iam_actions.SERVICE_TO_IAM_NAMESPACE[service.name] = service.signing_name
+
+    async def handler(
+        method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
+    ) -> tuple[int, dict[str, str], bytes]:
+        request = Request(method, path, headers, body, query)
+        # MiniStack has checked the first permission already (see `_action` and `_resource`).
+        for permission in service.permissions(request)[1:]:
+            if denied := _denied(service, permission, request):
+                return denied
+        response = await run_reentrant(service.handle, request)
+        return response.status, response.headers, response.body
+
+    app.SERVICE_HANDLERS[service.name] = handler
+
+
+def _claimed(name: str, request: Request) -> Service | None:
+    return next((s for s in _services if s.signing_name == name and s.claims(request)), None)
+
+
+def _named(name: str) -> Service | None:
+    return next((s for s in _services if s.name == name), None)
+
+
+def _denied(service: Service, permission: Permission, request: Request) -> tuple[int, dict[str, str], bytes] | None:
+    if not app.AUTH:
+        return None
+    failure = iam_evaluator.enforce(
+        extract_access_key_id(request.headers, request.query),
+        permission.action,
+        service.name,
+        get_region(),
+        resource_arn=permission.resource,
+        service_context=dict(permission.context),
+    )
+    if failure is None:
+        return None
+    denial: tuple[int, dict[str, str], bytes] = iam_actions.access_denied_response(
+        service.name,
+        permission.action,
+        getattr(failure, "principal_arn", ""),
+        request.headers.get("x-amzn-requestid", ""),
+        headers=request.headers,
+        resource_arn=permission.resource,
+        explicit_deny=getattr(failure, "decision", "") == "Deny",
+    )
+    return denial
+
+
+_detect_service = app.detect_service
+_extract_action = iam_actions.extract_iam_action
+_extract_resource = iam_actions.extract_resource_arn
+
+
+def _route(method: str, path: str, headers: dict[str, str], query: dict[str, list[str]]) -> str:
+    name: str = _detect_service(method, path, headers, query)
+    service = _claimed(name, Request(method, path, headers, b"", query))
+    return service.name if service else name
+
+
+def _action(
+    name: str, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
+) -> str | None:
+    if (service := _named(name)) is None:
+        action: str | None = _extract_action(name, method, path, headers, body, query)
+        return action
+    permissions = service.permissions(Request(method, path, headers, body, query))
+    return permissions[0].action if permissions else None
+
+
+def _resource(
+    name: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query: dict[str, list[str]],
+    region: str,
+    account: str,
+) -> str:
+    if (service := _named(name)) is None:
+        arn: str = _extract_resource(name, method, path, headers, body, query, region, account)
+        return arn
+    permissions = service.permissions(Request(method, path, headers, body, query))
+    return permissions[0].resource if permissions else "*"
+
+
+app.detect_service = _route
+iam_actions.extract_iam_action = _action
+iam_actions.extract_resource_arn = _resource
+
+
+# --- CloudFormation types -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A provisioned resource: what `Ref` gives, and what `Fn::GetAtt` gives."""
+
+    id: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What CloudFormation asks of a resource type.
+
+    `role_arn` is the stack's service role, None if the stack has none; `generated_name` is what the resource is to be
+    called if its properties don't say.
+    """
+
+    stack: str
+    logical_id: str
+    role_arn: str | None
+    properties: dict[str, Any]
+    generated_name: str
+
+
+class ResourceType(Protocol):
+    """A CloudFormation type of ours. Each method may block, and fails the resource by raising with the reason.
+
+    `name_property` is the property that names the resource, `create_only` those whose change replaces it.
+    """
+
+    type: str
+    name_property: str
+    create_only: frozenset[str]
+
+    def create(self, change: Change) -> Resource: ...
+
+    def update(self, id: str, change: Change, previous: dict[str, Any]) -> Resource: ...  # noqa: A002
+
+    def delete(self, id: str, change: Change) -> None: ...  # noqa: A002
+
+
+_resource_types: set[str] = set()
+_stack_roles: dict[str, str] = {}
+_owner: dict[tuple[str, str], tuple[str, str]] = {}  # (type, physical id): (stack, logical id)
+
+
+def register_resource(resource: ResourceType) -> None:
+    def change(stack: str, logical_id: str, properties: dict[str, Any]) -> Change:
+        return Change(
+            stack=stack,
+            logical_id=logical_id,
+            role_arn=_stack_roles.get(stack),
+            properties=properties,
+            generated_name=provisioners._physical_name(stack, logical_id, max_len=63),
+        )
+
+    def provisioned(result: Resource, stack: str, logical_id: str) -> tuple[str, dict[str, Any]]:
+        _owner[resource.type, result.id] = (stack, logical_id)
+        return result.id, result.attributes
+
+    def create(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
+        return provisioned(resource.create(change(stack, logical_id, properties)), stack, logical_id)
+
+    def update(
+        physical_id: str, old: dict[str, Any], new: dict[str, Any], stack: str, logical_id: str
+    ) -> tuple[str, dict[str, Any]]:
+        return provisioned(resource.update(physical_id, change(stack, logical_id, new), old), stack, logical_id)
+
+    def delete(physical_id: str, properties: dict[str, Any]) -> None:
+        stack, logical_id = _owner.pop((resource.type, physical_id), ("", ""))
+        resource.delete(physical_id, change(stack, logical_id, properties))
+
+    _resource_types.add(resource.type)
+    provisioners._RESOURCE_HANDLERS[resource.type] = {
+        "create": create,
+        "update": update,
+        "update_with_logical_id": True,
+        "delete": delete,
+    }
+    provisioners._REPLACING_PROPERTIES[resource.type] = resource.create_only
+    # A resource named in the template cannot be replaced under the same name: CloudFormation refuses that.
+    provisioners._CUSTOM_NAME_REPLACEMENT[resource.type] = {"name": resource.name_property}
+    provisioners._STACK_TAG_PROPERTY[resource.type] = ("Tags", "list")
+
+
+_may_block = stacks._runs_on_worker_thread
+stacks._runs_on_worker_thread = lambda type_: type_ in _resource_types or _may_block(type_)
+
+
+def _remember_role(action: str) -> None:
+    """MiniStack ignores RoleARN; on AWS a stack keeps it for every later operation, until it is given another."""
+    operate = cloudformation._ACTION_HANDLERS[action]
+
+    def remember(params: dict[str, Any]) -> Any:
+        name, role = (params.get(key, "") for key in ("StackName", "RoleARN"))
+        name, role = (value[0] if isinstance(value, list) else value for value in (name, role))
+        if name and role:
+            _stack_roles[name.split("/")[1] if name.startswith("arn:") else name] = role
+        return operate(params)
+
+    cloudformation._ACTION_HANDLERS[action] = remember
+
+
+for _name in ("CreateStack", "UpdateStack", "DeleteStack", "CreateChangeSet"):
+    _remember_role(_name)
+
+
+# --- events -------------------------------------------------------------------------------------------------------
+
+
+def emit(source: str, detail_type: str, detail: Mapping[str, Any], resources: Iterable[str]) -> None:
+    """Send an event on the default bus of the current account and region; from the loop's thread only."""
+    entry = {
+        "Source": source,
+        "DetailType": detail_type,
+        "Detail": json.dumps(detail),
+        "Resources": list(resources),
+    }
+    eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
+
+
+_record_event = stacks._add_event
+
+
+def _announce(
+    stack_id: str,
+    stack: str,
+    logical_id: str,
+    resource_type: str,
+    status: str,
+    reason: str = "",
+    physical_id: str = "",
+    detailed_status: str = "",
+) -> None:
+    """Record a stack event and send it, which MiniStack does not.
+
+    Shapes: CloudFormation guide, `event-detail-stack-status-change` and `event-detail-resource-status-change`.
+    """
+    _record_event(stack_id, stack, logical_id, resource_type, status, reason, physical_id, detailed_status)
+    token = stacks.CLIENT_REQUEST_TOKEN.get()
+    common = {
+        "stack-id": stack_id,
+        "status-details": {"status": status, "status-reason": reason},
+        **({"client-request-token": token} if token else {}),
+    }
+    if resource_type == "AWS::CloudFormation::Stack" and logical_id == stack:
+        emit("aws.cloudformation", "CloudFormation Stack Status Change", common, [stack_id])
+    else:
+        resource = {"logical-resource-id": logical_id, "physical-resource-id": physical_id}
+        detail = {**common, **resource, "resource-type": resource_type}
+        emit("aws.cloudformation", "CloudFormation Resource Status Change", detail, [stack_id])
+
+
+for _module in (stacks, handlers, changesets):
+    _module._add_event = _announce
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def on_loop(action: Callable[[], T], *, account: str, region: str, timeout: float = 30.0) -> T:
+    """Run `action` on MiniStack's event loop, as a request in that account and region would, and return its result."""
+    loop: asyncio.AbstractEventLoop | None = app._MAIN_LOOP
+    if loop is None:
+        raise RuntimeError("MiniStack is not running yet")
+
+    def scoped() -> T:
+        with request_scope(account, region):
+            return action()
+
+    with suppress(RuntimeError):
+        if asyncio.get_running_loop() is loop:
+            return scoped()
+
+    async def run() -> T:
+        return scoped()
+
+    return asyncio.run_coroutine_threadsafe(run(), loop).result(timeout)
+
+
+# --- credentials --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Credentials:
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+
+class CannotAssumeRole(Exception):
+    """The role does not exist, or does not trust the service that wants to assume it."""
+
+
+def role_credentials(role_arn: str, *, service: str, session: str) -> Credentials:
+    """What `service` (such as `sagemaker.amazonaws.com`) gets when it assumes a role; from the loop's thread only."""
+    role = iam._roles.get(role_arn.rsplit("/", 1)[-1])
+    if role is None or not _trusts(role["AssumeRolePolicyDocument"], service):
+        raise CannotAssumeRole(role_arn)
+    name = role_arn.rsplit("/", 1)[-1]
+    credentials = Credentials(
+        access_key_id="ASIA" + hashlib.sha256(secrets.token_bytes(16)).hexdigest()[:16].upper(),
+        secret_access_key=secrets.token_hex(32),
+        session_token=secrets.token_hex(32),
+    )
+    sts.register_session(
+        credentials.access_key_id,
+        {
+            "Arn": f"arn:aws:sts::{get_account_id()}:assumed-role/{name}/{session}",
+            "UserId": f"{role.get('RoleId', name)}:{session}",
+            "SecretAccessKey": credentials.secret_access_key,
+            "SessionToken": credentials.session_token,
+            "AccountId": get_account_id(),
+            "PrincipalType": "AssumedRole",
+        },
+    )
+    return credentials
+
+
+def _trusts(policy: str | dict[str, Any], service: str) -> bool:
+    document = json.loads(policy) if isinstance(policy, str) else policy
+    statements = document["Statement"]
+    return any(
+        statement["Effect"] == "Allow" and iam_evaluator._service_principal_matches(statement.get("Principal"), service)
+        for statement in (statements if isinstance(statements, list) else [statements])
+    )
+
+
+# --- CloudWatch ---------------------------------------------------------------------------------------------------
+
+Alarm = dict[str, Any]
+AlarmListener = Callable[[Alarm, str, str], None]
+
+_alarm_listeners: list[AlarmListener] = []
+_record_alarm_history = cloudwatch._record_history
+
+
+def alarms() -> list[Alarm]:
+    """Every metric and composite alarm, as stored (the members of PutMetricAlarm plus `State*`); on the loop only."""
+    return [*cloudwatch._alarms.values(), *cloudwatch._composite_alarms.values()]
+
+
+def on_alarm_state_change(listener: AlarmListener) -> None:
+    """Call `listener(alarm, old_state, new_state)` on the loop after each change; `alarm` carries the new state."""
+    _alarm_listeners.append(listener)
+
+
+def _announce_alarm(name: str, old: str, new: str, *args: Any, **kwargs: Any) -> None:
+    _record_alarm_history(name, old, new, *args, **kwargs)
+    if (alarm := cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)) and old != new:
+        for listener in _alarm_listeners:
+            listener(alarm, old, new)
+
+
+cloudwatch._record_history = _announce_alarm
+
+
+def evaluate_alarms_with(evaluate: Callable[[Alarm], None]) -> None:
+    """Replace MiniStack's evaluation of one metric alarm, which knows neither metric math nor missing data."""
+    cloudwatch._evaluate_alarm = evaluate
+
+
+def set_alarm_state(alarm: Alarm, state: str, reason: str, reason_data: str | None = None) -> None:
+    """Move an alarm to a state: its history, its actions, its parents and our listeners follow; on the loop only."""
+    old = alarm["StateValue"]
+    if old == state:
+        return
+    alarm["StateValue"] = state
+    alarm["StateReason"] = reason
+    alarm["StateReasonData"] = reason_data
+    alarm["StateUpdatedTimestamp"] = int(datetime.now(UTC).timestamp())
+    cloudwatch._record_history(alarm["AlarmName"], old, state, reason, reason_data=reason_data)
+    cloudwatch._dispatch_alarm_actions(alarm, old, state, reason)
+    cloudwatch._evaluate_parent_alarms(alarm)
+
+
+def put_metric(namespace: str, name: str, value: float, unit: str, dimensions: Mapping[str, str]) -> None:
+    """Add one data point; on the loop only."""
+    cloudwatch.record_metric(namespace, name, value, unit, dict(dimensions))
+
+
+def metric_points(namespace: str, name: str, dimensions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The stored points of one metric (`Timestamp` in epoch seconds, `Value`, or statistic sets); on the loop only."""
+    key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
+    return list(cloudwatch._metrics.get(key, []))
+
+
+# --- serving ------------------------------------------------------------------------------------------------------
+
+
+def serve(*, port: int, certificate: Path, key: Path) -> None:
+    """Serve over TLS on the loopback address until the process is told to end.
+
+    MiniStack's own `main` also tries port 443; this does not.
+    """
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.keep_alive_timeout = 75
+    config.loglevel = "WARNING"
+    config.certfile, config.keyfile = str(certificate), str(key)
+    config.graceful_timeout = 1
+
+    async def run() -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+
+        async def until_stopped() -> None:
+            await stopped.wait()
+
+        await hypercorn_serve(app.app, config, shutdown_trigger=until_stopped)
+
+    asyncio.run(run())

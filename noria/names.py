@@ -1,0 +1,89 @@
+"""Where everything is: the names that templates, functions, the command and people share.
+
+| what                                        | name                             |
+|---------------------------------------------|----------------------------------|
+| endpoint, model package group, pipeline     | `noria-<env>-<model>`            |
+| stacks of a model                           | `noria-<env>-<model>-<part>`     |
+| data bucket, event bus, pages topic, ledger | SSM parameter `/noria/<env>/…`   |
+| objects of a model                          | `<model>/<area>/…` in the bucket |
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+Part = Literal["training", "serving", "monitoring"]
+Area = Literal["incoming", "datasets", "quarantine", "labels", "captured", "reports", "baselines", "trainings", "runs"]
+
+EVENT_SOURCE = "noria"
+METRIC_NAMESPACE = "Noria"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """The names of one environment.
+
+    >>> Names(env="local").model("flight-delay")
+    'noria-local-flight-delay'
+    """
+
+    env: str
+
+    @property
+    def prefix(self) -> str:
+        return f"noria-{self.env}"
+
+    def model(self, model: str) -> str:
+        """Endpoint, model package group and pipeline of `model` all have this name."""
+        return f"{self.prefix}-{model}"
+
+    def model_of(self, name: str) -> str | None:
+        """The model whose endpoint, group or pipeline is `name`; None when it is not this environment's."""
+        start = f"{self.prefix}-"
+        return name.removeprefix(start) if name.startswith(start) and len(name) > len(start) else None
+
+    def stack(self, model: str, part: Part) -> str:
+        return f"{self.model(model)}-{part}"
+
+    def environment_stack(self, part: Literal["foundation", "reactions"]) -> str:
+        return f"{self.prefix}-{part}"
+
+    def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:
+        return f"/noria/{self.env}/{name}"
+
+    def queue(self, reaction: str) -> str:
+        """The queue in front of a reaction, for example `validate-upload`."""
+        return f"{self.prefix}-{reaction}"
+
+    def function(self, reaction: str) -> str:
+        return f"{self.prefix}-{reaction}"
+
+    def drift_alarm(self, model: str) -> str:
+        return f"{self.model(model)}-drift"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectKey:
+    """A key in the data bucket: `<model>/<area>/<rest>`."""
+
+    model: str
+    area: str
+    rest: str
+
+    @classmethod
+    def parse(cls, key: str) -> Self:
+        model, _, tail = key.partition("/")
+        area, _, rest = tail.partition("/")
+        if not (model and area and rest):
+            raise ValueError(f"object key {key!r} is not of the form <model>/<area>/<name>")
+        return cls(model=model, area=area, rest=rest)
+
+    @property
+    def filename(self) -> str:
+        return self.rest.rsplit("/", 1)[-1]
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.area}/{self.rest}"
+
+
+def key(model: str, area: Area, rest: str) -> str:
+    return f"{model}/{area}/{rest}"

@@ -1,0 +1,381 @@
+"""One YAML per model: what a data scientist writes, checked before anything is built from it."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PERIODS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
+
+
+def _parse_duration(value: object) -> object:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)([smhd])", value.strip())):
+        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError("write a whole number and a unit of s, m, h or d, for example 10m or 24h")
+
+
+def _format_duration(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    unit = next(u for u in "dhms" if seconds % _UNITS[u] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration),
+    PlainSerializer(_format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+[smhd]$", "examples": ["10m", "24h"]}),
+]
+
+
+class Part(BaseModel):
+    """A part of the spec: unknown fields are mistakes, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Task(StrEnum):
+    BINARY = "binary_classification"
+    MULTICLASS = "multiclass_classification"
+    REGRESSION = "regression"
+
+
+class FeatureType(StrEnum):
+    INTEGER = "integer"
+    NUMBER = "number"
+    CATEGORY = "category"
+
+
+class Feature(Part):
+    """What one input column may hold."""
+
+    type: FeatureType
+    min: float | None = Field(None, description="smallest value allowed")
+    max: float | None = Field(None, description="largest value allowed")
+    values: tuple[str, ...] | None = Field(None, description="categories allowed; any when left out")
+    missing: float = Field(0.0, ge=0, le=1, description="share of rows that may lack a value")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.type is FeatureType.CATEGORY and (self.min is not None or self.max is not None):
+            raise ValueError("a category has no min or max: list its values, or give it type integer or number")
+        if self.type is not FeatureType.CATEGORY and self.values is not None:
+            raise ValueError("only a category lists values: use min and max, or give it type category")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is larger than max {self.max:g}: exchange them")
+        return self
+
+
+class MetricGate(Part):
+    """What the candidate must reach on the newest slice to be registered."""
+
+    min: float | None = Field(None, description="the candidate's value must be at least this")
+    max: float | None = Field(None, description="the candidate's value must be at most this")
+    beats_champion_by: float | None = Field(
+        None, description="how much better than the champion on the same rows; 0.0 means not worse"
+    )
+
+
+class Metric(StrEnum):
+    AUC = "auc"
+    ACCURACY = "accuracy"
+    F1 = "f1"
+    LOG_LOSS = "log_loss"
+    BRIER = "brier"
+    RMSE = "rmse"
+    MAE = "mae"
+    R2 = "r2"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self in {Metric.AUC, Metric.ACCURACY, Metric.F1, Metric.R2}
+
+
+METRICS: Mapping[Task, tuple[Metric, ...]] = {
+    Task.BINARY: (Metric.AUC, Metric.ACCURACY, Metric.F1, Metric.LOG_LOSS, Metric.BRIER),
+    Task.MULTICLASS: (Metric.ACCURACY, Metric.F1, Metric.LOG_LOSS, Metric.AUC),
+    Task.REGRESSION: (Metric.RMSE, Metric.MAE, Metric.R2),
+}
+"""Metrics of each task; the first is the one that speaks for the model. Multiclass f1 is the macro average, auc one-vs-rest."""
+
+
+class Gates(Part):
+    """Every failure is collected; one is enough to keep a candidate out of the registry."""
+
+    auc: MetricGate | None = None
+    accuracy: MetricGate | None = None
+    f1: MetricGate | None = None
+    log_loss: MetricGate | None = None
+    brier: MetricGate | None = None
+    rmse: MetricGate | None = None
+    mae: MetricGate | None = None
+    r2: MetricGate | None = None
+    latency_p95_ms: float | None = Field(None, gt=0, description="95th percentile of a one-row prediction")
+    bias: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="per segment, the largest allowed gap of the first metric between its values"
+    )
+
+    @property
+    def metrics(self) -> dict[Metric, MetricGate]:
+        return {metric: gate for metric in Metric if (gate := getattr(self, metric.value)) is not None}
+
+
+class Train(Part):
+    instance: str = Field("ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    hyperparameters: dict[str, int | float | str | bool | None] = Field(
+        default_factory=dict, description="passed to HistGradientBoosting by name"
+    )
+    holdout: float = Field(0.2, gt=0, lt=0.9, description="share of rows, the newest, kept for evaluation and the gates")
+    timeout: Duration = timedelta(hours=1)
+    seed: int = 7
+
+
+class Serve(Part):
+    mode: Literal["realtime"] = "realtime"
+    instance: str = Field("ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    count: int = Field(3, ge=1, le=100, description="instances")
+    strategy: Literal["canary", "all_at_once"] = "canary"
+    bake: Duration = Field(timedelta(minutes=10), description="how long the canary answers before the rest follows")
+    error_rate: float = Field(0.01, gt=0, lt=1, description="share of requests answered 5XX that rolls a deployment back")
+    latency_p95_ms: float = Field(500, gt=0, description="95th percentile of model latency that rolls a deployment back")
+    min_requests: int = Field(10, ge=1, description="requests a minute below which the alarms stay silent")
+    capture: int = Field(100, ge=0, le=100, description="percentage of requests kept for monitoring")
+
+    @model_validator(mode="after")
+    def _canary_is_whole_instances(self) -> Self:
+        if self.strategy == "canary" and self.count < 3:
+            raise ValueError(
+                f"strategy canary moves whole instances and needs count 3 or more, not {self.count}: "
+                "raise count, or use strategy all_at_once"
+            )
+        if not timedelta(minutes=2) <= self.bake <= timedelta(hours=1):
+            # AWS: WaitIntervalInSeconds is at most 3600; alarms with one-minute periods must fit inside.
+            raise ValueError(f"bake {_format_duration(self.bake)} must be between 2m and 1h")
+        return self
+
+
+class Threshold(Part):
+    """`2 of 3`: datapoints that must breach, of the last so many."""
+
+    breaching: int = Field(ge=1)
+    of: int = Field(ge=1, le=24)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, str):
+            if not (found := re.fullmatch(r"\s*(\d+)\s+of\s+(\d+)\s*", value)):
+                raise ValueError("write it as in: 2 of 3")
+            return {"breaching": int(found[1]), "of": int(found[2])}
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.breaching > self.of:
+            raise ValueError(f"{self.breaching} of {self.of} can never happen: the first must not be larger")
+        return self
+
+
+class Monitor(Part):
+    every: Duration = Field(timedelta(hours=1), description="length of a window, and how often one is compared")
+    min_rows: int = Field(500, ge=1, description="fewer rows than this are not compared")
+    psi: float = Field(0.25, gt=0, description="population stability index above which a feature has drifted")
+    when: Threshold = Field(
+        Threshold(breaching=2, of=3), json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^\d+ of \d+$"}]}
+    )
+
+    @model_validator(mode="after")
+    def _fits_an_alarm(self) -> Self:
+        # CloudWatch: periods are multiples of a minute, and EvaluationPeriods x Period is at most a day below one hour,
+        # at most seven days from one hour on.
+        if self.every % timedelta(minutes=1) or not timedelta(minutes=5) <= self.every <= timedelta(days=1):
+            raise ValueError(f"every {_format_duration(self.every)} must be whole minutes between 5m and 1d")
+        if self.every * self.when.of > timedelta(days=7 if self.every >= timedelta(hours=1) else 1):
+            raise ValueError(
+                f"{self.when.of} windows of {_format_duration(self.every)} are longer than an alarm may look back"
+            )
+        return self
+
+
+class Budget(Part):
+    """`4 per month`: how many retrainings in a rolling period."""
+
+    count: int = Field(ge=0)
+    per: Literal["day", "week", "month"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, str):
+            if not (found := re.fullmatch(r"\s*(\d+)\s+per\s+(day|week|month)\s*", value)):
+                raise ValueError("write it as in: 4 per month (or day, or week)")
+            return {"count": int(found[1]), "per": found[2]}
+        return value
+
+    @property
+    def period(self) -> timedelta:
+        return _PERIODS[self.per]
+
+
+class Retrain(Part):
+    after: tuple[Literal["upload", "alarm"], ...] = Field(
+        ("upload", "alarm"),
+        description="what trains: each accepted dataset, a drift alarm. The first dataset always trains.",
+    )
+    cooldown: Duration = Field(timedelta(hours=24), description="shortest time between two retrainings")
+    budget: Budget = Field(
+        Budget(count=4, per="month"),
+        json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^\d+ per (day|week|month)$"}]},
+    )
+    schedule: str | None = Field(
+        None, pattern=r"^(rate|cron)\(.+\)$", description="an EventBridge Scheduler expression, for example rate(7 days)"
+    )
+
+
+class Owner(Part):
+    team: str = Field(min_length=1, max_length=128)
+    page: str | None = Field(
+        None, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", description="address that pages go to; the topic always gets them"
+    )
+
+
+class ModelSpec(Part):
+    """A model: its inputs, what it must reach, how it is served, watched and retrained, and who owns it."""
+
+    model: str = Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=32)
+    task: Task
+    target: str = Field(min_length=1)
+    time: str = Field(min_length=1, description="event time column; splits are by time, never random")
+    id: str | None = Field(None, description="column that names a row; unique in a dataset when given")
+    features: dict[str, Feature] = Field(min_length=1)
+    segments: tuple[str, ...] = Field((), description="quality and bias are reported for each value of these features")
+    min_rows: int = Field(1, ge=1, description="fewest rows of a dataset")
+    max_rows: int = Field(100_000_000, ge=1, description="most rows of a dataset")
+    train: Train = Train()
+    gates: Gates = Gates()
+    serve: Serve = Serve()
+    monitor: Monitor = Monitor()
+    retrain: Retrain = Retrain()
+    owner: Owner
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
+            if column in self.features:
+                yield f"{role} {column!r} is a feature too: a model must not see it; remove it from features"
+        for segment in self.segments:
+            if segment not in self.features:
+                yield f"segment {segment!r} is not a feature: add it to features, or remove it from segments"
+        for metric, gate in self.gates.metrics.items():
+            if metric not in METRICS[self.task]:
+                known = ", ".join(METRICS[self.task])
+                yield f"gate {metric.value!r} does not measure {self.task.value}: use one of {known}"
+            if metric.higher_is_better and gate.max is not None:
+                yield f"gate {metric.value!r} is better when higher: use min, not max"
+            if not metric.higher_is_better and gate.min is not None:
+                yield f"gate {metric.value!r} is better when lower: use max, not min"
+        for segment in self.gates.bias:
+            if segment not in self.segments:
+                yield f"bias gate names {segment!r}, which is not among segments: add it there"
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The first gated metric in the task's order, else the task's first."""
+        ordered = METRICS[self.task]
+        return next((metric for metric in ordered if metric in self.gates.metrics), ordered[0])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that a dataset must have, in the order of the spec."""
+        return tuple(c for c in (self.id, self.time, *self.features, self.target) if c is not None)
+
+
+class SpecError(ValueError):
+    """A YAML that is not a model spec; the message names file, line, field, value and remedy, a line each."""
+
+
+def load(path: Path) -> ModelSpec:
+    """Read one model spec, or raise `SpecError` with every problem found in it."""
+    return parse(path.read_text(encoding="utf-8"), name=str(path))
+
+
+def load_all(directory: Path) -> tuple[ModelSpec, ...]:
+    """All specs of a directory, by name; two files for one model are refused."""
+    specs: dict[str, ModelSpec] = {}
+    for path in sorted(directory.glob("*.yaml")):
+        spec = load(path)
+        if spec.model in specs:
+            raise SpecError(f"{path}: model: {spec.model!r} is described by another file already; give it its own name")
+        specs[spec.model] = spec
+    return tuple(specs[name] for name in sorted(specs))
+
+
+def parse(text: str, *, name: str) -> ModelSpec:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{name}:{line}: not YAML: {error.problem}; check indentation, colons and quotes") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{name}:1: a model spec is a mapping that starts with `model: <name>`, not {document!r}")
+    try:
+        return ModelSpec.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(name, root, problem) for problem in error.errors()]
+        raise SpecError("\n".join(lines)) from error
+
+
+_REMEDIES = {
+    "missing": "add this field",
+    "extra_forbidden": "no such field: remove it or correct its name (`noria schema` lists them)",
+}
+
+
+def _explain(name: str, root: yaml.Node | None, problem: Mapping[str, Any]) -> str:
+    location: Sequence[str | int] = problem["loc"]
+    line, value = _locate(root, location)
+    field = ".".join(str(part) for part in location) or "(whole file)"
+    shown = "" if problem["type"] == "missing" or value is None else f" = {value}"
+    remedy = _REMEDIES.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    return f"{name}:{line}: {field}{shown}: {remedy}"
+
+
+def _locate(node: yaml.Node | None, location: Sequence[str | int]) -> tuple[int, str | None]:
+    """Line (from 1) of the deepest node on the way to `location`, and its text where it is a scalar."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                return line, None
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line, repr(node.value) if isinstance(node, yaml.ScalarNode) else None
