@@ -1,7 +1,7 @@
 """What every part of the local SageMaker gets: where it is, how to reach the rest of the cloud, and how to run things."""
 
+import logging
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -10,12 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import boto3
 from botocore.config import Config
 
 from local import ministack
+
+logger = logging.getLogger("noria.cloud")
+T = TypeVar("T")
 
 ROOT_ACCESS_KEY = "test"  # MiniStack's root user
 
@@ -62,8 +65,9 @@ class Cloud:
 
     # --- the rest of the cloud
 
-    def on_loop[T](self, action: Callable[[], T]) -> T:
-        raise NotImplementedError
+    def on_loop(self, action: Callable[[], T]) -> T:
+        """Run something in MiniStack's own thread, the only one that may touch its stores."""
+        return ministack.on_loop(action, account=self.account, region=self.region)
 
     def emit(self, detail_type: str, detail: Mapping[str, Any], resources: Iterable[str]) -> None:
         """Send an event of SageMaker's on the default bus; `detail` must be JSON."""
@@ -102,3 +106,74 @@ class Cloud:
                 max_pool_connections=32,
             ),
         )
+
+    # --- things that run
+
+    def run(self, action: Callable[[], None], name: str) -> threading.Thread:
+        """Run something in the background; an error it lets out is logged."""
+
+        def guarded() -> None:
+            try:
+                action()
+            except Exception:
+                if not self._closed.is_set():
+                    logger.exception("%s failed", name)
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def spawn(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        stdout: IO[bytes] | int,
+        stderr: IO[bytes] | int = subprocess.STDOUT,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a group of its own, which ends with the cloud at the latest.
+
+        Its group is recorded in a file under `processes`, so that `python -m local down` finds it even after a crash.
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("the cloud is stopping")
+            process = subprocess.Popen(
+                argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, process_group=0
+            )
+            self._processes.add(process)
+            self._record(process).touch()
+        return process
+
+    def end(self, process: "subprocess.Popen[bytes]", *, grace: float = 2.0) -> int:
+        """End a process and everything it started: ask first, insist after `grace` seconds. Returns its exit code."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            logger.warning("process %d did not end when asked", process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        self._record(process).unlink(missing_ok=True)
+        return code
+
+    def close(self) -> None:
+        """End everything that was started here."""
+        self._closed.set()
+        with self._lock:
+            processes = list(self._processes)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in processes:
+            self.end(process)
+
+    def _record(self, process: "subprocess.Popen[bytes]") -> Path:
+        directory = self.root / "processes"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / str(process.pid)

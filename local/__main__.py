@@ -1,0 +1,35 @@
+"""python -m local up | down | container: the local cloud from the command line."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from local.cloud import DEFAULT_PORT, WORK, CannotStart, LocalCloud
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m local", description="The local cloud.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start it in the background, and write local.env into its work directory")
+    up.add_argument("--port", type=int, default=DEFAULT_PORT)
+    up.add_argument("--time-scale", type=float, default=1.0, help="AWS seconds that pass in one second (default 1)")
+    down = commands.add_parser("down", help="end it and everything it started")
+    for command in (up, down):
+        command.add_argument("--state", type=Path, default=WORK, help=f"its work directory (default {WORK})")
+    options = parser.parse_args()
+
+    if options.command == "down":
+        LocalCloud(root=options.state.resolve()).stop()
+        return 0
+    cloud = LocalCloud(root=options.state.resolve(), port=options.port, time_scale=options.time_scale)
+    try:
+        cloud.start()
+    except CannotStart as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    sys.stdout.write(f"The local cloud answers at {cloud.endpoint}: source {cloud.environment_file}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A SageMaker that really runs things, beside MiniStack in the same process."""
