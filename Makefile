@@ -1,0 +1,122 @@
+# Noria's front door. `make demo` and `make test` need nothing but Python 3.11+, Node 20+ and this folder.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+ENV ?= local
+PYTHON ?= python3
+BIN := .venv/bin
+# jsii and the CDK say at every start that Node 20 is old; once, in the README, is enough.
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
+export PYTHONPATH := $(CURDIR)
+
+## demo: run the whole loop on this machine with real flight data, about three minutes after set-up
+.PHONY: demo
+demo: setup
+	@$(BIN)/python -m local.demo
+
+## test: every test: unit, infrastructure, integration, end to end
+.PHONY: test
+test: setup sdk
+	@$(BIN)/python -m pytest tests
+
+## unit: the tests that need no process, under a minute
+.PHONY: unit
+unit: .venv/.ready
+	@$(BIN)/python -m pytest tests/unit
+
+## lint: style, types, security scan, templates
+.PHONY: lint
+lint: .venv/.ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+	@$(BIN)/bandit -q -r app.py noria stacks lambdas pipelines local -c pyproject.toml
+
+## up: start the local cloud, deploy every stack to it and leave it running
+.PHONY: up
+up: setup
+	@$(BIN)/python -m local up --deploy
+	@echo "source .noria/local.env    # then aws, boto3 and $(BIN)/noria talk to the local cloud"
+
+## down: end the local cloud and everything it started
+.PHONY: down
+down:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local down; fi
+
+## deploy: deploy every stack to the AWS account of your credentials (ENV=dev or prod)
+.PHONY: deploy
+deploy: setup aws-environment
+	@$(BIN)/python -m stacks.bundles --target aws
+	@npx cdk deploy --all -c env=$(ENV)
+
+## diff: what a deployment would change (ENV=dev or prod)
+.PHONY: diff
+diff: setup aws-environment
+	@npx cdk diff --all -c env=$(ENV)
+
+## destroy: remove every stack of ENV; says what it keeps
+.PHONY: destroy
+destroy: setup aws-environment
+	@$(BIN)/noria destroy --env $(ENV)
+
+## pipeline: write pipelines/tabular/definition.json anew after a change of pipeline.py
+.PHONY: pipeline
+pipeline: sdk
+	@.noria/sdk/bin/python -m pipelines.tabular.export
+
+## schema: write the JSON Schema that editors check models/*.yaml with
+.PHONY: schema
+schema: .venv/.ready
+	@$(BIN)/noria schema > docs/model.schema.json
+
+## lock: resolve the pinned requirements anew, hashes included
+.PHONY: lock
+lock: .venv/.ready
+	@$(BIN)/uv pip compile -q requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
+
+## setup: virtual environments, node modules and bundles; done once, again when a pinned file changes
+.PHONY: setup
+setup: .venv/.ready node_modules/.ready .noria/container/.ready
+	@$(BIN)/python -m stacks.bundles --target local
+
+.PHONY: sdk
+sdk: .noria/sdk/.ready
+
+.PHONY: aws-environment
+aws-environment:
+	@if [ "$(ENV)" = local ]; then echo "name the environment: make $(MAKECMDGOALS) ENV=dev (or prod); the local one is make up"; exit 2; fi
+
+.venv/.ready: requirements.lock
+	@echo "· Python packages"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock
+	@touch $@
+
+node_modules/.ready: package-lock.json
+	@echo "· the CDK command"
+	@npm ci --silent --no-audit --no-fund
+	@touch $@
+
+.noria/container/.ready: local/container/requirements.txt | .venv/.ready
+	@echo "· the container's Python packages"
+	@$(BIN)/python -m local container
+	@touch $@
+
+.noria/sdk/.ready: pipelines/requirements.txt | .venv/.ready
+	@echo "· the SageMaker SDK, in an environment of its own"
+	@test -x .noria/sdk/bin/python || $(PYTHON) -m venv .noria/sdk
+	@$(BIN)/uv pip install -q --no-deps --python .noria/sdk/bin/python -r pipelines/requirements.txt
+	@touch $@
+
+## clean: remove what set-up made
+.PHONY: clean
+clean: down
+	@rm -rf .venv .noria node_modules cdk.out
+
+## help: this list
+.PHONY: help
+help:
+	@echo "Noria: event-driven MLOps on AWS, and the same cloud on a laptop"; echo
+	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
