@@ -103,7 +103,7 @@ def register_service(service: Service) -> None:
             if denied := _denied(service, permission, request):
                 return denied
         response = await run_reentrant(service.handle, request)
-        return response.status, response.headers, response.body
+        return response.status, dict(response.headers), response.body
 
     app.SERVICE_HANDLERS[service.name] = handler
 
@@ -346,6 +346,10 @@ for _module in (stacks, handlers, changesets):
 # --- the loop -----------------------------------------------------------------------------------------------------
 
 
+def is_running() -> bool:
+    return app._MAIN_LOOP is not None
+
+
 def on_loop(action: Callable[[], T], *, account: str, region: str, timeout: float = 30.0) -> T:
     """Run `action` on MiniStack's event loop, as a request in that account and region would, and return its result."""
     loop: asyncio.AbstractEventLoop | None = app._MAIN_LOOP
@@ -462,15 +466,68 @@ def set_alarm_state(alarm: Alarm, state: str, reason: str, reason_data: str | No
     cloudwatch._evaluate_parent_alarms(alarm)
 
 
-def put_metric(namespace: str, name: str, value: float, unit: str, dimensions: Mapping[str, str]) -> None:
-    """Add one data point; on the loop only."""
-    cloudwatch.record_metric(namespace, name, value, unit, dict(dimensions))
+def put_metric(
+    namespace: str, name: str, values: Mapping[float, int], *, unit: str, dimensions: Mapping[str, str]
+) -> None:
+    """Add values of a metric, each with how often it was seen; on the loop only."""
+    moment = datetime.now(UTC).timestamp()
+    counts = list(values.values())
+    cloudwatch._store_datum(namespace, name, dict(dimensions), moment, unit, None, list(values), counts, None)
 
 
 def metric_points(namespace: str, name: str, dimensions: Mapping[str, str]) -> list[dict[str, Any]]:
     """The stored points of one metric (`Timestamp` in epoch seconds, `Value`, or statistic sets); on the loop only."""
     key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
     return list(cloudwatch._metrics.get(key, []))
+
+
+_put_alarm = cloudwatch._put_metric_alarm
+_alarm_record = provisioners._cw_metric_alarm_record
+
+
+def _put_metric_alarm(
+    params: dict[str, Any], members: dict[str, Any], is_cbor: bool, is_json: bool = False
+) -> tuple[int, dict[str, str], bytes]:
+    if not members and any(name.startswith("Metrics.") for name in params):
+        refusal: tuple[int, dict[str, str], bytes] = cloudwatch._error(
+            "InvalidParameterCombination", "MiniStack reads metric math in CBOR and JSON requests only", 400
+        )
+        return refusal
+    answer: tuple[int, dict[str, str], bytes] = _put_alarm(params, members, is_cbor, is_json)
+    if answer[0] == 200 and members:
+        _keep_metric_math(cloudwatch._alarms[members["AlarmName"]], members)
+    return answer
+
+
+def _templated_alarm(name: str, properties: dict[str, Any]) -> Alarm:
+    # MiniStack refuses metric math in a template: it gets a metric to its taste, which is taken out again.
+    named = {"Namespace": "-", "MetricName": "-"} if properties.get("Metrics") else {}
+    alarm: Alarm = _alarm_record(name, {**properties, "Metrics": None, **named})
+    _keep_metric_math(alarm, properties)
+    return alarm
+
+
+def _keep_metric_math(alarm: Alarm, members: Mapping[str, Any]) -> None:
+    """Put back what MiniStack drops of an alarm's members."""
+    if "EvaluateLowSampleCountPercentile" in members:
+        alarm["EvaluateLowSampleCountPercentile"] = members["EvaluateLowSampleCountPercentile"]
+    if not members.get("Metrics"):
+        return
+    for member in ("Namespace", "MetricName", "Dimensions", "Statistic", "ExtendedStatistic", "Period", "Unit"):
+        alarm.pop(member, None)
+    alarm["Metrics"] = [_typed_query(query) for query in members["Metrics"]]
+
+
+def _typed_query(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Templates may write numbers and truths as text."""
+    typed = {**query, "ReturnData": str(query.get("ReturnData", True)).lower() == "true"}
+    if stat := query.get("MetricStat"):
+        typed["MetricStat"] = {**stat, "Period": int(stat["Period"])}
+    return typed
+
+
+cloudwatch._put_metric_alarm = _put_metric_alarm
+provisioners._cw_metric_alarm_record = _templated_alarm
 
 
 # --- serving ------------------------------------------------------------------------------------------------------
