@@ -1,0 +1,60 @@
+"""Bootstrap and deploy every stack to a running local cloud, with the unmodified CDK CLI."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+
+from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
+
+CDK = REPOSITORY / "node_modules" / ".bin" / "cdk"
+_FINISHED = re.compile(r"^\s*✅\s+(\S+)")
+
+
+class DeploymentFailed(Exception):
+    """The CDK said no; the message is what it printed last."""
+
+
+def deploy(cloud: LocalCloud, *, progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Deploy all stacks and return their names, in the order in which they came up."""
+    stacks: list[str] = []
+
+    def follow(line: str) -> None:
+        if found := _FINISHED.match(line):
+            stacks.append(found[1])
+            progress(f"deployed {found[1]}")
+
+    progress("bootstrapping the account")
+    _cdk(cloud, ["bootstrap", f"aws://{ACCOUNT}/{REGION}"], lambda _: None)
+    progress("synthesising the stacks")
+    _cdk(
+        cloud,
+        ["deploy", "--all", "--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"],
+        follow,
+    )
+    return stacks
+
+
+def _cdk(cloud: LocalCloud, arguments: list[str], follow: Callable[[str], None]) -> None:
+    output = cloud.root / "cdk.out"
+    command = [CDK, *arguments, "-c", "env=local", "--output", output, "--no-color", "--progress", "events", "--ci"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment | cloud.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            follow(line)
+    log = cloud.root / "logs" / f"cdk-{arguments[0]}.log"
+    log.write_text("".join(lines))
+    if process.returncode:
+        raise DeploymentFailed(
+            f"`cdk {' '.join(arguments)}` failed; the whole output is in {log}\n{''.join(lines[-30:])}"
+        )
