@@ -3,7 +3,8 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
 
@@ -35,9 +36,20 @@ def deploy(cloud: LocalCloud, *, progress: Callable[[str], None] = lambda _: Non
     return stacks
 
 
-def _cdk(cloud: LocalCloud, arguments: list[str], follow: Callable[[str], None]) -> None:
+def _cdk(cloud: LocalCloud, arguments: Sequence[str], follow: Callable[[str], None]) -> None:
     output = cloud.root / "cdk.out"
-    command = [CDK, *arguments, "-c", "env=local", "--output", output, "--no-color", "--progress", "events", "--ci"]
+    command: list[str | Path] = [
+        CDK,
+        *arguments,
+        "-c",
+        "env=local",
+        "--output",
+        output,
+        "--no-color",
+        "--progress",
+        "events",
+        "--ci",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     lines: list[str] = []
     with subprocess.Popen(

@@ -1,8 +1,8 @@
 """The ledger's entries: what happened to a model, in order, each said once, each tied to the one before.
 
 An entry is a fact. Its `subject` names what it is about (a dataset's hash, an execution, a package, a deployment), and
-`(model, kind, subject)` is its meaning: recording it a second time changes nothing. Entries of a model are numbered without
-gaps, and each carries the hash of its predecessor, so that an edit, a gap or a reorder shows.
+`(model, kind, subject)` is its meaning: recording it a second time changes nothing. Entries of a model are numbered
+without gaps, and each carries the hash of its predecessor, so that an edit, a gap or a reorder shows.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Fact(BaseModel):
     subject: str = Field(min_length=1, max_length=900)
     at: AwareDatetime
     summary: str = Field(description="one sentence for a person")
-    details: dict[str, str | int | float | bool | None | list[str]] = Field(default_factory=dict)
+    details: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
 
     @property
     def meaning(self) -> str:

@@ -113,7 +113,7 @@ METRICS: Mapping[Task, tuple[Metric, ...]] = {
     Task.MULTICLASS: (Metric.ACCURACY, Metric.F1, Metric.LOG_LOSS, Metric.AUC),
     Task.REGRESSION: (Metric.RMSE, Metric.MAE, Metric.R2),
 }
-"""Metrics of each task; the first is the one that speaks for the model. Multiclass f1 is the macro average, auc one-vs-rest."""
+"""Metrics of each task; the first speaks for the model. Multiclass f1 is the macro average, auc one-vs-rest."""
 
 
 class Gates(Part):
@@ -142,7 +142,7 @@ class Train(Part):
     hyperparameters: dict[str, int | float | str | bool | None] = Field(
         default_factory=dict, description="passed to HistGradientBoosting by name"
     )
-    holdout: float = Field(0.2, gt=0, lt=0.9, description="share of rows, the newest, kept for evaluation and the gates")
+    holdout: float = Field(0.2, gt=0, lt=0.9, description="share of rows, the newest, kept for the gates")
     timeout: Duration = timedelta(hours=1)
     seed: int = 7
 
@@ -153,8 +153,8 @@ class Serve(Part):
     count: int = Field(3, ge=1, le=100, description="instances")
     strategy: Literal["canary", "all_at_once"] = "canary"
     bake: Duration = Field(timedelta(minutes=10), description="how long the canary answers before the rest follows")
-    error_rate: float = Field(0.01, gt=0, lt=1, description="share of requests answered 5XX that rolls a deployment back")
-    latency_p95_ms: float = Field(500, gt=0, description="95th percentile of model latency that rolls a deployment back")
+    error_rate: float = Field(0.01, gt=0, lt=1, description="share of 5XX answers that rolls back")
+    latency_p95_ms: float = Field(500, gt=0, description="95th percentile of model latency that rolls back")
     min_requests: int = Field(10, ge=1, description="requests a minute below which the alarms stay silent")
     capture: int = Field(100, ge=0, le=100, description="percentage of requests kept for monitoring")
 
@@ -245,7 +245,9 @@ class Retrain(Part):
         json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^\d+ per (day|week|month)$"}]},
     )
     schedule: str | None = Field(
-        None, pattern=r"^(rate|cron)\(.+\)$", description="an EventBridge Scheduler expression, for example rate(7 days)"
+        None,
+        pattern=r"^(rate|cron)\(.+\)$",
+        description="an EventBridge Scheduler expression, as in rate(7 days)",
     )
 
 
