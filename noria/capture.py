@@ -1,0 +1,1 @@
+"""SageMaker data-capture files as rows: one JSON line per invocation, many predictions in each."""
