@@ -1,0 +1,116 @@
+"""The YAML a data scientist writes: what works, and what each mistake is told."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from noria import spec
+from noria.spec import Metric, ModelSpec, SpecError
+
+MINIMAL = """\
+model: churn
+task: binary_classification
+target: left
+time: seen_at
+features:
+  age: {type: integer, min: 0}
+owner: {team: growth}
+"""
+
+FROM_THE_DESIGN = """\
+model: flight-delay
+task: binary_classification
+target: late
+time: ts
+features:
+  hour:    {type: integer, min: 0, max: 23}
+  carrier: {type: category}
+  origin:  {type: category}
+  temp:    {type: number, missing: 0.2}
+segments: [origin, carrier]
+gates:   {auc: {min: 0.60, beats_champion_by: 0.0}, latency_p95_ms: 50}
+serve:   {mode: realtime, instance: ml.m5.large, count: 3, strategy: canary, bake: 10m}
+monitor: {every: 1h, min_rows: 500, psi: 0.25, when: 2 of 3}
+retrain: {cooldown: 24h, budget: 4 per month}
+owner:   {team: operations-research, page: oncall@example.com}
+"""
+
+
+def parse(text: str) -> ModelSpec:
+    return spec.parse(text, name="models/m.yaml")
+
+
+def error(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+def test_the_full_spec_is_read_into_typed_values() -> None:
+    flight = parse(FROM_THE_DESIGN)
+    assert flight.serve.bake == timedelta(minutes=10)
+    assert (flight.monitor.when.breaching, flight.monitor.when.of) == (2, 3)
+    assert (flight.retrain.budget.count, flight.retrain.budget.period) == (4, timedelta(days=30))
+    assert flight.gates.metrics[Metric.AUC].beats_champion_by == 0.0
+    assert flight.columns == ("ts", "hour", "carrier", "origin", "temp", "late")
+
+
+def test_everything_but_the_essentials_has_a_default() -> None:
+    churn = parse(MINIMAL)
+    assert churn.serve.strategy == "canary"
+    assert churn.retrain.after == ("upload", "alarm")
+    assert churn.primary_metric is Metric.AUC
+
+
+def test_a_spec_survives_the_way_to_the_functions() -> None:
+    flight = parse(FROM_THE_DESIGN)
+    assert ModelSpec.model_validate_json(flight.model_dump_json()) == flight
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("task: binary_classification", "task: guessing"), "models/m.yaml:2: task = 'guessing'"),
+        (("model: churn", "model: Churn Model"), "models/m.yaml:1: model = 'Churn Model'"),
+        (("time: seen_at\n", ""), "time: add this field"),
+        (("owner:", "colour: red\nowner:"), "models/m.yaml:7: colour = 'red': no such field: remove it"),
+        (("min: 0}", "min: 3, max: 1}"), "models/m.yaml:6: features.age: min 3 is larger than max 1: exchange them"),
+        (("{type: integer, min: 0}", "{type: category, min: 0}"), "a category has no min or max"),
+        (("owner:", "serve: {count: 2}\nowner:"), "serve: strategy canary moves whole instances and needs count 3"),
+        (("owner:", "serve: {bake: 10 minutes}\nowner:"), "serve.bake = '10 minutes': write a whole number and a unit"),
+        (("owner:", "monitor: {when: 4 of 3}\nowner:"), "monitor.when = '4 of 3': 4 of 3 can never happen"),
+        (("owner:", "retrain: {budget: lots}\nowner:"), "retrain.budget = 'lots': write it as in: 4 per month"),
+        (("owner:", "segments: [country]\nowner:"), "segment 'country' is not a feature: add it to features"),
+        (("owner:", "gates: {rmse: {max: 1}}\nowner:"), "gate 'rmse' does not measure binary_classification"),
+        (("owner:", "gates: {auc: {max: 1}}\nowner:"), "gate 'auc' is better when higher: use min, not max"),
+        (("target: left", "target: age"), "target 'age' is a feature too: a model must not see it"),
+        (("owner:", "monitor: {every: 90s}\nowner:"), "every 90s must be whole minutes between 5m and 1d"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_field_value_and_remedy(change: tuple[str, str], expected: str) -> None:
+    assert expected in error(MINIMAL.replace(*change))
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    told = error(MINIMAL.replace("model: churn", "model: X").replace("team: growth", "crew: growth"))
+    assert "model = 'X'" in told
+    assert "owner.team: add this field" in told
+    assert "owner.crew" in told
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- just\n- a list", "", "\t:"])
+def test_what_is_not_a_spec_at_all_is_said_plainly(text: str) -> None:
+    assert error(text).startswith("models/m.yaml:")
+
+
+def test_two_files_for_one_model_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(MINIMAL)
+    (tmp_path / "b.yaml").write_text(MINIMAL)
+    with pytest.raises(SpecError, match=r"b\.yaml: model: 'churn' is described by another file already"):
+        spec.load_all(tmp_path)
+
+
+def test_the_models_of_this_repository_are_valid() -> None:
+    models = spec.load_all(Path(__file__).parents[2] / "models")
+    assert "flight-delay" in [model.model for model in models]
