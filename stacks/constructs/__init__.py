@@ -1,0 +1,1 @@
+"""Small parts that the stacks are made of."""

@@ -1,0 +1,79 @@
+"""What differs between environments, in one place; everything else is the same template.
+
+| environment | for                                   | data survives its stack | functions run              |
+|-------------|---------------------------------------|-------------------------|----------------------------|
+| `local`     | the local cloud on this machine       | no                      | this machine's interpreter |
+| `dev`       | a team's account, made and unmade     | no                      | Python 3.13 on arm64       |
+| `prod`      | the account that people depend on     | yes                     | Python 3.13 on arm64       |
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from noria.names import Names
+
+EnvironmentName = Literal["local", "dev", "prod"]
+Target = Literal["aws", "local"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One environment. Days are whole days; the budget is in US dollars a month."""
+
+    env: EnvironmentName
+    target: Target = "aws"
+    keeps_data: bool = False
+    termination_protection: bool = False
+    point_in_time_recovery: bool = True
+    log_days: Literal[7, 30, 365]
+    archive_days: int
+    captured_days: int
+    noncurrent_days: int
+    pages_by_email: bool = True
+    monthly_budget: int | None = None
+
+    @property
+    def names(self) -> Names:
+        return Names(env=self.env)
+
+
+ENVIRONMENTS: dict[str, Settings] = {
+    settings.env: settings
+    for settings in (
+        Settings(
+            env="local",
+            target="local",
+            point_in_time_recovery=False,
+            log_days=7,
+            archive_days=7,
+            captured_days=30,
+            noncurrent_days=7,
+            pages_by_email=False,
+        ),
+        Settings(
+            env="dev",
+            log_days=30,
+            archive_days=30,
+            captured_days=90,
+            noncurrent_days=30,
+            monthly_budget=200,
+        ),
+        Settings(
+            env="prod",
+            keeps_data=True,
+            termination_protection=True,
+            log_days=365,
+            archive_days=365,
+            captured_days=365,
+            noncurrent_days=365,
+            monthly_budget=2000,
+        ),
+    )
+}
+
+
+def settings_for(env: str) -> Settings:
+    """The settings of `env`; raises ValueError with the names that exist."""
+    if env not in ENVIRONMENTS:
+        raise ValueError(f"there is no environment {env!r}: use -c env={'|'.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[env]
