@@ -16,7 +16,6 @@ import duckdb
 _MONTH = """
     SELECT
         make_timestamp(year, month, day, hour, minute, 0) AS ts,
-        isodow(make_date(year, month, day)) - 1 AS weekday,
         hour, minute, carrier, origin, dest, distance,
         temp, dewp, humid, wind_dir, wind_speed, precip, pressure, visib,
         (arr_delay > 15)::INTEGER AS late

@@ -1,0 +1,124 @@
+"""Gates: each failure is told with its number, its limit and a remedy, and none hides another."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from noria.evaluation import ChampionScore, Estimate, Measurements, SegmentScore, Slice
+from noria.gates import judge
+from noria.spec import Metric, ModelSpec
+
+DAY = datetime(2013, 1, 1, tzinfo=UTC)
+
+
+def spec(task: str = "binary_classification", **gates: Any) -> ModelSpec:
+    return ModelSpec.model_validate(
+        {
+            "model": "m",
+            "task": task,
+            "target": "y",
+            "time": "t",
+            "features": {"origin": {"type": "category"}},
+            "segments": ["origin"],
+            "gates": gates,
+            "owner": {"team": "team"},
+        }
+    )
+
+
+def measured(
+    *,
+    champion: dict[Metric, tuple[float, float]] | None = None,
+    segments: dict[str, float] | None = None,
+    latency: float = 2.0,
+    **metrics: float,
+) -> Measurements:
+    """`champion` gives value and margin of each metric, `segments` the AUC of each origin."""
+    values = {Metric(name): Estimate(value=value, low=value, high=value) for name, value in metrics.items()}
+    return Measurements(
+        model="m",
+        slice=Slice(rows=1000, first_event=DAY, last_event=DAY),
+        trained_on=Slice(rows=4000, first_event=DAY, last_event=DAY),
+        metrics=values,
+        segments={
+            "origin": {
+                name: SegmentScore(rows=100, metrics={Metric.AUC: auc}) for name, auc in (segments or {}).items()
+            }
+        },
+        champion=champion
+        and ChampionScore(
+            package="arn",
+            metrics={name: Estimate(value=value, low=value, high=value) for name, (value, _) in champion.items()},
+            margins={name: Estimate(value=margin, low=margin, high=margin) for name, (_, margin) in champion.items()},
+        ),
+        latency_p95_ms=latency,
+    )
+
+
+def test_a_candidate_that_reaches_everything_passes() -> None:
+    gate = judge(measured(auc=0.61), spec(auc={"min": 0.6, "beats_champion_by": 0.0}, latency_p95_ms=50))
+    assert gate.passed
+    assert gate.reasons == ()
+    assert gate.reason == ""
+
+
+def test_a_model_without_gates_passes() -> None:
+    assert judge(measured(auc=0.1), spec()).passed
+
+
+@pytest.mark.parametrize(
+    ("gates", "measurements", "words"),
+    [
+        ({"auc": {"min": 0.6}}, measured(auc=0.59), ["auc", "0.5900", "0.6"]),
+        ({"log_loss": {"max": 0.4}}, measured(log_loss=0.45), ["log_loss", "0.4500", "0.4"]),
+        ({"latency_p95_ms": 50}, measured(auc=0.6, latency=60.04), ["latency_p95_ms", "60.0", "50"]),
+        (
+            {"auc": {"beats_champion_by": 0.01}},
+            measured(auc=0.605, champion={Metric.AUC: (0.6, 0.005)}),
+            ["auc", "0.6050", "0.6000", "+0.0050", "0.01"],
+        ),
+        (
+            {"bias": {"origin": 0.1}},
+            measured(auc=0.6, segments={"JFK": 0.7, "EWR": 0.65, "LGA": 0.55}),
+            ["auc", "0.1500", "JFK", "LGA", "0.1"],
+        ),
+        ({"auc": {"min": 0.6}}, measured(accuracy=0.9), ["auc", "cannot be computed", "1000"]),
+    ],
+    ids=["minimum", "maximum", "latency", "champion", "bias", "undefined"],
+)
+def test_a_failure_names_its_number_and_its_limit(
+    gates: dict[str, Any], measurements: Measurements, words: list[str]
+) -> None:
+    gate = judge(measurements, spec(**gates))
+    assert not gate.passed
+    (reason,) = gate.reasons
+    for word in words:
+        assert word in reason
+    assert ": " in reason, "what is wrong, then what to do"
+
+
+def test_every_failure_is_told() -> None:
+    gate = judge(
+        measured(auc=0.5, accuracy=0.5, latency=100),
+        spec(auc={"min": 0.6}, accuracy={"min": 0.7}, latency_p95_ms=50),
+    )
+    assert len(gate.reasons) == 3
+    assert all(reason in gate.reason for reason in gate.reasons)
+
+
+def test_exactly_at_the_limit_passes() -> None:
+    candidate = measured(auc=0.6, latency=50, champion={Metric.AUC: (0.6, 0.0)}, segments={"JFK": 0.6, "LGA": 0.5})
+    gates = spec(auc={"min": 0.6, "beats_champion_by": 0.0}, latency_p95_ms=50, bias={"origin": 0.11})
+    assert judge(candidate, gates).passed
+
+
+def test_without_a_champion_there_is_nothing_to_beat() -> None:
+    assert judge(measured(auc=0.6), spec(auc={"beats_champion_by": 0.5})).passed
+
+
+def test_a_reason_fits_where_sagemaker_keeps_it() -> None:
+    names = [f"segment value {number}" * 40 for number in range(2)]
+    gate = judge(measured(auc=0.6, segments=dict(zip(names, (0.9, 0.1), strict=True))), spec(bias={"origin": 0.1}))
+    assert len(gate.reason) <= 1024
+    assert len(gate.reasons[0]) > 1024, "the report has all of it"
