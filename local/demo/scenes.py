@@ -204,7 +204,7 @@ class Play:
                 lambda: (
                     world.serving_parameters()["ModelPackageArn"] == live_before
                     and self._stack_status().endswith("_COMPLETE")
-                    and self._live_package() == live_before
+                    and self.serving_package() == live_before
                 ),
             )
         story.check(
@@ -360,7 +360,7 @@ class Play:
         )["Stacks"]
         return str(stacks[0]["StackStatus"])
 
-    def _live_package(self) -> str:
+    def serving_package(self) -> str:
         status = self.world.noria("status", self.world.model)[0]
         return str(status["package"])
 

@@ -1,0 +1,42 @@
+"""The whole loop on the local cloud, in the order in which it turns: each test builds on the one before."""
+
+import pytest
+
+from local.demo.scenes import Play
+from local.demo.world import World
+from noria.ledger import Kind, verify
+
+
+@pytest.fixture
+def live(play: Play) -> Play:
+    if not play.live:
+        pytest.fail("no model is live: test_january_goes_live failed before")
+    return play
+
+
+def test_january_goes_live(play: Play) -> None:
+    play.first_model()
+    assert play.live
+
+
+def test_a_broken_file_is_quarantined(live: Play) -> None:
+    live.broken_upload()
+    assert live.world.entries()[-1].kind is Kind.DATASET_QUARANTINED
+
+
+def test_drift_retrains_and_the_new_model_goes_live_without_a_failed_request(live: Play) -> None:
+    first = live.live
+    live.drift_and_retraining()
+    assert live.live != first
+
+
+@pytest.mark.parametrize("ending", ["success", "failure"])
+def test_a_broken_candidate_is_rolled_back(live: Play, ending: str) -> None:
+    before = live.live
+    live.bad_candidate(ending)
+    assert live.serving_package() == before
+
+
+def test_the_ledger_holds_together_and_the_command_tells_it(live: Play, world: World) -> None:
+    live.told()
+    assert verify(world.entries()) == []
