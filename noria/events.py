@@ -1,0 +1,323 @@
+"""Events: what AWS and Noria say, as types.
+
+| source             | detail-type                                             | model                            |
+|--------------------|---------------------------------------------------------|----------------------------------|
+| aws.s3             | Object Created                                          | `ObjectCreated`                  |
+| aws.sagemaker      | SageMaker Model Building Pipeline Execution Status Change | `PipelineExecutionStatusChange` |
+| aws.sagemaker      | SageMaker Model Package State Change                    | `ModelPackageStateChange`        |
+| aws.sagemaker      | SageMaker Endpoint State Change                         | `EndpointStateChange`            |
+| aws.sagemaker      | SageMaker Endpoint Deployment State Change              | `EndpointDeploymentStateChange`  |
+| aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
+| aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
+| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm | `Tick`                           |
+| noria              | Dataset Accepted, … Model Rolled Back                   | `DatasetAccepted`, …             |
+
+Shapes: EventBridge events reference, and the services' own guides; the fixtures in `tests/events` name the page of each.
+Fields that nobody here reads are left out: AWS may add more at any time.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
+
+from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from noria.names import EVENT_SOURCE
+
+if TYPE_CHECKING:
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
+
+class EventError(ValueError):
+    """A message that is not an event this reaction takes; says what was expected and what came."""
+
+
+class Shape(BaseModel):
+    """AWS's door: values do not change, unknown fields are none of our business."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True)
+
+
+class Event(Shape):
+    """An EventBridge event. Subclasses fix `source` and `detail_type` to one value each."""
+
+    source: str
+    detail_type: str = Field(alias="detail-type")
+
+    SOURCE: ClassVar[str]
+    DETAIL_TYPES: ClassVar[tuple[str, ...]]
+
+
+class AwsEvent(Event):
+    id: str
+    time: AwareDatetime
+    account: str
+    region: str
+    resources: tuple[str, ...] = ()
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+
+class S3Object(Shape):
+    key: str
+    size: int = 0
+    version: str = Field(alias="version-id", description="present because the data bucket is versioned")
+
+
+class ObjectCreatedDetail(Shape):
+    bucket: str = Field(validation_alias=AliasPath("bucket", "name"))
+    object: S3Object
+
+
+class ObjectCreated(AwsEvent):
+    SOURCE = "aws.s3"
+    DETAIL_TYPES = ("Object Created",)
+    detail: ObjectCreatedDetail
+
+
+# --- SageMaker --------------------------------------------------------------------------------------------------------
+
+
+class PipelineExecutionDetail(Shape):
+    pipeline_arn: str = Field(alias="pipelineArn")
+    execution_arn: str = Field(alias="pipelineExecutionArn")
+    status: str = Field(alias="currentPipelineExecutionStatus")
+
+    @property
+    def pipeline(self) -> str:
+        return self.pipeline_arn.rsplit("/", 1)[-1]
+
+
+class PipelineExecutionStatusChange(AwsEvent):
+    SOURCE = "aws.sagemaker"
+    DETAIL_TYPES = ("SageMaker Model Building Pipeline Execution Status Change",)
+    detail: PipelineExecutionDetail
+
+
+class ModelPackageDetail(Shape):
+    group: str = Field(alias="ModelPackageGroupName")
+    package: str = Field(alias="ModelPackageArn")
+    approval: str | None = Field(None, alias="ModelApprovalStatus")
+    modified: AwareDatetime | None = Field(None, alias="LastModifiedTime")
+    updated_fields: tuple[str, ...] | None = Field(None, alias="UpdatedModelPackageFields")
+
+
+class ModelPackageStateChange(AwsEvent):
+    SOURCE = "aws.sagemaker"
+    DETAIL_TYPES = ("SageMaker Model Package State Change",)
+    detail: ModelPackageDetail
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether somebody approved or rejected. Marking a package's metadata sends the same event without that field."""
+        fields = self.detail.updated_fields
+        return fields is None or "ModelApprovalStatus" in fields
+
+    @property
+    def decided_at(self) -> datetime:
+        """When it was decided, to the second: what tells one decision on a package from the next."""
+        return (self.detail.modified or self.time).replace(microsecond=0)
+
+
+class EndpointDetail(Shape):
+    endpoint: str = Field(alias="EndpointName")
+    status: str = Field(alias="EndpointStatus", description="in capitals, as IN_SERVICE, where the API says InService")
+
+
+class EndpointStateChange(AwsEvent):
+    SOURCE = "aws.sagemaker"
+    DETAIL_TYPES = ("SageMaker Endpoint State Change",)
+    detail: EndpointDetail
+
+
+class EndpointDeploymentStateChange(AwsEvent):
+    SOURCE = "aws.sagemaker"
+    DETAIL_TYPES = ("SageMaker Endpoint Deployment State Change",)
+    detail: EndpointDetail
+
+
+# --- CloudWatch, CloudFormation ---------------------------------------------------------------------------------------
+
+
+class AlarmState(Shape):
+    value: Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
+    reason: str = ""
+    at: AwareDatetime = Field(alias="timestamp")
+
+
+class AlarmDetail(Shape):
+    alarm: str = Field(alias="alarmName")
+    state: AlarmState
+
+
+class AlarmStateChange(AwsEvent):
+    SOURCE = "aws.cloudwatch"
+    DETAIL_TYPES = ("CloudWatch Alarm State Change",)
+    detail: AlarmDetail
+
+
+class StackDetail(Shape):
+    stack_id: str = Field(alias="stack-id")
+    status: str = Field(validation_alias=AliasPath("status-details", "status"))
+    token: str = Field("", alias="client-request-token", description="of the operation that this is about")
+
+    @property
+    def stack(self) -> str:
+        """The stack's name: `arn:…:stack/<name>/<uuid>`."""
+        return self.stack_id.split("/")[1]
+
+
+class StackStatusChange(AwsEvent):
+    SOURCE = "aws.cloudformation"
+    DETAIL_TYPES = ("CloudFormation Stack Status Change",)
+    detail: StackDetail
+
+
+# --- Noria's schedules ------------------------------------------------------------------------------------------------
+
+
+class TickDetail(Shape):
+    model: str | None = None
+    time: AwareDatetime = Field(description="the time that was scheduled, not the time of delivery")
+    alarm: str | None = Field(None, description="of a re-check: the alarm to look at again")
+
+
+class Tick(Event):
+    """What a schedule says. The envelope is written by hand in the schedule's input, so it has no id."""
+
+    SOURCE = "noria.schedule"
+    DETAIL_TYPES = ("Monitor Model", "Start Training", "Reconcile", "Recheck Alarm")
+    detail: TickDetail
+
+    @property
+    def model(self) -> str:
+        if self.detail.model is None:
+            raise EventError(f"a {self.detail_type!r} tick names no model")
+        return self.detail.model
+
+
+# --- Noria's own ------------------------------------------------------------------------------------------------------
+
+
+class Detail(BaseModel):
+    """What an event of Noria tells; `model` is in each of them, so that a rule can ask for one model's events."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+
+
+class NoriaEvent(Event):
+    SOURCE = EVENT_SOURCE
+
+    source: str = EVENT_SOURCE
+    detail: Detail
+
+    @classmethod
+    def of(cls, detail: Detail) -> Self:
+        return cls.model_validate({"detail-type": cls.DETAIL_TYPES[0], "detail": detail.model_dump()})
+
+    def entry(self, bus: str) -> "PutEventsRequestEntryTypeDef":
+        """The PutEvents entry that puts this on `bus`."""
+        return {
+            "EventBusName": bus,
+            "Source": self.source,
+            "DetailType": self.detail_type,
+            "Detail": self.detail.model_dump_json(),
+        }
+
+
+class Dataset(Detail):
+    dataset: str = Field(description="SHA-256 of the file")
+    key: str = Field(description="the upload")
+    version: str
+    rows: int
+
+
+class DatasetAccepted(NoriaEvent):
+    DETAIL_TYPES = ("Dataset Accepted",)
+    detail: Dataset
+
+
+class Quarantine(Detail):
+    key: str
+    version: str
+    report: str = Field(description="S3 URI")
+    problems: int
+
+
+class DatasetQuarantined(NoriaEvent):
+    DETAIL_TYPES = ("Dataset Quarantined",)
+    detail: Quarantine
+
+
+class Retraining(Detail):
+    request: str = Field(description="names the alarm's transition, or the re-check, that asked")
+    reasons: tuple[str, ...]
+    again_at: AwareDatetime | None = Field(None, description="when a declined one is looked at again")
+
+
+class RetrainingRequested(NoriaEvent):
+    DETAIL_TYPES = ("Retraining Requested",)
+    detail: Retraining
+
+
+class RetrainingDeclined(NoriaEvent):
+    DETAIL_TYPES = ("Retraining Declined",)
+    detail: Retraining
+
+
+class Deployment(Detail):
+    deployment: str
+    package: str = Field(description="that was asked for")
+    live: str | None = Field(description="the package that answers now")
+    reason: str
+
+
+class ModelDeployed(NoriaEvent):
+    DETAIL_TYPES = ("Model Deployed",)
+    detail: Deployment
+
+
+class ModelRolledBack(NoriaEvent):
+    DETAIL_TYPES = ("Model Rolled Back",)
+    detail: Deployment
+
+
+# --- The door ---------------------------------------------------------------------------------------------------------
+
+A = TypeVar("A", bound=Event)
+B = TypeVar("B", bound=Event)
+C = TypeVar("C", bound=Event)
+
+
+@overload
+def parse(message: Mapping[str, Any], first: type[A], /) -> A: ...
+@overload
+def parse(message: Mapping[str, Any], first: type[A], second: type[B], /) -> A | B: ...
+@overload
+def parse(message: Mapping[str, Any], first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
+def parse(message: Mapping[str, Any], /, *types: type[Event]) -> Event:
+    """The event in a Lambda function's SQS message (one record, whose body is the event), as one of `types`.
+
+    Raises `EventError` naming what was wrong.
+    """
+    try:
+        (record,) = message["Records"]
+        body = json.loads(record["body"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EventError(f"not an SQS event of one record with a JSON body: {error}") from error
+    if not isinstance(body, dict):
+        raise EventError(f"the record's body is not an event but {type(body).__name__}")
+    said = (body.get("source"), body.get("detail-type"))
+    for kind in types:
+        if said[0] == kind.SOURCE and said[1] in kind.DETAIL_TYPES:
+            try:
+                return kind.model_validate(body)
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+                raise EventError(f"{said[1]!r} event {body.get('id')}: {wrong}") from error
+    taken = ", ".join(f"{kind.SOURCE} {'|'.join(kind.DETAIL_TYPES)!r}" for kind in types)
+    raise EventError(f"{said[0]} {said[1]!r} is not for this reaction, which takes: {taken}")
