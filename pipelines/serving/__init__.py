@@ -1,0 +1,1 @@
+"""What runs in the serving container: one file, packed into every model bundle."""
