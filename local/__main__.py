@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from local.cloud import DEFAULT_PORT, WORK, CannotStart, LocalCloud
+from local.container import build
 
 
 def main() -> int:
@@ -14,10 +15,14 @@ def main() -> int:
     up.add_argument("--port", type=int, default=DEFAULT_PORT)
     up.add_argument("--time-scale", type=float, default=1.0, help="AWS seconds that pass in one second (default 1)")
     down = commands.add_parser("down", help="end it and everything it started")
+    commands.add_parser("container", help="build the interpreter that stands for AWS's scikit-learn image")
     for command in (up, down):
         command.add_argument("--state", type=Path, default=WORK, help=f"its work directory (default {WORK})")
     options = parser.parse_args()
 
+    if options.command == "container":
+        build(WORK / "container", report=_say)
+        return 0
     if options.command == "down":
         LocalCloud(root=options.state.resolve()).stop()
         return 0
@@ -29,6 +34,11 @@ def main() -> int:
         return 1
     sys.stdout.write(f"The local cloud answers at {cloud.endpoint}: source {cloud.environment_file}\n")
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

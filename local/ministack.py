@@ -129,7 +129,7 @@ def _denied(service: Service, permission: Permission, request: Request) -> tuple
     )
     if failure is None:
         return None
-    denial: tuple[int, dict[str, str], bytes] = iam_actions.access_denied_response(
+    return _deny(
         service.name,
         permission.action,
         getattr(failure, "principal_arn", ""),
@@ -138,12 +138,25 @@ def _denied(service: Service, permission: Permission, request: Request) -> tuple
         resource_arn=permission.resource,
         explicit_deny=getattr(failure, "decision", "") == "Deny",
     )
-    return denial
 
 
 _detect_service = app.detect_service
+_access_denied = iam_actions.access_denied_response
 _extract_action = iam_actions.extract_iam_action
 _extract_resource = iam_actions.extract_resource_arn
+
+
+def _deny(
+    service: str, action: str, principal: str, request_id: str, **details: Any
+) -> tuple[int, dict[str, str], bytes]:
+    """A denial in AWS's words, which name the resource; MiniStack leaves it out."""
+    if _named(service) and not details.get("error_code") and not details.get("message"):
+        explicit, resource = details.get("explicit_deny", False), details.get("resource_arn", "*")
+        message = iam_actions.identity_denial_message(action, principal, resource, explicit)
+        body = {"__type": "AccessDeniedException", "Message": message}
+        return 400, {"Content-Type": "application/json"}, json.dumps(body).encode()
+    denial: tuple[int, dict[str, str], bytes] = _access_denied(service, action, principal, request_id, **details)
+    return denial
 
 
 def _route(method: str, path: str, headers: dict[str, str], query: dict[str, list[str]]) -> str:
@@ -152,7 +165,7 @@ def _route(method: str, path: str, headers: dict[str, str], query: dict[str, lis
     return service.name if service else name
 
 
-def _action(
+def _action(  # noqa: PLR0917 - MiniStack's signature
     name: str, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
 ) -> str | None:
     if (service := _named(name)) is None:
@@ -162,7 +175,7 @@ def _action(
     return permissions[0].action if permissions else None
 
 
-def _resource(
+def _resource(  # noqa: PLR0917 - MiniStack's signature
     name: str,
     method: str,
     path: str,
@@ -180,6 +193,7 @@ def _resource(
 
 
 app.detect_service = _route
+iam_actions.access_denied_response = _deny
 iam_actions.extract_iam_action = _action
 iam_actions.extract_resource_arn = _resource
 
@@ -310,7 +324,7 @@ def emit(source: str, detail_type: str, detail: Mapping[str, Any], resources: It
 _record_event = stacks._add_event
 
 
-def _announce(
+def _announce(  # noqa: PLR0917 - MiniStack's signature
     stack_id: str,
     stack: str,
     logical_id: str,

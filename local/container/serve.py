@@ -1,8 +1,9 @@
 """Stands in for AWS's scikit-learn serving container: one model behind `GET /ping` and `POST /invocations`.
 
-    python serve.py --port-file FILE
+    python serve.py --socket PATH
 
-Runs under the interpreter that stands for the image, so it uses the standard library alone (and numpy for the
+Listens on a Unix socket, which a container without network can be reached by; the socket is there once the model is
+loaded. Runs under the interpreter that stands for the image, so it uses the standard library alone (and numpy for the
 container's default encodings). The environment is the container's: `SAGEMAKER_PROGRAM`, `SAGEMAKER_SUBMIT_DIRECTORY`,
 `SM_MODEL_DIR`, `SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`. The contract with user code is the one of
 aws/sagemaker-scikit-learn-container (`serving.py`) on aws/sagemaker-containers (`_transformer.py`, `_worker.py`):
@@ -28,12 +29,14 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 logger = logging.getLogger("serve")
@@ -60,9 +63,14 @@ class UnsupportedFormatError(Exception):
 
 
 def load_model() -> tuple[Any, Transform]:
-    """The model and the function that serves it, from the user's script."""
+    """The model and the function that serves it, from the user's script; its requirements are installed first."""
     script = Path(os.environ["SAGEMAKER_PROGRAM"])
-    sys.path.insert(0, os.environ["SAGEMAKER_SUBMIT_DIRECTORY"])
+    code = Path(os.environ["SAGEMAKER_SUBMIT_DIRECTORY"])
+    if (code / "requirements.txt").exists():
+        install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-r", "requirements.txt"]
+        subprocess.run(install, cwd=code, check=True)
+        importlib.invalidate_caches()
+    sys.path.insert(0, str(code))
     module = importlib.import_module(script.stem)
     steps = [getattr(module, name, None) for name in ("input_fn", "predict_fn", "output_fn")]
     transform: Transform | None = getattr(module, "transform_fn", None)
@@ -182,8 +190,7 @@ def handler(model: Any, transform: Transform) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1  # one packet an answer
+        wbufsize = -1  # one write an answer
 
         def do_GET(self) -> None:
             found = self.path == "/ping"
@@ -240,21 +247,17 @@ def handler(model: Any, transform: Transform) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class Server(ThreadingHTTPServer):
+class Server(ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port-file", type=Path, required=True, help="written when the model is loaded")
+    parser.add_argument("--socket", required=True)
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s - %(name)s - %(message)s", level=logging.INFO)
-    server = Server(("127.0.0.1", 0), handler(*load_model()))
-    part = options.port_file.with_suffix(".part")
-    part.write_text(str(server.server_address[1]))
-    part.rename(options.port_file)
-    server.serve_forever()
+    Server(options.socket, handler(*load_model())).serve_forever()
 
 
 if __name__ == "__main__":

@@ -164,10 +164,26 @@ def _violation(value: Any, at: str, constraint: str) -> str:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """The models' patterns are Java's; Python has no Unicode property classes."""
-    for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\d"), (r"\p{Z}", r"\s"), (r"\p{M}", r"\w")):
+    """The models' patterns are Java's."""
+    for java, python in _JAVA_TO_PYTHON.items():
         pattern = pattern.replace(java, python)
     return re.compile(pattern, re.DOTALL)
+
+
+_JAVA_TO_PYTHON = {
+    # Unicode properties, which Python's expressions lack; symbols and punctuation are close to "not a word character".
+    r"\p{L}": r"\w",
+    r"\p{M}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": r"\s",
+    r"\p{S}": r"\W",
+    r"\p{P}": r"\W",
+    r"\p{Alnum}": "0-9A-Za-z",
+    r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
+    # A repeated end of line, as in the pattern of package metadata: Java allows it, and it means nothing.
+    "${1,128}": "$",
+    "${1,256}": "$",
+}
 
 
 # --- wire types

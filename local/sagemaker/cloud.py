@@ -1,4 +1,4 @@
-"""What every part of the local SageMaker gets: where it is, how to reach the rest of the cloud, and how to run things."""
+"""What every part of the local SageMaker gets: where it is, the rest of the cloud, and a way to run things."""
 
 import logging
 import os
@@ -21,6 +21,7 @@ logger = logging.getLogger("noria.cloud")
 T = TypeVar("T")
 
 ROOT_ACCESS_KEY = "test"  # MiniStack's root user
+PRINCIPAL = "sagemaker.amazonaws.com"
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Cloud:
     certificate: Path
     time_scale: float = 1.0
     _session: boto3.Session = field(default_factory=boto3.Session, repr=False)
-    _clients: dict[tuple[str, str | None], Any] = field(default_factory=dict, repr=False)
+    _clients: dict[tuple[str, str | None, str], Any] = field(default_factory=dict, repr=False)
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set, repr=False)
     _closed: threading.Event = field(default_factory=threading.Event, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -74,25 +75,27 @@ class Cloud:
         arns = list(resources)
         self.on_loop(lambda: ministack.emit("aws.sagemaker", detail_type, detail, arns))
 
-    def client(self, service: str, role_arn: str | None = None) -> Any:
-        """A boto3 client of this very cloud: as its root user, or with what SageMaker gets when it assumes a role.
+    def client(self, service: str, role_arn: str | None = None, *, service_principal: str = PRINCIPAL) -> Any:
+        """A boto3 client of this very cloud: as its root user, or as an AWS service that has assumed a role.
 
         Raises `ministack.CannotAssumeRole`.
         """
+        key = (service, role_arn, service_principal)
         with self._lock:
-            if (service, role_arn) not in self._clients:
-                self._clients[service, role_arn] = self._new_client(service, role_arn)
-            return self._clients[service, role_arn]
+            if key not in self._clients:
+                self._clients[key] = self._new_client(service, self.credentials(role_arn, service_principal))
+            return self._clients[key]
 
-    def credentials(self, role_arn: str | None, session: str = "SageMaker") -> ministack.Credentials:
+    def credentials(self, role_arn: str | None, service_principal: str = PRINCIPAL) -> ministack.Credentials:
+        """Raises `ministack.CannotAssumeRole`."""
         if role_arn is None:
             return ministack.Credentials(ROOT_ACCESS_KEY, ROOT_ACCESS_KEY, "")
-        service = "sagemaker.amazonaws.com"
-        return self.on_loop(lambda: ministack.role_credentials(role_arn, service=service, session=session))
+        session = "AWSCloudFormation" if service_principal != PRINCIPAL else "SageMaker"
+        return self.on_loop(lambda: ministack.role_credentials(role_arn, service=service_principal, session=session))
 
-    def _new_client(self, service: str, role_arn: str | None) -> Any:
-        credentials = self.credentials(role_arn)
-        return self._session.client(
+    def _new_client(self, service: str, credentials: ministack.Credentials) -> Any:
+        session: Any = self._session  # typed for each service by its literal name, which this isn't
+        return session.client(
             service,
             region_name=self.region,
             endpoint_url=self.endpoint,

@@ -25,9 +25,9 @@ def listed(
     documented defaults. Raises ValidationException for a token that isn't ours.
     """
     found = [record for record in records if _matches(record, request, name, status)]
-    members = {"Name": name, "Status": status}
-    key = request.get("SortBy", sort_by)
-    found.sort(key=lambda record: record[members.get(key, key)])
+    key: str = request.get("SortBy", sort_by)
+    member = {"Name": name, "Status": status}.get(key, key)
+    found.sort(key=lambda record: record[member])
     if request.get("SortOrder", order) == "Descending":
         found.reverse()
     start = _position(request.get("NextToken"))

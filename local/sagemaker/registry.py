@@ -142,9 +142,10 @@ class Registry:
     @staticmethod
     def _metadata(package: Document, request: Document) -> dict[str, str]:
         removed = set(request.get("CustomerMetadataPropertiesToRemove", []))
-        metadata = {
+        metadata: dict[str, str] = {
             key: value for key, value in package.get("CustomerMetadataProperties", {}).items() if key not in removed
-        } | request.get("CustomerMetadataProperties", {})
+        }
+        metadata |= request.get("CustomerMetadataProperties", {})
         if len(metadata) > METADATA_ENTRIES:
             raise invalid(f"A model package has at most {METADATA_ENTRIES} customer metadata properties.")
         return metadata

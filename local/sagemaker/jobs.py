@@ -1,0 +1,268 @@
+"""Jobs: what processing and training have in common.
+
+create ─▶ InProgress: download ▸ run ▸ upload ─▶ Completed
+                 │                        └────▶ Failed     (with SageMaker's reason)
+                 └─▶ Stopping ────────────────▶ Stopped
+"""
+
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from local.ministack import CannotAssumeRole
+from local.sagemaker.api import Document, Problem, invalid
+from local.sagemaker.cloud import Cloud
+from local.sagemaker.container import Container, NoImage
+from local.sagemaker.events import milliseconds
+from local.sagemaker.joblog import ship
+from local.sagemaker.listing import listed, summary
+from local.sagemaker.storage import TransferFailed
+from local.sagemaker.tags import Tags
+
+# A laptop's share: AWS gives each job machines of its own.
+AT_ONCE = 2
+
+DEFAULT_SECONDS = 24 * 3600
+REASON_LENGTH = 1024
+
+
+class JobFailed(Exception):
+    """The reason that the job's description will give."""
+
+
+class Kind(Protocol):
+    """What tells one kind of job from another. `noun` is `Processing` or `Training`."""
+
+    noun: str
+    default_max_seconds: int
+
+    def refuse(self, request: Document) -> None:
+        """Raise ValidationException for what this machine cannot do."""
+
+    def initial(self, request: Document) -> Document:
+        """What a new job's description says beyond its request."""
+
+    def prepare(self, job: "Job", container: Container, s3: Any) -> None:
+        """Lay out /opt/ml: inputs, configuration files, empty outputs. Raises `TransferFailed`."""
+
+    def command(self, job: "Job") -> tuple[list[str], dict[str, str]]:
+        """The program and its variables."""
+
+    def collect(self, job: "Job", container: Container, s3: Any) -> None:
+        """Send outputs, and describe them. Raises `TransferFailed`."""
+
+    def phase(self, job: "Job", name: str, message: str) -> None:
+        """Describe what the job is at."""
+
+
+@dataclass
+class Job:
+    name: str
+    arn: str
+    kind: Kind
+    root: Path
+    description: Document
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    process: "subprocess.Popen[bytes] | None" = None
+    stopping: bool = False
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def status(self) -> str:
+        return str(self.description[f"{self.kind.noun}JobStatus"])
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("Completed", "Failed", "Stopped")
+
+    @property
+    def isolated(self) -> bool:
+        network = self.description.get("NetworkConfig", {})
+        return bool(self.description.get("EnableNetworkIsolation") or network.get("EnableNetworkIsolation"))
+
+
+class Jobs:
+    """Runs jobs of one kind, and describes them."""
+
+    def __init__(self, kind: Kind, cloud: Cloud, tags: Tags, slots: threading.Semaphore) -> None:
+        self._kind = kind
+        self._cloud = cloud
+        self._tags = tags
+        self._slots = slots
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+
+    # --- operations
+
+    def create(self, request: Document) -> Document:
+        noun = self._kind.noun
+        name = request[f"{noun}JobName"]
+        arn = self._cloud.arn(f"{noun.lower()}-job", name)
+        self._kind.refuse(request)
+        self._check_role(request["RoleArn"])
+        with self._lock:
+            if name in self._jobs:
+                raise Problem("ResourceInUse", f"{noun} job names must be unique: {arn} already exists.")
+            now = self._cloud.now()
+            description = {
+                **{key: value for key, value in request.items() if key != "Tags"},
+                f"{noun}JobArn": arn,
+                f"{noun}JobStatus": "InProgress",
+                "CreationTime": now,
+                "LastModifiedTime": now,
+                **self._kind.initial(request),
+            }
+            job = Job(name, arn, self._kind, self._cloud.root / "jobs" / name, description)
+            self._jobs[name] = job
+            self._tags.put(arn, request.get("Tags"))
+        self._announce(job)
+        self._cloud.run(lambda: self._run(job), name)
+        return {f"{noun}JobArn": arn}
+
+    def describe(self, request: Document) -> Document:
+        return dict(self._job(request[f"{self._kind.noun}JobName"]).description)
+
+    def list_(self, request: Document) -> Document:
+        noun = self._kind.noun
+        with self._lock:
+            descriptions = [job.description for job in self._jobs.values()]
+        page, token = listed(descriptions, request, name=f"{noun}JobName", status=f"{noun}JobStatus")
+        members = (f"{noun}JobName", f"{noun}JobArn", f"{noun}JobStatus", f"{noun}EndTime")
+        summaries = [summary(description, *members, "CreationTime", "LastModifiedTime") for description in page]
+        return {f"{noun}JobSummaries": summaries, "NextToken": token}
+
+    def stop(self, request: Document) -> Document:
+        job = self._job(request[f"{self._kind.noun}JobName"])
+        with job.changed:
+            if job.ended:
+                raise invalid(f"The request was rejected because the {self._kind.noun.lower()} job is {job.status}.")
+            job.stopping = True
+            process = job.process
+        self._change(job, "Stopping")
+        if process is not None:
+            self._cloud.run(lambda: _end(self._cloud, process), f"{job.name}-stop")
+        return {}
+
+    def wait(self, name: str) -> Document:
+        """Wait until a job has ended; returns its description."""
+        job = self._job(name)
+        with job.changed:
+            job.changed.wait_for(lambda: job.ended)
+        return dict(job.description)
+
+    # --- running
+
+    def _run(self, job: Job) -> None:
+        container = Container(self._cloud, job.root)
+        role = job.description["RoleArn"]
+        try:
+            with self._slots:
+                self._work(job, container, self._cloud.client("s3", role))
+        except (JobFailed, TransferFailed) as failure:
+            self._end(job, "Failed", str(failure)[:REASON_LENGTH])
+        except NoImage as problem:
+            self._end(job, "Failed", f"InternalServerError: {problem}")
+        except Exception as error:
+            self._end(job, "Failed", f"InternalServerError: {error}")
+            raise
+        else:
+            self._end(job, "Stopped" if job.stopping else "Completed")
+
+    def _work(self, job: Job, container: Container, s3: Any) -> None:
+        kind = self._kind
+        kind.phase(job, "Downloading", "Downloading input data")
+        kind.prepare(job, container, s3)
+        job.description[f"{kind.noun}StartTime"] = self._cloud.now()
+        kind.phase(job, kind.noun, f"{kind.noun} image download completed. {kind.noun} in progress.")
+        exit_code = self._execute(job, container)
+        job.description[f"{kind.noun}EndTime"] = self._cloud.now()
+        ship(self._cloud, job)
+        if exit_code and not job.stopping:
+            raise JobFailed(f"AlgorithmError: {_explanation(container)}, exit code: {exit_code}")
+        kind.phase(job, "Uploading", "Uploading generated results")
+        kind.collect(job, container, s3)
+
+    def _execute(self, job: Job, container: Container) -> int:
+        """Run the program to its end, or to the limit of its time, which nothing scales: it computes here as it would
+        there.
+        """
+        condition = job.description.get("StoppingCondition", {})
+        limit = condition.get("MaxRuntimeInSeconds", self._kind.default_max_seconds)
+        argv, environment = self._kind.command(job)
+        with job.changed:
+            if job.stopping:
+                return 0
+            try:
+                process = container.start(
+                    argv, environment, log=job.log, role_arn=job.description["RoleArn"], isolated=job.isolated
+                )
+            except FileNotFoundError as error:
+                raise JobFailed(f"AlgorithmError: CannotStartContainerError: {error}, exit code: 127") from error
+            job.process = process
+        try:
+            exit_code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            job.stopping = True
+            self._kind.phase(job, "MaxRuntimeExceeded", f"The job ran for more than {limit} s.")
+            exit_code = 0
+        self._cloud.end(process, grace=0.5)
+        return exit_code
+
+    def _end(self, job: Job, status: str, reason: str | None = None) -> None:
+        now = self._cloud.now()
+        job.description.setdefault(f"{self._kind.noun}EndTime", now)
+        if reason is not None:
+            job.description["FailureReason"] = reason
+        self._kind.phase(job, status, reason or status)
+        self._change(job, status)
+
+    def _change(self, job: Job, status: str) -> None:
+        with job.changed:
+            if job.ended:
+                return
+            job.description[f"{self._kind.noun}JobStatus"] = status
+            job.description["LastModifiedTime"] = self._cloud.now()
+        self._announce(job)
+        with job.changed:
+            job.changed.notify_all()
+
+    # --- small parts
+
+    def _job(self, name: str) -> Job:
+        with self._lock:
+            if name not in self._jobs:
+                noun = self._kind.noun
+                raise Problem("ResourceNotFound", f"Could not find requested job with name: {name} ({noun}).")
+            return self._jobs[name]
+
+    def _check_role(self, role_arn: str) -> None:
+        try:
+            self._cloud.credentials(role_arn)
+        except CannotAssumeRole as error:
+            raise invalid(
+                f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+                "'sagemaker.amazonaws.com' to assume the role."
+            ) from error
+
+    def _announce(self, job: Job) -> None:
+        tags = {tag["Key"]: tag["Value"] for tag in self._tags.of(job.arn)}
+        detail = milliseconds(job.description) | {"Tags": tags}
+        self._cloud.emit(f"SageMaker {self._kind.noun} Job State Change", detail, [job.arn])
+
+
+def _end(cloud: Cloud, process: "subprocess.Popen[bytes]") -> None:
+    cloud.end(process)
+
+
+def _explanation(container: Container) -> str:
+    """What the program left to say why it failed: training writes `failure`, processing `message`."""
+    for name in ("failure", "message"):
+        file = container.path(f"/opt/ml/output/{name}")
+        if file.exists() and (text := file.read_text(errors="replace").strip()):
+            return text[: REASON_LENGTH - 64]
+    return "See job logs for more information"

@@ -1,0 +1,150 @@
+"""Training jobs: channels under /opt/ml/input/data, the model in /opt/ml/model, through AWS's own training toolkit.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+"""
+
+import json
+import re
+import tarfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from local.sagemaker.api import Document, invalid
+from local.sagemaker.cloud import Cloud
+from local.sagemaker.container import Container
+from local.sagemaker.jobs import Job, Jobs
+from local.sagemaker.storage import download, upload
+from local.sagemaker.tags import Tags
+
+TOOLKIT = ["python3", "-m", "sagemaker_training.cli.train"]
+
+
+class Training:
+    """The operations on training jobs."""
+
+    def __init__(self, cloud: Cloud, tags: Tags, slots: threading.Semaphore) -> None:
+        self.jobs = Jobs(_Training(cloud), cloud, tags, slots)
+        self.create_training_job = self.jobs.create
+        self.describe_training_job = self.jobs.describe
+        self.list_training_jobs = self.jobs.list_
+        self.stop_training_job = self.jobs.stop
+
+
+class _Training:
+    noun = "Training"
+    default_max_seconds = 24 * 3600
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def refuse(self, request: Document) -> None:
+        for channel in request.get("InputDataConfig", []):
+            if "S3DataSource" not in channel["DataSource"]:
+                raise invalid(f"The local SageMaker reads S3DataSource only: channel {channel['ChannelName']}.")
+            mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
+            if mode == "Pipe" or channel.get("CompressionType", "None") != "None":
+                raise invalid(f"The local SageMaker reads files, not compressed: channel {channel['ChannelName']}.")
+        if "CheckpointConfig" in request:
+            raise invalid("The local SageMaker keeps no checkpoints: leave CheckpointConfig out.")
+
+    def initial(self, request: Document) -> Document:
+        now = self._cloud.now()
+        first = {"Status": "Starting", "StartTime": now, "StatusMessage": "Starting the training job"}
+        return {
+            "SecondaryStatus": "Starting",
+            "SecondaryStatusTransitions": [first],
+            "ModelArtifacts": {"S3ModelArtifacts": f"{_output(request)}/model.tar.gz"},
+            "EnableNetworkIsolation": request.get("EnableNetworkIsolation", False),
+        }
+
+    def prepare(self, job: Job, container: Container, s3: Any) -> None:
+        for directory in ("input/config", "input/data", "model", "output/data", "code"):
+            container.path(f"/opt/ml/{directory}").mkdir(parents=True, exist_ok=True)
+        channels = job.description.get("InputDataConfig", [])
+        for channel in channels:
+            source = channel["DataSource"]["S3DataSource"]
+            target = container.path(f"/opt/ml/input/data/{channel['ChannelName']}")
+            download(s3, source["S3Uri"], target, data_type=source["S3DataType"])
+        hyperparameters = {
+            name: container.translated(value) for name, value in job.description.get("HyperParameters", {}).items()
+        }
+        files = {
+            "hyperparameters": hyperparameters,
+            "inputdataconfig": {channel["ChannelName"]: _channel(channel) for channel in channels},
+            "resourceconfig": _resources(job.description["ResourceConfig"]),
+        }
+        for name, content in files.items():
+            container.path(f"/opt/ml/input/config/{name}.json").write_text(json.dumps(content))
+
+    def command(self, job: Job) -> tuple[list[str], dict[str, str]]:
+        algorithm = job.description["AlgorithmSpecification"]
+        argv = [*algorithm.get("ContainerEntrypoint", TOOLKIT), *algorithm.get("ContainerArguments", [])]
+        return argv, {
+            "TRAINING_JOB_NAME": job.name,
+            "TRAINING_JOB_ARN": job.arn,
+            "SAGEMAKER_REGION": self._cloud.region,
+            **job.description.get("Environment", {}),
+        }
+
+    def collect(self, job: Job, container: Container, s3: Any) -> None:
+        key = job.description["OutputDataConfig"].get("KmsKeyId")
+        for name, directory in (("model", "/opt/ml/model"), ("output", "/opt/ml/output/data")):
+            content = container.path(directory)
+            if name == "model" or any(content.iterdir()):
+                archive = container.root / f"{name}.tar.gz"
+                _pack(content, archive)
+                upload(s3, archive, f"{_output(job.description)}/{name}.tar.gz", kms_key=key)
+        job.description["FinalMetricDataList"] = _metrics(job)
+        seconds = int((job.description["TrainingEndTime"] - job.description["TrainingStartTime"]).total_seconds())
+        job.description["TrainingTimeInSeconds"] = job.description["BillableTimeInSeconds"] = max(seconds, 1)
+
+    def phase(self, job: Job, name: str, message: str) -> None:
+        if job.description["SecondaryStatus"] == "MaxRuntimeExceeded":
+            return
+        now = self._cloud.now()
+        transitions = job.description["SecondaryStatusTransitions"]
+        transitions[-1]["EndTime"] = now
+        transitions.append({"Status": name, "StartTime": now, "StatusMessage": message})
+        job.description["SecondaryStatus"] = name
+
+
+def _output(request: Document) -> str:
+    return f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
+
+
+def _channel(channel: Document) -> Document:
+    return {
+        "TrainingInputMode": "File",
+        "S3DistributionType": channel["DataSource"]["S3DataSource"].get("S3DataDistributionType", "FullyReplicated"),
+        "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+        **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
+    }
+
+
+def _resources(resources: Document) -> Document:
+    instance = resources.get("InstanceType", "local")
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": ["algo-1"]}
+    return {
+        "current_host": "algo-1",
+        "current_instance_type": instance,
+        "current_group_name": group["instance_group_name"],
+        "hosts": ["algo-1"],
+        "instance_groups": [group],
+        "network_interface_name": "lo",
+    }
+
+
+def _pack(directory: Path, archive: Path) -> None:
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for path in sorted(directory.iterdir()):
+            tar.add(path, arcname=path.name)
+
+
+def _metrics(job: Job) -> list[Document]:
+    """The last value that each metric's expression finds in the log."""
+    definitions = job.description["AlgorithmSpecification"].get("MetricDefinitions", [])
+    log = job.log.read_text(errors="replace") if definitions else ""
+    found = [(definition["Name"], re.findall(definition["Regex"], log)) for definition in definitions]
+    moment = job.description["TrainingEndTime"]
+    return [{"MetricName": name, "Value": float(values[-1]), "Timestamp": moment} for name, values in found if values]
