@@ -2,6 +2,7 @@
 
     register_service      a service of ours beside MiniStack's, authorised by IAM like them
     register_resource     a CloudFormation type of ours
+    register_door         a path of ours that is no AWS service's
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
@@ -198,6 +199,30 @@ iam_actions.extract_iam_action = _action
 iam_actions.extract_resource_arn = _resource
 
 
+# --- doors of our own
+
+
+_shortcuts = app._handle_post_body_shortcuts
+_doors: dict[str, Callable[[Request], Response]] = {}
+
+
+def register_door(path: str, handle: Callable[[Request], Response]) -> None:
+    """Answer requests to a path that no AWS service has, unsigned; for those who run this cloud."""
+    _doors[path] = handle
+
+
+async def _through_doors(  # noqa: PLR0917 - MiniStack's signature
+    method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]], request_id: str
+) -> Any:
+    if handle := _doors.get(path):
+        response = handle(Request(method, path, headers, body, query))
+        return response.status, dict(response.headers), response.body
+    return await _shortcuts(method, path, headers, body, query, request_id)
+
+
+app._handle_post_body_shortcuts = _through_doors
+
+
 # --- CloudFormation types -----------------------------------------------------------------------------------------
 
 
@@ -338,18 +363,24 @@ def _announce(  # noqa: PLR0917 - MiniStack's signature
 
     Shapes: CloudFormation guide, `event-detail-stack-status-change` and `event-detail-resource-status-change`.
     """
+    of_stack = resource_type == "AWS::CloudFormation::Stack" and logical_id == stack
+    if of_stack and status == "UPDATE_COMPLETE":  # on AWS the clean-up has an event, however little there is to clean
+        _announce(stack_id, stack, logical_id, resource_type, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "", physical_id)
     _record_event(stack_id, stack, logical_id, resource_type, status, reason, physical_id, detailed_status)
     token = stacks.CLIENT_REQUEST_TOKEN.get()
-    common = {
+    detail: dict[str, Any] = {
         "stack-id": stack_id,
         "status-details": {"status": status, "status-reason": reason},
         **({"client-request-token": token} if token else {}),
     }
-    if resource_type == "AWS::CloudFormation::Stack" and logical_id == stack:
-        emit("aws.cloudformation", "CloudFormation Stack Status Change", common, [stack_id])
+    if of_stack:
+        emit("aws.cloudformation", "CloudFormation Stack Status Change", detail, [stack_id])
     else:
-        resource = {"logical-resource-id": logical_id, "physical-resource-id": physical_id}
-        detail = {**common, **resource, "resource-type": resource_type}
+        detail |= {
+            "logical-resource-id": logical_id,
+            "physical-resource-id": physical_id,
+            "resource-type": resource_type,
+        }
         emit("aws.cloudformation", "CloudFormation Resource Status Change", detail, [stack_id])
 
 

@@ -3,13 +3,20 @@
 import threading
 
 from local import ministack
+from local.alarms import Alarms
 from local.sagemaker.api import Api
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.cloudformation import ModelPackageGroupType, PipelineType
+from local.sagemaker.endpoint_configs import EndpointConfigs
+from local.sagemaker.endpoint_resources import SETTINGS_PATH, EndpointConfigType, EndpointType, ModelType, Settings
+from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.jobs import AT_ONCE
+from local.sagemaker.metrics import Metrics
+from local.sagemaker.models import Models
 from local.sagemaker.pipelines import Pipelines
 from local.sagemaker.processing import Processing
 from local.sagemaker.registry import Registry
+from local.sagemaker.runtime import Runtime
 from local.sagemaker.tags import Tags
 from local.sagemaker.training import Training
 
@@ -22,6 +29,23 @@ def install(cloud: Cloud) -> None:
     processing = Processing(cloud, tags, slots)
     training = Training(cloud, tags, slots)
     pipelines = Pipelines(cloud, tags, {"Processing": processing.jobs, "Training": training.jobs})
-    ministack.register_service(Api([tags, registry, processing, training, pipelines]))
-    for resource in (PipelineType(cloud), ModelPackageGroupType(cloud)):
+    models = Models(cloud, tags, registry.describe_model_package)
+    configs = EndpointConfigs(cloud, tags, models)
+    endpoints = Endpoints(cloud, tags, models, configs)
+    metrics = Metrics(cloud)
+    settings = Settings.from_environment()
+    ministack.register_service(
+        Api([tags, registry, processing, training, pipelines, models, configs, endpoints]),
+    )
+    ministack.register_service(Runtime(cloud, endpoints, metrics))
+    ministack.register_door(SETTINGS_PATH, settings.answer)
+    for resource in (
+        PipelineType(cloud),
+        ModelPackageGroupType(cloud),
+        ModelType(cloud),
+        EndpointConfigType(cloud),
+        EndpointType(cloud, endpoints, settings),
+    ):
         ministack.register_resource(resource)
+    metrics.start()
+    Alarms(cloud).start()

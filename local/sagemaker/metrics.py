@@ -1,0 +1,82 @@
+"""The `AWS/SageMaker` metrics of invocations.
+
+Each metric goes out twice: per endpoint and variant, and per endpoint, variant and endpoint config, which tells the
+green fleet of a deployment from the blue one.
+https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-configuration.html
+"""
+
+import threading
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from local import ministack
+from local.sagemaker.cloud import Cloud
+
+NAMESPACE = "AWS/SageMaker"
+# Seconds between two publications; AWS publishes once a minute, in which a scaled cloud may have baked a deployment.
+INTERVAL = 0.25
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What became of one request; latencies in microseconds. `status` is the container's, None if it gave none."""
+
+    endpoint: str
+    variant: str
+    config: str
+    instances: int
+    status: int | None
+    model_latency: float
+    overhead_latency: float
+
+
+class Metrics:
+    """Collects invocations and publishes their metrics."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._collected: defaultdict[tuple[str, str, str], list[Invocation]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._cloud.run(self._keep_publishing, "invocation metrics")
+
+    def record(self, invocation: Invocation) -> None:
+        key = (invocation.endpoint, invocation.variant, invocation.config)
+        with self._lock:
+            self._collected[key].append(invocation)
+
+    def _keep_publishing(self) -> None:
+        while self._cloud.sleep(INTERVAL * self._cloud.time_scale):
+            with self._lock:
+                collected, self._collected = self._collected, defaultdict(list)
+            if collected:
+                self._cloud.on_loop(lambda collected=collected: _publish(collected))  # type: ignore[misc]
+
+
+def _publish(collected: dict[tuple[str, str, str], list[Invocation]]) -> None:
+    for (endpoint, variant, config), invocations in collected.items():
+        by_variant = {"EndpointName": endpoint, "VariantName": variant}
+        for dimensions in (by_variant, {**by_variant, "EndpointConfigName": config}):
+            for name, (unit, values) in metrics_of(invocations).items():
+                ministack.put_metric(NAMESPACE, name, values, unit=unit, dimensions=dimensions)
+
+
+def metrics_of(invocations: list[Invocation]) -> dict[str, tuple[str, Counter[float]]]:
+    """Unit and values, each with how often it was seen, by metric. Errors are 1 or 0 for every request."""
+    statuses = [invocation.status for invocation in invocations]
+    return {
+        "Invocations": ("None", Counter({1.0: len(invocations)})),
+        "InvocationsPerInstance": ("None", Counter(1 / invocation.instances for invocation in invocations)),
+        "Invocation4XXErrors": ("None", Counter(float(s is not None and 400 <= s < 500) for s in statuses)),
+        "Invocation5XXErrors": ("None", Counter(float(s is None or s >= 500) for s in statuses)),
+        "InvocationModelErrors": ("None", Counter(float(s is None or not 200 <= s < 300) for s in statuses)),
+        "ModelLatency": ("Microseconds", Counter(_rounded(i.model_latency) for i in invocations)),
+        "OverheadLatency": ("Microseconds", Counter(_rounded(i.overhead_latency) for i in invocations)),
+    }
+
+
+def _rounded(microseconds: float) -> float:
+    """To three significant digits: percentiles stay true to half a percent, and thousands of values become hundreds."""
+    return float(f"{microseconds:.3g}")
