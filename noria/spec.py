@@ -197,8 +197,8 @@ class Monitor(Part):
     every: Duration = Field(timedelta(hours=1), description="length of a window, and how often one is compared")
     min_rows: int = Field(500, ge=1, description="fewer rows than this are not compared")
     psi: float = Field(0.25, gt=0, description="population stability index above which a feature has drifted")
-    when: Threshold = Field(
-        Threshold(breaching=2, of=3), json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^\d+ of \d+$"}]}
+    when: Annotated[Threshold, WithJsonSchema({"type": "string", "pattern": r"^\d+ of \d+$"})] = Field(
+        Threshold(breaching=2, of=3), description="windows that must drift, of the last so many, to raise the alarm"
     )
 
     @model_validator(mode="after")
@@ -240,9 +240,8 @@ class Retrain(Part):
         description="what trains: each accepted dataset, a drift alarm. The first dataset always trains.",
     )
     cooldown: Duration = Field(timedelta(hours=24), description="shortest time between two retrainings")
-    budget: Budget = Field(
-        Budget(count=4, per="month"),
-        json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^\d+ per (day|week|month)$"}]},
+    budget: Annotated[Budget, WithJsonSchema({"type": "string", "pattern": r"^\d+ per (day|week|month)$"})] = Field(
+        Budget(count=4, per="month"), description="how many retrainings in a rolling period"
     )
     schedule: str | None = Field(
         None,

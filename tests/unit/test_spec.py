@@ -4,6 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from noria import spec
 from noria.spec import Metric, ModelSpec, SpecError
@@ -114,3 +116,12 @@ def test_two_files_for_one_model_are_refused(tmp_path: Path) -> None:
 def test_the_models_of_this_repository_are_valid() -> None:
     models = spec.load_all(Path(__file__).parents[2] / "models")
     assert "flight-delay" in [model.model for model in models]
+
+
+def test_the_published_schema_accepts_what_noria_accepts() -> None:
+    schema = ModelSpec.model_json_schema(mode="validation")
+    Draft202012Validator.check_schema(schema)
+    for text in (MINIMAL, FROM_THE_DESIGN):
+        assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(text))) == []
+    wrong = yaml.safe_load(FROM_THE_DESIGN.replace("2 of 3", "often"))
+    assert [error.json_path for error in Draft202012Validator(schema).iter_errors(wrong)] == ["$.monitor.when"]

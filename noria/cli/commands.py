@@ -1,0 +1,184 @@
+"""The commands. Each reads or does one thing, answers as a table or a sentence, and as JSON with --json."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from noria import contract, spec
+from noria.aws.queues import Queues
+from noria.cli.output import Refused, say, show, write_json
+from noria.cli.state import Deployed
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Noria: what is live and why, approve and reject, the ledger, the model specs.",
+)
+
+Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
+AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
+ModelsDir = Annotated[Path, typer.Option("--models", help="folder of model specs", file_okay=False)]
+Reason = Annotated[str, typer.Option("--reason", help="why; kept in the registry and in the ledger")]
+Package = Annotated[str, typer.Argument(help="a package's ARN, or MODEL/VERSION as in flight-delay/3")]
+
+_DEFAULT_ENV = "dev"
+_DEFAULT_MODELS = Path("models")
+
+
+class SpecRow(BaseModel):
+    model: str
+    task: str
+    target: str
+    features: int
+    serve: str
+    monitor: str
+    team: str
+
+
+class Decided(BaseModel):
+    package: str
+    decision: str
+    reason: str
+
+
+class Asked(BaseModel):
+    model: str
+    since: datetime | None
+    until: datetime
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="one model; all when left out")] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What is live, since when, from which data; what is wanted; which alarms are raised."""
+    deployed = Deployed(env)
+    rows = [deployed.status(name) for name in ([model] if model else deployed.models)]
+    show(
+        rows,
+        columns=["model", "endpoint", "version", "since", "dataset", "alarms", "newest"],
+        as_json=as_json,
+        empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
+    )
+
+
+@app.command()
+def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> None:
+    """The model specs of this repository."""
+    rows = [
+        SpecRow(
+            model=model.model,
+            task=model.task,
+            target=model.target,
+            features=len(model.features),
+            serve=f"{model.serve.count} x {model.serve.instance}, {model.serve.strategy}",
+            monitor=f"psi {model.monitor.psi:g}, {model.monitor.when.breaching} of {model.monitor.when.of}",
+            team=model.owner.team,
+        )
+        for model in spec.load_all(models_dir)
+    ]
+    show(rows, columns=list(SpecRow.model_fields), as_json=as_json, empty=f"No YAML file in {models_dir}.")
+
+
+@app.command()
+def packages(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """The registered versions of a model, newest first."""
+    show(
+        Deployed(env).packages(model),
+        columns=["version", "approval", "outcome", "created", "dataset", "champion"],
+        as_json=as_json,
+        empty=f"{model} has no version yet: upload data to <data bucket>/{model}/incoming/.",
+    )
+
+
+@app.command()
+def approve(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """Approve a package: it goes live by the model's strategy."""
+    _decide(Deployed(env), package, "Approved", reason, as_json=as_json)
+
+
+@app.command()
+def reject(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """Reject a package: if it is live, its predecessor takes over."""
+    _decide(Deployed(env), package, "Rejected", reason, as_json=as_json)
+
+
+def _decide(deployed: Deployed, reference: str, decision: str, reason: str, *, as_json: bool) -> None:
+    if not reason.strip():
+        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+    arn = deployed.package_arn(reference)
+    if decision == "Approved":
+        deployed.registry.decide(arn, "Approved", reason=reason)
+    else:
+        deployed.registry.decide(arn, "Rejected", reason=reason)
+    say(
+        Decided(package=arn, decision=decision, reason=reason),
+        f"{decision} {arn}: {reason}\nFollow it with: noria events {deployed.names.model_of(arn.split('/')[-2]) or ''}",
+        as_json=as_json,
+    )
+
+
+@app.command()
+def events(
+    model: Annotated[str | None, typer.Argument(help="one model; all when left out")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="how many")] = 30,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """The ledger: what happened and why, newest first."""
+    deployed = Deployed(env)
+    show(
+        deployed.events([deployed.require(model)] if model else deployed.models, limit=limit),
+        columns=["at", "model", "kind", "summary"],
+        as_json=as_json,
+        empty="Nothing has happened yet.",
+    )
+
+
+@app.command()
+def monitor(
+    model: str,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"])] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Compare captured traffic with the baseline now, since a time or for one window."""
+    deployed = Deployed(env)
+    asked = Asked(model=deployed.require(model), since=since, until=datetime.now(UTC))
+    detail = {"model": model, "time": asked.until.isoformat()} | ({"since": since.isoformat()} if since else {})
+    message = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
+    Queues().send(deployed.names.queue("monitor-model"), json.dumps(message))
+    say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(help="a CSV or Parquet file", exists=True, dir_okay=False)],
+    model: Annotated[str, typer.Option("--model", help="the model whose contract it should meet")],
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    as_json: AsJson = False,
+) -> None:
+    """Check a file against a model's data contract, as an upload would be. Exit code 1 when it is refused."""
+    known = {known.model: known for known in spec.load_all(models_dir)}
+    if model not in known:
+        raise Refused(f"No model {model!r} in {models_dir}: known are {', '.join(known) or 'none'}.")
+    report = contract.check(file, known[model], filename=file.name, now=datetime.now(UTC))
+    say(report, report.to_text(), as_json=as_json)
+    if not report.accepted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema(as_json: AsJson = True) -> None:
+    """The JSON Schema of models/*.yaml, for editors."""
+    write_json(
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Noria model"}
+        | spec.ModelSpec.model_json_schema(mode="validation")
+    )

@@ -1,0 +1,50 @@
+"""One way to answer: a table for a person, the same facts as JSON for a program."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+
+class Refused(Exception):
+    """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
+
+
+def show(rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, empty: str) -> None:
+    """Print `rows`: all their fields as JSON, or `columns` of them as a table; `empty` where there is none."""
+    if as_json:
+        write_json([row.model_dump(mode="json") for row in rows])
+        return
+    console = Console()
+    if not rows:
+        console.print(empty)
+        return
+    table = Table(show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        values = row.model_dump(mode="json")
+        table.add_row(*(_cell(values[column]) for column in columns))
+    console.print(table)
+
+
+def say(fact: BaseModel, sentence: str, *, as_json: bool) -> None:
+    """One fact: as JSON, or as a sentence."""
+    if as_json:
+        write_json(fact.model_dump(mode="json"))
+    else:
+        Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def write_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _cell(value: object) -> str:
+    if value is None or value == []:
+        return "·"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

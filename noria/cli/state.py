@@ -1,0 +1,190 @@
+"""What the command knows of one deployed environment: its places, and what is live there and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+import boto3
+from botocore.exceptions import ClientError
+from pydantic import BaseModel
+
+from noria.aws.endpoints import Endpoint, EndpointState
+from noria.aws.ledger import Ledger
+from noria.aws.registry import Registry
+from noria.cli.output import Refused
+from noria.ledger import Entry, Kind, latest
+from noria.names import Names
+
+
+class ModelStatus(BaseModel):
+    """What answers for a model now, and since when; `wanted` differs from `package` only while something moves."""
+
+    model: str
+    endpoint: str
+    package: str | None
+    version: int | None
+    since: datetime | None
+    dataset: str | None
+    wanted: str | None
+    alarms: list[str]
+    newest: str
+    summary: str
+
+
+class PackageRow(BaseModel):
+    package: str
+    version: int
+    approval: str
+    outcome: str
+    created: datetime
+    dataset: str
+    champion: str
+
+
+class EventRow(BaseModel):
+    number: int
+    at: datetime
+    model: str
+    kind: Kind
+    subject: str
+    summary: str
+    details: dict[str, str | int | float | bool | list[str] | None]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "EventRow":
+        return cls.model_validate(entry.model_dump())
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One environment, as it is deployed. Raises `Refused` where it is not."""
+
+    env: str
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(env=self.env)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(table=self.parameter("ledger-table"))
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry()
+
+    def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:
+        path = self.names.parameter(name)
+        try:
+            return boto3.client("ssm").get_parameter(Name=path)["Parameter"]["Value"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ParameterNotFound":
+                raise
+            raise Refused(
+                f"Environment {self.env!r} is not deployed here (no parameter {path}): "
+                "name another with --env, or deploy it (make up, or make deploy ENV=…)."
+            ) from error
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Models whose training stack is deployed: each has a package group of its name."""
+        pages = (
+            boto3.client("sagemaker")
+            .get_paginator("list_model_package_groups")
+            .paginate(NameContains=self.names.prefix)
+        )
+        groups = [group["ModelPackageGroupName"] for page in pages for group in page["ModelPackageGroupSummaryList"]]
+        return tuple(sorted(model for group in groups if (model := self.names.model_of(group))))
+
+    def require(self, model: str) -> str:
+        if model not in self.models:
+            known = ", ".join(self.models) or "none"
+            raise Refused(f"No model {model!r} is deployed in {self.env!r}: known are {known}.")
+        return model
+
+    def package_arn(self, reference: str) -> str:
+        """`reference` is a package's ARN, or `<model>/<version>`."""
+        if reference.startswith("arn:"):
+            return reference
+        model, _, version = reference.partition("/")
+        if not version.isdecimal():
+            raise Refused(f"{reference!r} names no package: give its ARN, or <model>/<version> as in {model}/3.")
+        packages = self.registry.packages(self.names.model(self.require(model)))
+        found = next((package.arn for package in packages if package.version == int(version)), None)
+        if found is None:
+            versions = ", ".join(str(package.version) for package in packages) or "none yet"
+            raise Refused(f"Model {model!r} has no version {version}: versions are {versions}.")
+        return found
+
+    def packages(self, model: str) -> list[PackageRow]:
+        rows = []
+        for summary in self.registry.packages(self.names.model(self.require(model))):
+            package = self.registry.describe(summary.arn)
+            rows.append(
+                PackageRow(
+                    package=package.arn,
+                    version=package.version,
+                    approval=package.approval,
+                    outcome=package.metadata.get("noria:outcome", ""),
+                    created=package.created,
+                    dataset=package.metadata.get("noria:dataset", "")[:12],
+                    champion=package.metadata.get("noria:champion", "").rsplit("/", 1)[-1],
+                )
+            )
+        return rows
+
+    def status(self, model: str) -> ModelStatus:
+        entries = self.ledger.entries(self.require(model))
+        state = Endpoint(name=self.names.model(model)).state()
+        package = state.package if state else None
+        deployed = _deployed(entries, package)
+        described = self.registry.describe(package) if package else None
+        alarms = self._alarms(model)
+        return ModelStatus(
+            model=model,
+            endpoint=state.status if state else "none",
+            package=package,
+            version=described.version if described else None,
+            since=deployed.at if deployed else None,
+            dataset=described.metadata.get("noria:dataset") if described else None,
+            wanted=self._wanted(model),
+            alarms=alarms,
+            newest=entries[-1].summary if entries else "nothing has happened yet",
+            summary=_summary(model, state, deployed, described.version if described else None, alarms),
+        )
+
+    def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
+        return [EventRow.of(entry) for entry in self.ledger.newest(models)[:limit]]
+
+    def _wanted(self, model: str) -> str | None:
+        (stack,) = boto3.client("cloudformation").describe_stacks(StackName=self.names.stack(model, "serving"))[
+            "Stacks"
+        ]
+        parameters = {item["ParameterKey"]: item["ParameterValue"] for item in stack.get("Parameters", [])}
+        wanted = parameters.get("ModelPackageArn", "none")
+        return None if wanted == "none" else wanted
+
+    def _alarms(self, model: str) -> list[str]:
+        pages = (
+            boto3.client("cloudwatch")
+            .get_paginator("describe_alarms")
+            .paginate(AlarmNamePrefix=self.names.model(model), StateValue="ALARM")
+        )
+        return sorted(alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"])
+
+
+def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
+    return latest([entry for entry in entries if entry.details.get("package") == package], Kind.DEPLOYED)
+
+
+def _summary(
+    model: str, state: EndpointState | None, deployed: Entry | None, version: int | None, alarms: Sequence[str]
+) -> str:
+    if state is None or version is None:
+        return f"{model}: nothing is live; approve a package to change that"
+    since = f" since {deployed.at:%Y-%m-%d %H:%M:%S} UTC" if deployed else ""
+    moving = "" if state.status == "InService" else f", endpoint {state.status}"
+    alarm = f"; in alarm: {', '.join(alarms)}" if alarms else "; no alarm"
+    return f"{model}: version {version} is live{since}{moving}{alarm}"
