@@ -8,6 +8,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from noria import spec
+from noria.cli import commands
 from noria.spec import Metric, ModelSpec, SpecError
 
 MINIMAL = """\
@@ -125,3 +126,8 @@ def test_the_published_schema_accepts_what_noria_accepts() -> None:
         assert list(Draft202012Validator(schema).iter_errors(yaml.safe_load(text))) == []
     wrong = yaml.safe_load(FROM_THE_DESIGN.replace("2 of 3", "often"))
     assert [error.json_path for error in Draft202012Validator(schema).iter_errors(wrong)] == ["$.monitor.when"]
+
+
+def test_the_schema_in_docs_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    commands.schema()
+    assert (Path(__file__).parents[2] / "docs" / "model.schema.json").read_text() == capsys.readouterr().out
