@@ -1,0 +1,228 @@
+"""A candidate is measured on rows newer than its own, beside the champion, through the code that will serve it."""
+
+import csv
+import importlib.util
+import io
+import json
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.evaluation import SEGMENT_ROWS, ChampionScore, Evaluation, Measurements, SegmentScore, Slice
+from noria.gates import judge
+from noria.spec import ModelSpec, Task
+from noria.sql import Resources, connect, identifier, literal
+from pipelines.tabular.metrics import Bootstrap, Scorer, binary_scorer, multiclass_scorer, regression_scorer
+from pipelines.tabular.signature import Signature
+from pipelines.tabular.train import Training
+
+BATCH = 50_000
+LATENCY_CALLS, LATENCY_RUNS, LATENCY_WARM_UP = 100, 3, 20
+
+Row = tuple[Any, ...]
+
+
+class CannotPredict(Exception):
+    """A bundle does not answer the rows it was asked; the message says what it said."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The package that is live, and its bundle."""
+
+    package: str
+    archive: Path
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The newest rows: features (for requests), labels and segments, in one order."""
+
+    rows: Path
+    target: NDArray[Any]
+    segments: dict[str, NDArray[Any]]
+    slice: Slice
+
+
+def evaluate(
+    rows: Path, spec: ModelSpec, candidate: Path, *, champion: Champion | None, resources: Resources
+) -> Evaluation:
+    """Measure the bundle `candidate` (model.tar.gz) on prepared rows, and judge it by the spec's gates."""
+    truth = _truth(rows, spec, resources)
+    with _unpacked(candidate) as bundle:
+        served = Served(bundle)
+        scorer = served.scorer(truth, spec, resources)
+        mine = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
+        training = Training.model_validate_json((bundle / "training.json").read_text(encoding="utf-8"))
+        latency = served.latency_p95_ms(truth, resources)
+    score, problem = _champion(champion, mine, truth, spec, resources)
+    measured = Measurements(
+        model=spec.model,
+        slice=truth.slice,
+        trained_on=training.rows,
+        metrics=mine.estimates,
+        segments={segment: dict(_segment(values, scorer)) for segment, values in truth.segments.items()},
+        champion=score,
+        champion_problem=problem,
+        latency_p95_ms=latency,
+    )
+    return Evaluation(**dict(measured), gate=judge(measured, spec))
+
+
+def baseline_of(archive: Path) -> str:
+    """The text of a bundle's baseline.json."""
+    with _unpacked(archive) as bundle:
+        return (bundle / "baseline.json").read_text(encoding="utf-8")
+
+
+def _champion(
+    champion: Champion | None, mine: Bootstrap, truth: Truth, spec: ModelSpec, resources: Resources
+) -> tuple[ChampionScore | None, str | None]:
+    """The champion's score; or why it has none: one that cannot answer today's rows must not keep its place for it."""
+    if champion is None:
+        return None, None
+    try:
+        with _unpacked(champion.archive) as bundle:
+            scorer = Served(bundle).scorer(truth, spec, resources)
+            theirs = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
+    except Exception as error:  # noqa: BLE001 - whatever code the champion carries, its failure is a finding
+        return None, f"{champion.package} cannot answer these rows: {error}"
+    score = ChampionScore(package=champion.package, metrics=theirs.estimates, margins=mine.margins(theirs))
+    return score, None
+
+
+def _segment(values: NDArray[Any], scorer: Scorer) -> Iterator[tuple[str, SegmentScore]]:
+    for value in sorted({value for value in values if value is not None}):
+        mask = values == value
+        rows = int(mask.sum())
+        if rows >= SEGMENT_ROWS:
+            yield str(value), SegmentScore(rows=rows, metrics=scorer(mask.astype(np.float64)))
+
+
+def _truth(rows: Path, spec: ModelSpec, resources: Resources) -> Truth:
+    columns = [spec.target, spec.time, *spec.segments]
+    with connect(resources) as db:
+        found = db.execute(
+            f"SELECT {', '.join(identifier(column) for column in columns)} FROM read_parquet({literal(str(rows))})"  # noqa: S608
+        ).fetchnumpy()
+    moments = found[spec.time]
+    return Truth(
+        rows=rows,
+        target=np.asarray(found[spec.target]),
+        segments={segment: np.ma.filled(found[segment].astype(object), None) for segment in spec.segments},
+        slice=Slice(
+            rows=len(moments), first_event=moments.min().astype(object), last_event=moments.max().astype(object)
+        ),
+    )
+
+
+# --- a bundle, asked as the endpoint would ask it
+
+
+class Served:
+    """An unpacked model bundle behind its own inference code and its own signature."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.signature = Signature.model_validate_json((bundle / "signature.json").read_text(encoding="utf-8"))
+        self._code = _import(bundle / "code" / "inference.py")
+        self._model = self._code.model_fn(str(bundle))
+
+    def scorer(self, truth: Truth, spec: ModelSpec, resources: Resources) -> Scorer:
+        """Predict every row, and compare with the truth. Raises `CannotPredict`."""
+        answers = self._answers(truth, resources)
+        if spec.task is Task.REGRESSION:
+            return regression_scorer(truth.target, np.array([answer["prediction"] for answer in answers]))
+        known = self.signature.label_texts
+        if spec.task is Task.BINARY:
+            unknown = set(truth.target) - set(known)
+            if unknown:
+                raise CannotPredict(f"it knows the labels {known} and the newest rows hold {sorted(unknown)}")
+            return binary_scorer(truth.target == known[1], np.array([answer["score"] for answer in answers]))
+        # A label that it was never taught has probability zero: wrong, and expensively so.
+        labels = [*known, *sorted(set(truth.target) - set(known))]
+        probabilities = np.zeros((len(answers), len(labels)))
+        probabilities[:, : len(known)] = [
+            [answer["scores"][str(label)] for label in self.signature.labels] for answer in answers
+        ]
+        position = {label: index for index, label in enumerate(labels)}
+        return multiclass_scorer(np.array([position[label] for label in truth.target]), probabilities)
+
+    def latency_p95_ms(self, truth: Truth, resources: Resources) -> float:
+        """95th percentile of one-row requests, from body to body: the median of three runs, after a warm-up.
+
+        A busy machine only ever adds to a time, and a run of bad luck should not fail a good model.
+        """
+        names = [feature.name for feature in self.signature.features]
+        rows = list(islice(self._rows(truth, resources), LATENCY_CALLS))
+        bodies = [json.dumps({"instances": [dict(zip(names, row, strict=True))]}) for row in rows]
+        for index in range(LATENCY_WARM_UP):
+            self._ask(bodies[index % len(bodies)])
+        runs = [
+            np.percentile([self._timed(bodies[index % len(bodies)]) for index in range(LATENCY_CALLS)], 95)
+            for _ in range(LATENCY_RUNS)
+        ]
+        return float(np.median(runs)) * 1000
+
+    def _timed(self, body: str) -> float:
+        start = time.perf_counter()
+        self._ask(body)
+        return time.perf_counter() - start
+
+    def _ask(self, body: str) -> Any:
+        code = self._code
+        return code.output_fn(code.predict_fn(code.input_fn(body, "application/json"), self._model), "application/json")
+
+    def _answers(self, truth: Truth, resources: Resources) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
+        rows = self._rows(truth, resources)
+        while batch := list(islice(rows, BATCH)):
+            predictions = self._code.predict_fn(self._code.input_fn(_csv(batch), "text/csv"), self._model)
+            if not isinstance(predictions, list) or len(predictions) != len(batch):
+                raise CannotPredict(f"asked {len(batch)} rows, it answered {str(predictions)[:300]}")
+            answers += predictions
+        return answers
+
+    def _rows(self, truth: Truth, resources: Resources) -> Iterator[Row]:
+        """The features of each row, in the order of this bundle's signature."""
+        names = ", ".join(identifier(feature.name) for feature in self.signature.features)
+        with connect(resources) as db:
+            result = db.execute(f"SELECT {names} FROM read_parquet({literal(str(truth.rows))})")  # noqa: S608
+            while batch := result.fetchmany(BATCH):
+                yield from batch
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+@contextmanager
+def _unpacked(archive: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def _import(path: Path) -> ModuleType:
+    """A bundle's own code, under a name of its own: candidate and champion may carry different versions."""
+    name = f"bundle_{abs(hash(path))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CannotPredict(f"{path.name} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,115 @@
+"""Datasets become a training and a test set: typed, without duplicates, split by time and never at random."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from noria.spec import FeatureType, ModelSpec, Task
+from noria.sql import Resources, connect, identifier, literal
+
+ROWS = "rows.parquet"
+"""Name of the prepared rows in the folders of the training and the test set."""
+
+_TYPES = {FeatureType.INTEGER: "BIGINT", FeatureType.NUMBER: "DOUBLE", FeatureType.CATEGORY: "VARCHAR"}
+
+
+class Unusable(Exception):
+    """The data cannot be split; the message says why."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many rows there were, and where time parts them: `test` starts at `boundary`."""
+
+    read: int
+    unlabelled: int
+    duplicates: int
+    train: int
+    test: int
+    boundary: datetime
+
+    def __str__(self) -> str:
+        return (
+            f"{self.read} rows read, {self.unlabelled} without a target and {self.duplicates} duplicates left out; "
+            f"{self.train} rows before {self.boundary} to train on, {self.test} rows since then to test on"
+        )
+
+
+def prepare(files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, resources: Resources) -> Split:
+    """Write `train`/rows.parquet and `test`/rows.parquet, both in order of time.
+
+    The newest share `spec.train.holdout` of the rows is the test set; rows of one time stay together. Raises
+    `Unusable`.
+    """
+    if not files:
+        raise Unusable("the manifest names no CSV or Parquet file: check the request of this training")
+    with connect(resources) as db:
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute(f"CREATE TABLE every AS {' UNION ALL '.join(_select(file, spec) for file in files)}")
+        target, time = identifier(spec.target), identifier(spec.time)
+        db.execute(f"CREATE TABLE kept AS SELECT DISTINCT * FROM every WHERE {target} IS NOT NULL")  # noqa: S608
+        read, labelled = _pair(db, f"SELECT count(*), count({target}) FROM every")  # noqa: S608
+        kept, _ = _pair(db, f"SELECT count(*), count({time}) FROM kept")  # noqa: S608
+        boundary = _boundary(db, spec, kept)
+        counts = {}
+        for folder, side in ((train, "<"), (test, ">=")):
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = db.sql(f"SELECT * FROM kept WHERE {time} {side} ? ORDER BY ALL", params=[boundary])  # noqa: S608
+            rows.write_parquet(str(folder / ROWS))
+            counts[side] = _pair(db, f"SELECT count(*), 0 FROM read_parquet({literal(str(folder / ROWS))})")[0]  # noqa: S608
+    return Split(
+        read=read,
+        unlabelled=read - labelled,
+        duplicates=labelled - kept,
+        train=counts["<"],
+        test=counts[">="],
+        boundary=boundary,
+    )
+
+
+def _boundary(db: duckdb.DuckDBPyConnection, spec: ModelSpec, rows: int) -> datetime:
+    """The time of the first test row; earlier rows must remain."""
+    time = identifier(spec.time)
+    offset = int(rows * (1 - spec.train.holdout))
+    found = db.execute(
+        f"SELECT {time}, (SELECT min({time}) FROM kept) FROM kept ORDER BY {time} LIMIT 1 OFFSET {offset}"  # noqa: S608
+    ).fetchall()
+    if not found or found[0][0] == found[0][1]:
+        raise Unusable(
+            f"{rows} rows cannot be split by {spec.time} with a holdout of {spec.train.holdout:g}: "
+            "there is no earlier time left to train on; upload rows of more points in time"
+        )
+    boundary: datetime = found[0][0]
+    return boundary
+
+
+def _select(file: Path, spec: ModelSpec) -> str:
+    """The spec's columns of one file, in the spec's types; time first, so that ordering by all columns is by time."""
+    path = literal(str(file))
+    source = (
+        f"read_parquet({path})" if file.suffix == ".parquet" else f"read_csv({path}, header=true, all_varchar=true)"
+    )
+    columns = [(spec.time, "TIMESTAMP"), *((name, _TYPES[feature.type]) for name, feature in spec.features.items())]
+    columns += [(spec.id, "VARCHAR")] if spec.id else []
+    casts = [f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in columns]
+    return f"SELECT {', '.join([*casts, _target(spec)])} FROM {source}"  # noqa: S608
+
+
+def _target(spec: ModelSpec) -> str:
+    """A number, or a label written one way: 1.0 and 1 are one label, and so are True and true."""
+    target = identifier(spec.target)
+    if spec.task is Task.REGRESSION:
+        return f"CAST({target} AS DOUBLE) AS {target}"
+    text = f"trim(CAST({target} AS VARCHAR))"
+    return (
+        f"CASE WHEN lower({text}) IN ('true', 'false') THEN lower({text}) "
+        rf"ELSE nullif(regexp_replace({text}, '^(-?\d+)\.0+$', '\1'), '') END AS {target}"
+    )
+
+
+def _pair(db: duckdb.DuckDBPyConnection, query: str) -> tuple[int, int]:
+    ((first, second),) = db.execute(query).fetchall()
+    return first, second
