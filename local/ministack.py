@@ -3,6 +3,7 @@
     register_service      a service of ours beside MiniStack's, authorised by IAM like them
     register_resource     a CloudFormation type of ours
     register_door         a path of ours that is no AWS service's
+    scale_schedules       EventBridge's rates in scaled time
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
@@ -32,7 +33,7 @@ from ministack.core import iam_actions, iam_evaluator
 from ministack.core.concurrency import run_reentrant
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.core.router import extract_access_key_id
-from ministack.services import cloudformation, cloudwatch, eventbridge, iam, sts
+from ministack.services import cloudformation, cloudwatch, eventbridge, iam, scheduler, sts
 from ministack.services.cloudformation import changesets, handlers, provisioners, stacks
 
 VERSION = "1.5.33"
@@ -321,8 +322,11 @@ def _remember_role(action: str) -> None:
     def remember(params: dict[str, Any]) -> Any:
         name, role = (params.get(key, "") for key in ("StackName", "RoleARN"))
         name, role = (value[0] if isinstance(value, list) else value for value in (name, role))
-        if name and role:
-            _stack_roles[name.split("/")[1] if name.startswith("arn:") else name] = role
+        stack = name.split("/")[1] if name.startswith("arn:") else name
+        if role:
+            _stack_roles[stack] = role
+        elif action == "CreateStack":
+            _stack_roles.pop(stack, None)
         return operate(params)
 
     cloudformation._ACTION_HANDLERS[action] = remember
@@ -386,6 +390,46 @@ def _announce(  # noqa: PLR0917 - MiniStack's signature
 
 for _module in (stacks, handlers, changesets):
     _module._add_event = _announce
+
+
+# --- schedules ----------------------------------------------------------------------------------------------------
+
+_invoke_target = eventbridge._invoke_target
+_rate_seconds = eventbridge._parse_rate_seconds
+
+
+def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[str, Any], view: Any = None) -> None:
+    """Fill in the context attributes of EventBridge Scheduler's inputs, which MiniStack sends as they are.
+
+    https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-context-attributes.html
+    """
+    if event["Source"] == "aws.scheduler" and "Input" in target:
+        moment = datetime.fromtimestamp(int(event["Time"]), UTC)
+        attributes = {
+            "scheduled-time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "schedule-arn": rule["Arn"],
+            "execution-id": event["EventId"],
+            "attempt-number": "1",
+        }
+        text = target["Input"]
+        for name, value in attributes.items():
+            text = text.replace(f"<aws.scheduler.{name}>", value)
+        target = {**target, "Input": text}
+    _invoke_target(target, event, rule, view)
+
+
+def scale_schedules(time_scale: float) -> None:
+    """Let the rates of schedules (`rate(5 minutes)`) pass faster; moments (`at`, `cron`) stay on the clock."""
+
+    def seconds(expression: str) -> float | None:
+        rate = _rate_seconds(expression)
+        return rate if rate is None else rate / time_scale
+
+    eventbridge._parse_rate_seconds = seconds
+
+
+eventbridge._invoke_target = _invoke_scheduled
+eventbridge._SCHEDULER_TICK_INTERVAL = scheduler._SCHEDULE_TICK_INTERVAL = 1  # seconds between looks at what is due
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------

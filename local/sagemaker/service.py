@@ -39,6 +39,7 @@ def install(cloud: Cloud) -> None:
     )
     ministack.register_service(Runtime(cloud, endpoints, metrics))
     ministack.register_door(SETTINGS_PATH, settings.answer)
+    ministack.scale_schedules(cloud.time_scale)
     for resource in (
         PipelineType(cloud),
         ModelPackageGroupType(cloud),
