@@ -12,7 +12,7 @@
 | noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm | `Tick`                           |
 | noria              | Dataset Accepted, … Model Rolled Back                   | `DatasetAccepted`, …             |
 
-Shapes: EventBridge events reference, and the services' own guides; the fixtures in `tests/events` name the page of each.
+Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
 Fields that nobody here reads are left out: AWS may add more at any time.
 """
 
@@ -111,7 +111,7 @@ class ModelPackageStateChange(AwsEvent):
 
     @property
     def is_decision(self) -> bool:
-        """Whether somebody approved or rejected. Marking a package's metadata sends the same event without that field."""
+        """Whether somebody approved or rejected. Marking its metadata sends the same event without that field."""
         fields = self.detail.updated_fields
         return fields is None or "ModelApprovalStatus" in fields
 
@@ -181,6 +181,7 @@ class StackStatusChange(AwsEvent):
 class TickDetail(Shape):
     model: str | None = None
     time: AwareDatetime = Field(description="the time that was scheduled, not the time of delivery")
+    since: AwareDatetime | None = Field(None, description="of a window that a person asks for: where it starts")
     alarm: str | None = Field(None, description="of a re-check: the alarm to look at again")
 
 

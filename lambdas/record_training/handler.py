@@ -1,0 +1,175 @@
+"""What came of a training goes to the ledger and to people: a package to approve, or why there is none.
+
+Calls: sagemaker:ListPipelineExecutionSteps and sagemaker:DescribePipelineExecution on the model's pipeline;
+sagemaker:DescribeModelPackage on its packages; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt and
+kms:GenerateDataKey; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.pages import Page, Pages
+from noria.aws.pipelines import FINISHED, Pipelines, Step
+from noria.aws.registry import Registry
+from noria.aws.storage import MissingObjectError, Storage
+from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.evaluation import Evaluation
+from noria.events import PipelineExecutionStatusChange, parse
+from noria.ledger import Fact, Kind
+from noria.names import key
+from noria.spec import ModelSpec
+
+REFUSED_BY = "Refuse"
+"""The pipeline's step that ends it when the gate does not let a candidate pass."""
+
+
+class Outcome(StrEnum):
+    SUCCEEDED = "TrainingSucceeded"
+    REFUSED = "CandidateRefused"
+    FAILED = "TrainingFailed"
+    RUNNING = "TrainingRunning"
+
+
+@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    env = Environment.from_os()
+    change = parse(event, PipelineExecutionStatusChange).detail
+    model = env.names.model_of(change.pipeline)
+    if model is None:
+        raise LookupError(f"pipeline {change.pipeline!r} is none of {env.names.prefix}'s")
+    outcome = record_training(
+        spec=env.required_spec(model),
+        execution=change.execution_arn,
+        status=change.status,
+        storage=Storage(bucket=env.data_bucket),
+        pipelines=Pipelines(),
+        registry=Registry(),
+        ledger=Ledger(table=env.ledger_table),
+        pages=Pages(topic=env.pages_topic),
+        now=datetime.now(UTC),
+    )
+    tell(outcome, model=model, execution=change.execution_arn)
+
+
+def record_training(
+    *,
+    spec: ModelSpec,
+    execution: str,
+    status: str,
+    storage: Storage,
+    pipelines: Pipelines,
+    registry: Registry,
+    ledger: Ledger,
+    pages: Pages,
+    now: datetime,
+) -> Outcome:
+    if status not in FINISHED:
+        return Outcome.RUNNING
+    steps = pipelines.steps(execution)
+    if status == "Succeeded":
+        outcome, fact, page = _success(spec, execution, steps, storage=storage, registry=registry, now=now)
+    else:
+        outcome, fact, page = _failure(spec, execution, status, steps, storage=storage, pipelines=pipelines, now=now)
+    if not ledger.knows(fact.model, fact.kind, fact.subject):
+        pages.send(page)
+        ledger.record(fact)
+    return outcome
+
+
+def _success(
+    spec: ModelSpec, execution: str, steps: list[Step], *, storage: Storage, registry: Registry, now: datetime
+) -> tuple[Outcome, Fact, Page]:
+    arn = next((step.package for step in steps if step.package), None)
+    if arn is None:
+        raise LookupError(f"{execution} succeeded but no step of it registered a package")
+    package = registry.describe(arn)
+    evaluation = Evaluation.model_validate_json(storage.read(storage.key_of(package.metadata["noria:evaluation"])))
+    metric = spec.primary_metric
+    mine = evaluation.metrics.get(metric)
+    score = f"{metric.value} {mine.value:.3f} ({mine.low:.3f} to {mine.high:.3f})" if mine else f"no {metric.value}"
+    champion = evaluation.champion.metrics.get(metric) if evaluation.champion else None
+    if champion:
+        comparison = f"the champion has {champion.value:.3f} on the same rows"
+    else:
+        comparison = evaluation.champion_problem or "there is no champion to compare with"
+    what = f"{spec.model} version {package.version} passed its gates: {score}; {comparison}."
+    fact = Fact(
+        model=spec.model,
+        kind=Kind.TRAINING_SUCCEEDED,
+        subject=execution,
+        at=now,
+        summary=f"{what} It awaits approval.",
+        details={
+            "package": arn,
+            "version": package.version,
+            "metric": metric.value,
+            "value": mine.value if mine else None,
+            "champion": champion.value if champion else None,
+        },
+    )
+    page = Page(
+        subject=f"{spec.model}: version {package.version} awaits approval",
+        what=what,
+        where=f"{arn}\nReport: {package.metadata['noria:evaluation']}",
+        do="Approve it, and it goes live behind a canary; or reject it.",
+        command=f"noria approve {arn} --reason '…'",
+    )
+    return Outcome.SUCCEEDED, fact, page
+
+
+def _failure(
+    spec: ModelSpec,
+    execution: str,
+    status: str,
+    steps: list[Step],
+    *,
+    storage: Storage,
+    pipelines: Pipelines,
+    now: datetime,
+) -> tuple[Outcome, Fact, Page]:
+    failed = next((step for step in steps if step.status == "Failed"), None)
+    evaluation = _evaluation(spec, execution, storage)
+    refused = failed is not None and failed.name == REFUSED_BY
+    if refused and evaluation:
+        reasons = list(evaluation.gate.reasons)
+        what = f"The candidate did not pass the gates of {spec.model}: {'; '.join(reasons)}."
+        do = "Nothing has to be done: what is live stays live. Look at the data and the gates before training again."
+    elif status == "Stopped":
+        reasons = ["it was stopped"]
+        what = f"A training of {spec.model} was stopped before it ended."
+        do = "Nothing, if that was meant. Otherwise upload data or ask for a training again."
+    else:
+        said = (failed.failure if failed else None) or pipelines.failure(execution) or "SageMaker gives no reason"
+        reasons = [f"step {failed.name}: {said}" if failed else said]
+        what = f"A training of {spec.model} failed at {reasons[0]}"
+        do = "Read the step's log, mend the cause, and start the execution again."
+    fact = Fact(
+        model=spec.model,
+        kind=Kind.TRAINING_FAILED,
+        subject=execution,
+        at=now,
+        summary=what,
+        details={"status": status, "step": failed.name if failed else None, "refused": refused, "reasons": reasons},
+    )
+    page = Page(
+        subject=f"{spec.model}: {'candidate refused' if refused else f'training {status.lower()}'}",
+        what=what,
+        where=execution,
+        do=do,
+        command=f"aws sagemaker list-pipeline-execution-steps --pipeline-execution-arn {execution}",
+    )
+    return Outcome.REFUSED if refused else Outcome.FAILED, fact, page
+
+
+def _evaluation(spec: ModelSpec, execution: str, storage: Storage) -> Evaluation | None:
+    run = key(spec.model, "runs", f"{execution.rsplit('/', 1)[-1]}/evaluation/evaluation.json")
+    try:
+        return Evaluation.model_validate_json(storage.read(run))
+    except MissingObjectError:
+        return None

@@ -1,0 +1,157 @@
+"""Accepted data, a granted retraining or a schedule starts the training pipeline, once per cause.
+
+cause ─ policy ─ token ─ request.json (once) ─ manifests ─ StartPipelineExecution(token) ─ ledger
+
+Calls: s3:ListBucket on */datasets/*; s3:GetObject on */datasets/*/manifest.json and */trainings/*; s3:PutObject on
+*/trainings/*; kms:Decrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages;
+sagemaker:StartPipelineExecution on its pipeline; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.pipelines import Pipelines
+from noria.aws.registry import Registry
+from noria.aws.storage import Storage
+from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.deployment import live_package
+from noria.events import DatasetAccepted, RetrainingRequested, Tick, parse
+from noria.ledger import Fact, Kind
+from noria.names import key
+from noria.spec import ModelSpec
+from noria.training import Cause, Champion, TrainingDataset, TrainingRequest, training_token, trains_on_upload
+
+
+class Outcome(StrEnum):
+    STARTED = "TrainingStarted"
+    HELD = "TrainingHeld"
+    KNOWN = "TrainingKnown"
+    NO_DATA = "TrainingWithoutData"
+
+
+@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    env = Environment.from_os()
+    asked = parse(event, DatasetAccepted, RetrainingRequested, Tick)
+    model = asked.model if isinstance(asked, Tick) else asked.detail.model
+    cause = _cause(asked)
+    outcome = start_training(
+        spec=env.required_spec(model),
+        cause=cause,
+        pipeline=env.names.model(model),
+        storage=Storage(bucket=env.data_bucket),
+        pipelines=Pipelines(),
+        registry=Registry(),
+        ledger=Ledger(table=env.ledger_table),
+        now=datetime.now(UTC),
+    )
+    tell(outcome, model=model, cause=cause.text)
+
+
+def _cause(asked: DatasetAccepted | RetrainingRequested | Tick) -> Cause:
+    match asked:
+        case DatasetAccepted(detail=dataset):
+            return Cause(kind="upload", identity=dataset.dataset, text=f"dataset {dataset.dataset[:12]} accepted")
+        case RetrainingRequested(detail=retraining):
+            return Cause(kind="alarm", identity=retraining.request, text="drift alarm")
+        case Tick(detail=tick):
+            at = tick.time.astimezone(UTC)
+            return Cause(kind="schedule", identity=at.isoformat(), text=f"schedule of {at:%Y-%m-%d %H:%M}")
+
+
+def start_training(
+    *,
+    spec: ModelSpec,
+    cause: Cause,
+    pipeline: str,
+    storage: Storage,
+    pipelines: Pipelines,
+    registry: Registry,
+    ledger: Ledger,
+    now: datetime,
+) -> Outcome:
+    """Train on every accepted dataset, against the package that is live. The same cause again changes nothing."""
+    model, token = spec.model, training_token(spec.model, cause)
+    if ledger.knows(model, Kind.TRAINING_STARTED, token):
+        return Outcome.KNOWN
+    entries = ledger.entries(model)
+    if cause.kind == "upload" and not trains_on_upload(spec, entries):
+        return _hold(model, cause, ledger=ledger, now=now)
+    datasets = _datasets(model, storage)
+    if not datasets:
+        return Outcome.NO_DATA
+    request = _write_once(
+        TrainingRequest.of(
+            model=model,
+            cause=cause,
+            datasets=datasets,
+            champion=_champion(live_package(entries), registry, storage),
+            now=now,
+        ),
+        storage,
+    )
+    execution = pipelines.start(pipeline, token=token, parameters=request.parameters())
+    ledger.record(
+        Fact(
+            model=model,
+            kind=Kind.TRAINING_STARTED,
+            subject=token,
+            at=now,
+            summary=f"A training started on {_count(len(request.datasets), 'dataset')} "
+            f"({sum(d.rows for d in request.datasets):,} rows), because of: {cause.text}.",
+            details={
+                "execution": execution,
+                "cause": cause.kind,
+                "dataset": request.dataset_hash,
+                "datasets": [dataset.sha256 for dataset in request.datasets],
+                "champion": request.champion.package if request.champion else None,
+            },
+        )
+    )
+    return Outcome.STARTED
+
+
+def _hold(model: str, cause: Cause, *, ledger: Ledger, now: datetime) -> Outcome:
+    ledger.record(
+        Fact(
+            model=model,
+            kind=Kind.TRAINING_HELD,
+            subject=cause.identity,
+            at=now,
+            summary=f"No training yet ({cause.text}): the policy of {model} waits until an alarm asks (retrain.after).",
+        )
+    )
+    return Outcome.HELD
+
+
+def _datasets(model: str, storage: Storage) -> list[TrainingDataset]:
+    manifests = [item.key for item in storage.list(key(model, "datasets", "")) if item.key.endswith("/manifest.json")]
+    return [TrainingDataset.model_validate_json(storage.read(name)) for name in manifests]
+
+
+def _champion(package: str | None, registry: Registry, storage: Storage) -> Champion | None:
+    if package is None:
+        return None
+    model_data = registry.describe(package).model_data
+    if model_data is None:
+        raise ValueError(f"{package} is live but names no model data, so nothing can be compared with it")
+    return Champion(package=package, model_key=storage.key_of(model_data))
+
+
+def _write_once(request: TrainingRequest, storage: Storage) -> TrainingRequest:
+    """The request as it is stored: this one, or the one that an earlier delivery of the same cause has written."""
+    if not storage.write_once(request.key("request.json"), request.model_dump_json(indent=1)):
+        request = TrainingRequest.model_validate_json(storage.read(request.key("request.json")))
+    storage.write_once(request.key("datasets.manifest"), request.datasets_manifest(storage.bucket))
+    storage.write_once(request.key("champion.manifest"), request.champion_manifest(storage.bucket))
+    return request
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

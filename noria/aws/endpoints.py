@@ -1,0 +1,86 @@
+"""What an endpoint really answers with: its live config, the models in it, and the packages they came from."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker import SageMakerClient
+
+CHAMPION = "champion"
+_ANSWERING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
+_CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointState:
+    """`models` and `packages` by variant, shadows too. `config` is the live one: during an update still the old one."""
+
+    status: str
+    config: str
+    failure: str | None
+    models: dict[str, str]
+    packages: dict[str, str | None]
+
+    @property
+    def changing(self) -> bool:
+        return self.status in _CHANGING
+
+    @property
+    def package(self) -> str | None:
+        """The champion's package, None when the endpoint answers nobody."""
+        return self.packages.get(CHAMPION) if self.status in _ANSWERING else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    name: str
+    client: "SageMakerClient" = field(default_factory=lambda: boto3.client("sagemaker"), repr=False)
+
+    def state(self) -> EndpointState | None:
+        """None when there is no endpoint."""
+        try:
+            endpoint = self.client.describe_endpoint(EndpointName=self.name)
+        except ClientError as error:
+            if _missing(error):
+                return None
+            raise
+        config = endpoint["EndpointConfigName"]
+        described = self.client.describe_endpoint_config(EndpointConfigName=config)
+        variants = [*described["ProductionVariants"], *described.get("ShadowProductionVariants", [])]
+        models = {v["VariantName"]: v["ModelName"] for v in variants if "ModelName" in v}
+        return EndpointState(
+            status=endpoint["EndpointStatus"],
+            config=config,
+            failure=endpoint.get("FailureReason"),
+            models=models,
+            packages={variant: self._package(model) for variant, model in models.items()},
+        )
+
+    def _package(self, model: str) -> str | None:
+        answer = self.client.describe_model(ModelName=model)
+        containers = answer.get("Containers") or [answer.get("PrimaryContainer", {})]
+        return containers[0].get("ModelPackageName")
+
+    def delete_config(self, name: str) -> None:
+        """Delete a config that is no longer used; one that is gone is fine."""
+        try:
+            self.client.delete_endpoint_config(EndpointConfigName=name)
+        except ClientError as error:
+            if not _missing(error):
+                raise
+
+    def delete_model(self, name: str) -> None:
+        try:
+            self.client.delete_model(ModelName=name)
+        except ClientError as error:
+            if not _missing(error):
+                raise
+
+
+def _missing(error: ClientError) -> bool:
+    # SageMaker has no code of its own for endpoints, configs and models that do not exist.
+    details = error.response["Error"]
+    return details["Code"] == "ValidationException" and "could not find" in details["Message"].lower()

@@ -1,0 +1,62 @@
+"""What a function is told by its environment variables, checked once."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from noria.names import Names, Part
+from noria.spec import ModelSpec
+
+
+class Environment(BaseModel):
+    """`NORIA_*` variables; a reaction that needs more inherits. A wrong one fails at once and is named."""
+
+    model_config = ConfigDict(frozen=True)
+
+    env: str = Field(min_length=1)
+    data_bucket: str = Field(min_length=1)
+    event_bus: str = Field(min_length=1)
+    pages_topic: str = Field(pattern=r"^arn:[^:]+:sns:[^:]+:\d{12}:.+$")
+    ledger_table: str = Field(min_length=1)
+    models_dir: Path = Path("/opt/models")
+
+    @classmethod
+    def from_os(cls) -> Self:
+        return cls.model_validate(
+            {name: value for name in cls.model_fields if (value := os.environ.get(f"NORIA_{name.upper()}")) is not None}
+        )
+
+    @property
+    def names(self) -> Names:
+        return Names(env=self.env)
+
+    def arn(self, service: str, resource: str, *, regional: bool = True) -> str:
+        """An ARN in the account, region and partition that this environment runs in."""
+        _, partition, _, region, account, _ = self.pages_topic.split(":", 5)
+        return f"arn:{partition}:{service}:{region if regional else ''}:{account}:{resource}"
+
+    def deployer_role(self, model: str) -> str:
+        """The service role of the serving stack's updates."""
+        return self.arn("iam", f"role/{self.names.model(model)}-deployer", regional=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(path.stem for path in self.models_dir.glob("*.json")))
+
+    def spec(self, model: str) -> ModelSpec | None:
+        """The model's spec, None when no such model is deployed here."""
+        if model not in self.models:
+            return None
+        return ModelSpec.model_validate_json((self.models_dir / f"{model}.json").read_bytes())
+
+    def required_spec(self, model: str) -> ModelSpec:
+        spec = self.spec(model)
+        if spec is None:
+            raise LookupError(f"no model {model!r} in {self.models_dir}: known are {', '.join(self.models) or 'none'}")
+        return spec
+
+    def model_of_stack(self, stack: str, part: Part) -> str | None:
+        """The model whose `part` stack this is; None for any other stack."""
+        return next((model for model in self.models if self.names.stack(model, part) == stack), None)

@@ -1,0 +1,108 @@
+"""The ledger's table: `model` (S), `sk` (S).
+
+| sk                        | item                                                          |
+|---------------------------|---------------------------------------------------------------|
+| `entry#<12 digits>`       | an entry: `body` (JSON), `hash`                               |
+| `meaning#<kind>#<subject>`| `number` of the entry that says it: once written, it is said  |
+| `head`                    | `number` and `hash` of the newest entry                       |
+"""
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+
+from noria.ledger import GENESIS, Entry, Fact, Kind
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+_ATTEMPTS = 12
+
+
+class LedgerBusyError(RuntimeError):
+    """Other writers were faster each time; the caller's message comes again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    table: str
+    client: "DynamoDBClient" = field(default_factory=lambda: boto3.client("dynamodb"), repr=False)
+
+    def record(self, fact: Fact) -> bool:
+        """Append a fact to its model's chain, in one transaction. False when the ledger knew it already."""
+        for attempt in range(_ATTEMPTS):
+            if self.knows(fact.model, fact.kind, fact.subject):
+                return False
+            number, previous = self._head(fact.model)
+            entry = Entry.after(fact, number=number + 1, previous=previous)
+            try:
+                self.client.transact_write_items(TransactItems=self._writes(entry))
+            except self.client.exceptions.TransactionCanceledException:
+                # Somebody wrote this fact or another one in between: look again, a little later than they do.
+                time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 5)))  # noqa: S311 (no secret)
+                continue
+            return True
+        raise LedgerBusyError(f"{fact.model}: {fact.kind} not recorded after {_ATTEMPTS} attempts")
+
+    def knows(self, model: str, kind: Kind, subject: str) -> bool:
+        key = {"model": {"S": model}, "sk": {"S": f"meaning#{kind}#{subject}"}}
+        return "Item" in self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
+
+    def entries(self, model: str) -> list[Entry]:
+        """All entries of a model, oldest first."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.table,
+            KeyConditionExpression="model = :model AND begins_with(sk, :entry)",
+            ExpressionAttributeValues={":model": {"S": model}, ":entry": {"S": "entry#"}},
+            ConsistentRead=True,
+        )
+        return [Entry.model_validate_json(item["body"]["S"]) for page in pages for item in page["Items"]]
+
+    def newest(self, models: Iterable[str]) -> list[Entry]:
+        """The entries of several models, newest first."""
+        entries = [entry for model in models for entry in self.entries(model)]
+        return sorted(entries, key=lambda entry: (entry.at, entry.number), reverse=True)
+
+    def _head(self, model: str) -> tuple[int, str]:
+        key = {"model": {"S": model}, "sk": {"S": "head"}}
+        item = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+        return (int(item["number"]["N"]), item["hash"]["S"]) if item else (0, GENESIS)
+
+    def _writes(self, entry: Entry) -> "list[TransactWriteItemTypeDef]":
+        model, number = {"S": entry.model}, {"N": str(entry.number)}
+        new = "attribute_not_exists(sk)"
+        return [
+            {
+                "Put": {
+                    "TableName": self.table,
+                    "Item": {"model": model, "sk": {"S": f"meaning#{entry.meaning}"}, "number": number},
+                    "ConditionExpression": new,
+                }
+            },
+            {
+                "Put": {
+                    "TableName": self.table,
+                    "Item": {
+                        "model": model,
+                        "sk": {"S": f"entry#{entry.number:012d}"},
+                        "body": {"S": entry.model_dump_json()},
+                        "hash": {"S": entry.hash},
+                    },
+                    "ConditionExpression": new,
+                }
+            },
+            {
+                "Put": {
+                    "TableName": self.table,
+                    "Item": {"model": model, "sk": {"S": "head"}, "number": number, "hash": {"S": entry.hash}},
+                    "ConditionExpression": f"{new} OR #hash = :previous" if entry.number == 1 else "#hash = :previous",
+                    "ExpressionAttributeNames": {"#hash": "hash"},
+                    "ExpressionAttributeValues": {":previous": {"S": entry.previous}},
+                }
+            },
+        ]

@@ -1,0 +1,47 @@
+"""Measurements that alarms look at: they carry the time of what was measured, not of the measuring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import boto3
+
+from noria.names import METRIC_NAMESPACE
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDatumTypeDef
+
+_BATCH = 1000  # PutMetricData: at most 1000 metrics a call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    name: str
+    value: float
+    feature: str | None = None
+
+    def dimensions(self, model: str) -> "list[DimensionTypeDef]":
+        of_model: DimensionTypeDef = {"Name": "Model", "Value": model}
+        return [of_model, {"Name": "Feature", "Value": self.feature}] if self.feature else [of_model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """Metrics of namespace Noria with dimension Model, and Feature where one is named."""
+
+    client: "CloudWatchClient" = field(default_factory=lambda: boto3.client("cloudwatch"), repr=False)
+
+    def publish(self, model: str, measured: Sequence[Measurement], *, at: datetime) -> None:
+        for start in range(0, len(measured), _BATCH):
+            data: list[MetricDatumTypeDef] = [
+                {"MetricName": m.name, "Dimensions": m.dimensions(model), "Timestamp": at, "Value": m.value}
+                for m in measured[start : start + _BATCH]
+            ]
+            self.client.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
+
+    def alarm_state(self, alarm: str) -> str | None:
+        """OK, ALARM or INSUFFICIENT_DATA; None when there is no such alarm."""
+        alarms = self.client.describe_alarms(AlarmNames=[alarm])["MetricAlarms"]
+        return alarms[0]["StateValue"] if alarms else None

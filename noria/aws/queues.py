@@ -1,0 +1,18 @@
+"""The queues in front of the reactions."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queues:
+    client: "SQSClient" = field(default_factory=lambda: boto3.client("sqs"), repr=False)
+
+    def send(self, queue: str, message: str) -> None:
+        url = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
+        self.client.send_message(QueueUrl=url, MessageBody=message)

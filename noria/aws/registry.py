@@ -1,0 +1,79 @@
+"""The model registry: packages of a model, in the group of the model's name."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker import SageMakerClient
+
+Decision = Literal["Approved", "Rejected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageSummary:
+    arn: str
+    version: int
+    approval: str
+    created: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package(PackageSummary):
+    """`decided_by` is the person or role that changed it last, where SageMaker tells."""
+
+    group: str
+    modified: datetime
+    reason: str
+    decided_by: str | None
+    model_data: str | None
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    client: "SageMakerClient" = field(default_factory=lambda: boto3.client("sagemaker"), repr=False)
+
+    def describe(self, arn: str) -> Package:
+        answer = self.client.describe_model_package(ModelPackageName=arn)
+        by = answer.get("LastModifiedBy", {})
+        containers = answer.get("InferenceSpecification", {}).get("Containers", [])
+        return Package(
+            arn=answer["ModelPackageArn"],
+            group=answer["ModelPackageGroupName"],
+            version=answer["ModelPackageVersion"],
+            approval=answer.get("ModelApprovalStatus", "PendingManualApproval"),
+            created=answer["CreationTime"],
+            modified=answer.get("LastModifiedTime", answer["CreationTime"]),
+            reason=answer.get("ApprovalDescription", ""),
+            decided_by=by.get("UserProfileName") or by.get("IamIdentity", {}).get("Arn"),
+            model_data=containers[0].get("ModelDataUrl") if containers else None,
+            metadata=dict(answer.get("CustomerMetadataProperties", {})),
+        )
+
+    def packages(self, group: str) -> list[PackageSummary]:
+        """Newest first."""
+        pages = self.client.get_paginator("list_model_packages").paginate(
+            ModelPackageGroupName=group, SortBy="CreationTime", SortOrder="Descending"
+        )
+        return [
+            PackageSummary(
+                arn=item["ModelPackageArn"],
+                version=item["ModelPackageVersion"],
+                approval=item.get("ModelApprovalStatus", "PendingManualApproval"),
+                created=item["CreationTime"],
+            )
+            for page in pages
+            for item in page["ModelPackageSummaryList"]
+        ]
+
+    def decide(self, arn: str, decision: Decision, *, reason: str) -> None:
+        """Approve or reject; the event that SageMaker sends then does the rest."""
+        self.client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=decision, ApprovalDescription=reason)
+
+    def mark(self, arn: str, name: str, value: str) -> None:
+        """Set one property of a package, leaving the others and its approval as they are."""
+        if self.describe(arn).metadata.get(name) != value:
+            self.client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties={name: value})

@@ -1,0 +1,85 @@
+"""Carries out what the ledger asks of a serving stack, one deployment at a time.
+
+deploy_model asks and begins if the stack is free; confirm_deployment says what came of it and begins what waited.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from noria.aws.ledger import Ledger
+from noria.aws.pages import Page
+from noria.aws.serving import Operation, ServingStack, Update
+from noria.deployment import Request, unsettled
+from noria.ledger import Fact, Kind
+
+# The ledger's clock and CloudFormation's are not the same one.
+_SKEW = timedelta(minutes=5)
+
+
+class Begun(StrEnum):
+    NOTHING = "NothingToDeploy"
+    STARTED = "DeploymentStarted"
+    WAITING = "DeploymentWaiting"  # one is under way, or the stack is busy: its end begins the next
+    STUCK = "ServingStackStuck"  # only a person gets the stack out of this
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedOut:
+    """A deployment that the stack has begun, and the operation that did it; None when it wanted the package already."""
+
+    request: Request
+    operation: Operation | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    model: str
+    stack: ServingStack
+    ledger: Ledger
+
+    def carried_out(self) -> CarriedOut | None:
+        """The deployment without an outcome that the stack has begun: there is at most one."""
+        for request in reversed(unsettled(self.ledger.entries(self.model))):
+            if operation := self.stack.operation(request.id, since=request.at - _SKEW):
+                return CarriedOut(request=request, operation=operation)
+            state = self.stack.state()
+            if not state.in_progress and state.package == request.package:
+                return CarriedOut(request=request, operation=None)
+        return None
+
+    def begin_next(self, *, now: datetime) -> Begun:
+        """Begin the newest deployment that was asked for, and give up those before it."""
+        waiting = unsettled(self.ledger.entries(self.model))
+        if not waiting:
+            return Begun.NOTHING
+        if self.carried_out():
+            return Begun.WAITING
+        *older, newest = waiting
+        update = self.stack.update(newest.package, token=newest.id)
+        if update is Update.STUCK:
+            return Begun.STUCK
+        if update is not Update.STARTED:
+            return Begun.WAITING
+        for request in older:
+            self.ledger.record(
+                Fact(
+                    model=self.model,
+                    kind=Kind.DEPLOYMENT_SUPERSEDED,
+                    subject=request.id,
+                    at=now,
+                    summary=f"{request.package} will not be deployed: {newest.package} was asked for after it.",
+                    details={"package": request.package, "by": newest.id},
+                )
+            )
+        return Begun.STARTED
+
+
+def stuck(model: str, stack: str) -> Page:
+    return Page(
+        subject=f"{model}: the serving stack is stuck",
+        what=f"{stack} could not roll back and takes no update, so nothing new can go live.",
+        where=f"CloudFormation, stack {stack}, events",
+        do="Mend what its last events name and let the rollback continue; a deployment that waits then begins.",
+        command=f"aws cloudformation continue-update-rollback --stack-name {stack}",
+    )

@@ -1,0 +1,32 @@
+"""One-time schedules: a reaction that must look again later books it here."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import boto3
+
+if TYPE_CHECKING:
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedules:
+    """`role_arn` is assumed by EventBridge Scheduler to send to the queue."""
+
+    role_arn: str
+    client: "EventBridgeSchedulerClient" = field(default_factory=lambda: boto3.client("scheduler"), repr=False)
+
+    def once(self, name: str, *, at: datetime, queue_arn: str, message: str) -> None:
+        """Send `message` to the queue at `at`; the schedule then deletes itself. Booked twice is booked once."""
+        try:
+            self.client.create_schedule(
+                Name=name,
+                ScheduleExpression=f"at({at.astimezone(UTC):%Y-%m-%dT%H:%M:%S})",
+                ScheduleExpressionTimezone="UTC",
+                FlexibleTimeWindow={"Mode": "OFF"},
+                ActionAfterCompletion="DELETE",
+                Target={"Arn": queue_arn, "RoleArn": self.role_arn, "Input": message},
+            )
+        except self.client.exceptions.ConflictException:
+            return

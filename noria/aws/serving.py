@@ -1,0 +1,150 @@
+"""The serving stack of a model: its parameters are the desired state of the endpoint."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.exceptions import ClientError
+
+from noria.deployment import Failure
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+
+PACKAGE = "ModelPackageArn"
+NONE = "none"
+
+
+class Update(StrEnum):
+    """How a stack took the request to change."""
+
+    STARTED = "started"
+    UNCHANGED = "unchanged"  # it has these parameters already
+    BUSY = "busy"  # another operation runs; its end is an event
+    STUCK = "stuck"  # a failed rollback: only a person gets it out
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackState:
+    id: str
+    status: str
+    parameters: dict[str, str]
+    capabilities: tuple[str, ...]
+    changed: datetime
+
+    @property
+    def in_progress(self) -> bool:
+        return self.status.endswith("_IN_PROGRESS")
+
+    @property
+    def stuck(self) -> bool:
+        return self.status in {"UPDATE_ROLLBACK_FAILED", "ROLLBACK_FAILED", "DELETE_FAILED"}
+
+    @property
+    def package(self) -> str | None:
+        value = self.parameters.get(PACKAGE, NONE)
+        return None if value == NONE else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One operation on the stack, by its token. `failure` is the first one in it."""
+
+    failure: Failure | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingStack:
+    name: str
+    role_arn: str
+    client: "CloudFormationClient" = field(default_factory=lambda: boto3.client("cloudformation"), repr=False)
+
+    def state(self) -> StackState:
+        (stack,) = self.client.describe_stacks(StackName=self.name)["Stacks"]
+        return StackState(
+            id=stack["StackId"],
+            status=stack["StackStatus"],
+            parameters={p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])},
+            capabilities=tuple(stack.get("Capabilities", [])),
+            changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
+        )
+
+    def update(self, package: str | None, *, token: str) -> Update:
+        """Ask for `package` (None: no endpoint), leaving template and all other parameters as they are."""
+        state = self.state()
+        if state.in_progress:
+            return Update.BUSY
+        if state.stuck:
+            return Update.STUCK
+        try:
+            self.client.update_stack(
+                StackName=self.name,
+                UsePreviousTemplate=True,
+                Parameters=[
+                    {"ParameterKey": name, "ParameterValue": package or NONE}
+                    if name == PACKAGE
+                    else {"ParameterKey": name, "UsePreviousValue": True}
+                    for name in state.parameters
+                ],
+                Capabilities=list(state.capabilities),  # type: ignore[arg-type] # as AWS gave them
+                RoleARN=self.role_arn,
+                ClientRequestToken=token,
+            )
+        except ClientError as error:
+            outcome = _outcome(error)
+            if outcome is None:
+                raise
+            return outcome
+        return Update.STARTED
+
+    def operation(self, token: str, *, since: datetime) -> Operation | None:
+        """What became of the operation with this token since `since`; None when the stack never began it."""
+        begun, failure = False, None
+        for page in self.client.get_paginator("describe_stack_events").paginate(StackName=self.name):
+            for event in page["StackEvents"]:  # newest first
+                if event["Timestamp"] < since:
+                    return Operation(failure=failure) if begun else None
+                if event.get("ClientRequestToken") != token:
+                    continue
+                begun = True
+                # Resources that were stopped because another one failed say so; the first failure is the cause.
+                reason = event.get("ResourceStatusReason", "")
+                if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in reason.lower():
+                    failure = Failure(resource_type=event["ResourceType"], reason=reason)
+        return Operation(failure=failure) if begun else None
+
+    def resources(self) -> set[tuple[str, str]]:
+        """Type and physical id of what the stack holds now."""
+        pages = self.client.get_paginator("list_stack_resources").paginate(StackName=self.name)
+        return {
+            (item["ResourceType"], item["PhysicalResourceId"])
+            for page in pages
+            for item in page["StackResourceSummaries"]
+            if "PhysicalResourceId" in item
+        }
+
+    def resources_made(self) -> set[tuple[str, str]]:
+        """Type and physical id of all that the stack ever made, as far back as its events go (90 days)."""
+        pages = self.client.get_paginator("describe_stack_events").paginate(StackName=self.name)
+        return {
+            (event["ResourceType"], event["PhysicalResourceId"])
+            for page in pages
+            for event in page["StackEvents"]
+            if event.get("PhysicalResourceId")
+        }
+
+
+def _outcome(error: ClientError) -> Update | None:
+    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+    if code == "TokenAlreadyExistsException":
+        return Update.STARTED
+    if code != "ValidationError":
+        return None
+    if "No updates are to be performed" in message:
+        return Update.UNCHANGED
+    if found := re.search(r"is in (\w+) state and can ?not be updated", message):
+        return Update.BUSY if found[1].endswith("_IN_PROGRESS") else Update.STUCK
+    return None

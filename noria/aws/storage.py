@@ -1,0 +1,114 @@
+"""The data bucket."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_GIB = 1024**3
+# CopyObject takes at most 5 GB; above that boto3 copies in parts. Either way the bytes stay in S3.
+_COPY = TransferConfig(multipart_threshold=5 * 10**9, multipart_chunksize=_GIB)
+_CHUNK = 1024**2
+
+
+class MissingObjectError(LookupError):
+    """There is no such object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    bucket: str
+    client: "S3Client" = field(default_factory=lambda: boto3.client("s3"), repr=False)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def key_of(self, uri: str) -> str:
+        """The key of an S3 URI in this bucket; ValueError for any other."""
+        start = f"s3://{self.bucket}/"
+        if not uri.startswith(start):
+            raise ValueError(f"{uri!r} is not in bucket {self.bucket!r}")
+        return uri.removeprefix(start)
+
+    def download(self, key: str, to: Path, *, version: str | None = None) -> Download:
+        """Stream one version of an object to a file, hashing on the way; memory does not grow with its size."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            if version is None:
+                body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            else:
+                body = self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"]
+        except self.client.exceptions.NoSuchKey as error:
+            raise MissingObjectError(self.uri(key)) from error
+        with to.open("wb") as file:
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                size += file.write(chunk)
+        return Download(sha256=digest.hexdigest(), size=size)
+
+    def read(self, key: str) -> bytes:
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey as error:
+            raise MissingObjectError(self.uri(key)) from error
+
+    def write(self, key: str, body: str, *, content_type: str = "application/json") -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body.encode(), ContentType=content_type)
+
+    def write_once(self, key: str, body: str, *, content_type: str = "application/json") -> bool:
+        """Write unless the key is taken; False when it was, whatever it holds."""
+        try:
+            self.client.put_object(
+                Bucket=self.bucket, Key=key, Body=body.encode(), ContentType=content_type, IfNoneMatch="*"
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "PreconditionFailed":
+                return False
+            raise
+        return True
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"404", "NoSuchKey"}:
+                return False
+            raise
+        return True
+
+    def copy(self, source: str, target: str, *, version: str) -> None:
+        """Copy one version of an object on the server."""
+        self.client.copy(
+            {"Bucket": self.bucket, "Key": source, "VersionId": version}, self.bucket, target, Config=_COPY
+        )
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                yield StoredObject(key=item["Key"], size=item["Size"], modified=item["LastModified"])
+
+    def version(self, key: str) -> str:
+        """The current version of an object."""
+        return self.client.head_object(Bucket=self.bucket, Key=key)["VersionId"]

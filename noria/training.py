@@ -1,0 +1,135 @@
+"""Trainings: named by their cause, on a set of datasets that is written down once.
+
+cause ─ token ─ TrainingRequest ─ datasets_manifest() ─ what SageMaker mounts
+                                └ champion_manifest()
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from noria.ledger import Entry, Kind, latest
+from noria.names import key
+from noria.spec import ModelSpec
+
+NO_CHAMPION = "none"
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Cause(Part):
+    """Why a training starts. `identity` makes it this cause and no other: a second delivery has the same one."""
+
+    kind: Literal["upload", "alarm", "schedule"]
+    identity: str
+    text: str = Field(description="a few words for people, without commas: it becomes a pipeline parameter")
+
+
+class TrainingDataset(Part):
+    """An accepted dataset: the part of its manifest that a training needs."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    key: str
+    rows: int
+    first_event: datetime
+    last_event: datetime
+
+
+class Champion(Part):
+    """The package that is live, and the key of its model.tar.gz."""
+
+    package: str
+    model_key: str
+
+
+class TrainingRequest(Part):
+    """What a training was asked to do: `<model>/trainings/<token>/request.json`."""
+
+    model: str
+    token: str = Field(pattern=r"^[0-9a-f]{64}$")
+    cause: Cause
+    dataset_hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the set, whatever its order")
+    datasets: tuple[TrainingDataset, ...] = Field(min_length=1)
+    champion: Champion | None
+    requested_at: AwareDatetime
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        model: str,
+        cause: Cause,
+        datasets: Iterable[TrainingDataset],
+        champion: Champion | None,
+        now: datetime,
+    ) -> Self:
+        ordered = tuple(sorted(datasets, key=lambda dataset: (dataset.first_event, dataset.sha256)))
+        return cls(
+            model=model,
+            token=training_token(model, cause),
+            cause=cause,
+            dataset_hash=set_hash(dataset.sha256 for dataset in ordered),
+            datasets=ordered,
+            champion=champion,
+            requested_at=now,
+        )
+
+    def key(self, name: str) -> str:
+        return key(self.model, "trainings", f"{self.token}/{name}")
+
+    def datasets_manifest(self, bucket: str) -> str:
+        return _manifest(bucket, self.model, [dataset.key for dataset in self.datasets])
+
+    def champion_manifest(self, bucket: str) -> str:
+        """The request itself, so that the channel is never empty, and the champion's bundle if there is one."""
+        champion = [self.champion.model_key] if self.champion else []
+        return _manifest(bucket, self.model, [self.key("request.json"), *champion])
+
+    def parameters(self) -> dict[str, str]:
+        """Parameters of the pipeline's execution."""
+        return {
+            "TrainingToken": self.token,
+            "DatasetHash": self.dataset_hash,
+            "ChampionPackage": self.champion.package if self.champion else NO_CHAMPION,
+            "Cause": self.cause.text,
+        }
+
+
+def training_token(model: str, cause: Cause) -> str:
+    """64 hexadecimal digits: also StartPipelineExecution's token, which takes 32 to 128 characters."""
+    return hashlib.sha256(f"{model}\n{cause.kind}\n{cause.identity}".encode()).hexdigest()
+
+
+def set_hash(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()
+
+
+def trains_on_upload(spec: ModelSpec, entries: Sequence[Entry]) -> bool:
+    """Whether an accepted dataset trains: by policy, or because there is nothing yet that an alarm could watch."""
+    if "upload" in spec.retrain.after:
+        return True
+    return latest(entries, Kind.TRAINING_SUCCEEDED) is None and not unfinished(entries)
+
+
+def unfinished(entries: Sequence[Entry]) -> list[Entry]:
+    """Trainings that started and whose outcome is not known yet."""
+    over = {e.subject for e in entries if e.kind in {Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED}}
+    return [e for e in entries if e.kind is Kind.TRAINING_STARTED and e.details["execution"] not in over]
+
+
+def _manifest(bucket: str, model: str, keys: Sequence[str]) -> str:
+    """SageMaker's ManifestFile: a prefix, then keys relative to it.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
+    """
+    start = f"{model}/"
+    for name in keys:
+        if not name.startswith(start):
+            raise ValueError(f"{name!r} is not under {start!r}: a manifest has one prefix")
+    return json.dumps([{"prefix": f"s3://{bucket}/{start}"}, *(name.removeprefix(start) for name in keys)])
