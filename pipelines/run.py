@@ -2,9 +2,9 @@
 
     python3 run.py --step prepare --wheels DIRECTORY --failure FILE [arguments of the step]
 
-Jobs have no network: the packages that the image lacks are in an archive under DIRECTORY, laid out as they are installed,
-and are put before the image's own. A failed step leaves its reason in FILE, which SageMaker shows: `message` for a
-processing job, `failure` for a training job. Training jobs get both paths from the environment of sagemaker-training.
+Jobs have no network: the packages that the image lacks are in an archive under DIRECTORY, laid out as they are
+installed, and are put before the image's own. A failed step leaves its reason in FILE, which SageMaker shows: `message`
+for a processing job, `failure` for a training job, which has both paths from the environment of sagemaker-training.
 
 Standard library only.
 """
