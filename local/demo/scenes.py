@@ -168,7 +168,7 @@ class Play:
             world.read_uri(world.package(package)["CustomerMetadataProperties"]["noria:evaluation"])
         )
         metric = self.spec.primary_metric.value
-        mine, champion = evaluation["metrics"][metric]["value"], evaluation["champion"][metric]["value"]
+        mine, champion = evaluation["metrics"][metric]["value"], evaluation["champion"]["metrics"][metric]["value"]
         expect(mine > champion, f"the challenger's {metric} {mine:.3f} does not beat the champion's {champion:.3f}")
         story.check(
             "the challenger beats the champion on the newest slice",
