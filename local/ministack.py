@@ -314,6 +314,10 @@ def register_resource(resource: ResourceType) -> None:
 _may_block = stacks._runs_on_worker_thread
 stacks._runs_on_worker_thread = lambda type_: type_ in _resource_types or _may_block(type_)
 
+# On the way back CloudFormation also updates the resource whose update failed, to what it was before.
+_is_sent_back = stacks._sends_back_failed_update
+stacks._sends_back_failed_update = lambda type_: type_ in _resource_types or _is_sent_back(type_)
+
 
 def _remember_role(action: str) -> None:
     """MiniStack ignores RoleARN; on AWS a stack keeps it for every later operation, until it is given another."""

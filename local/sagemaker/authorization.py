@@ -1,4 +1,7 @@
-"""Which IAM permissions a SageMaker request needs: the action on each resource that the request names."""
+"""Which IAM permissions a SageMaker request needs: the action on each resource that the request names.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemaker.html
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +10,6 @@ from typing import Any
 from local.ministack import Permission
 
 # The member that names a resource, and the resource type in its ARN.
-# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemaker.html
 _NAMES = {
     "EndpointName": "endpoint",
     "EndpointConfigName": "endpoint-config",
@@ -21,11 +23,23 @@ _NAMES = {
 _ARNS = ("PipelineExecutionArn", "ModelPackageArn", "ResourceArn")
 _PASSED_ROLES = ("RoleArn", "ExecutionRoleArn")
 
+# The only List operations that are granted on a resource; the others are granted on everything or not at all.
+_LISTS_OF_A_RESOURCE = {
+    "ListTags",
+    "ListPipelineExecutions",
+    "ListPipelineExecutionSteps",
+    "ListPipelineParametersForExecution",
+}
+
 
 def permissions(operation: str, request: dict[str, Any]) -> list[Permission]:
+    """Every permission that is needed; all of them must be granted."""
     action = f"sagemaker:{operation}"
-    resources = [] if operation.startswith("List") and operation != "ListTags" else list(_resources(request))
+    listing = operation.startswith("List") and operation not in _LISTS_OF_A_RESOURCE
+    resources = [] if listing else list(_resources(operation, request))
     needed = [Permission(action, resource) for resource in resources] or [Permission(action)]
+    if operation.startswith("Create") and request.get("Tags"):
+        needed += [Permission("sagemaker:AddTags", resource) for resource in resources[:1]]
     if operation.startswith(("Create", "Update")):
         needed += [
             Permission("iam:PassRole", request[member], {"iam:PassedToService": "sagemaker.amazonaws.com"})
@@ -35,13 +49,15 @@ def permissions(operation: str, request: dict[str, Any]) -> list[Permission]:
     return needed
 
 
-def _resources(request: dict[str, Any]) -> Iterator[str]:
+def _resources(operation: str, request: dict[str, Any]) -> Iterator[str]:
     for member, kind in _NAMES.items():
         if isinstance(name := request.get(member), str):
             yield name if name.startswith("arn:") else arn(kind, name)
     for member in _ARNS:
         if isinstance(name := request.get(member), str):
             yield name
+    if operation == "CreateModelPackage" and isinstance(group := request.get("ModelPackageGroupName"), str):
+        yield arn("model-package", f"{group}/*")  # a version that has no number yet
 
 
 def arn(kind: str, name: str) -> str:

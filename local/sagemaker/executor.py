@@ -5,6 +5,7 @@ Each step calls the cloud with the pipeline's role, as on AWS, so its permission
 
 import hashlib
 import json
+import logging
 import random
 import secrets
 import string
@@ -24,6 +25,8 @@ from local.sagemaker.definition import Definition, RetryPolicy, Step
 from local.sagemaker.events import instant
 from local.sagemaker.expressions import Scope, Unresolvable, evaluate, holds, lookup, text
 from local.sagemaker.storage import Location
+
+logger = logging.getLogger("noria.sagemaker")
 
 MAX_PARALLEL_STEPS = 50
 NAME_LENGTH = 63
@@ -212,13 +215,12 @@ class Execution:
         except (StepFailed, Unresolvable) as failure:
             run.failure, outcome = str(failure), "Failed"
         except Exception as error:
+            logger.exception("step %s of %s", step.name, self.arn)
             run.failure, outcome = f"InternalServerError: {error}", "Failed"
-            raise
         else:
             outcome = "Succeeded"
-        finally:
-            run.end = self.cloud.now()
-            self._step_becomes(run, outcome)
+        run.end = self.cloud.now()
+        self._step_becomes(run, outcome)
 
     def _fulfil(self, step: Step, run: StepRun) -> None:
         if step.type == "Condition":
