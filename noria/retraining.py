@@ -33,8 +33,8 @@ class Decision(BaseModel):
     again_at: AwareDatetime | None = None
 
 
-def decide(spec: ModelSpec, entries: Sequence[Entry], *, now: datetime, running: Sequence[str] = ()) -> Decision:
-    """Whether to retrain now. `entries` are the model's, oldest first; `running` names executions under way."""
+def decide(spec: ModelSpec, entries: Sequence[Entry], *, now: datetime) -> Decision:
+    """Whether to retrain now. `entries` are the model's, oldest first."""
     if "alarm" not in spec.retrain.after:
         return Decision(retrain=False, reasons=("the policy does not retrain on alarms (retrain.after)",))
     if spec.retrain.budget.count == 0:
@@ -43,7 +43,7 @@ def decide(spec: ModelSpec, entries: Sequence[Entry], *, now: datetime, running:
     refusals = [
         refusal
         for refusal in (
-            _in_flight(entries, now, running),
+            _in_flight(entries, now),
             _nothing_new(spec, fresh, now),
             _cooling(spec, entries, now),
             _spent(spec, entries, now),
@@ -70,12 +70,11 @@ def _texts(value: object) -> list[str]:
     return value if isinstance(value, list) else []
 
 
-def _in_flight(entries: Sequence[Entry], now: datetime, running: Sequence[str]) -> tuple[str, datetime] | None:
-    executions = {str(entry.details["execution"]) for entry in unfinished(entries)} | set(running)
-    if not executions:
+def _in_flight(entries: Sequence[Entry], now: datetime) -> tuple[str, datetime] | None:
+    running = unfinished(entries)
+    if not running:
         return None
-    names = ", ".join(sorted(arn.rsplit("/", 1)[-1] for arn in executions))
-    return f"a training is under way ({names})", now + LOOK_AGAIN
+    return f"a training is under way since {_at(running[0].at)}", now + LOOK_AGAIN
 
 
 def _nothing_new(spec: ModelSpec, fresh: Sequence[str], now: datetime) -> tuple[str, datetime] | None:
@@ -88,7 +87,7 @@ def _cooling(spec: ModelSpec, entries: Sequence[Entry], now: datetime) -> tuple[
     last = latest(entries, Kind.RETRAINING_REQUESTED)
     if last is None or (ends := last.at + spec.retrain.cooldown) <= now:
         return None
-    return f"the last retraining was requested {last.at:%Y-%m-%d %H:%M} UTC, and the cooldown ends {_at(ends)}", ends
+    return f"the last retraining was requested {_at(last.at)}, and the cooldown ends {_at(ends)}", ends
 
 
 def _spent(spec: ModelSpec, entries: Sequence[Entry], now: datetime) -> tuple[str, datetime] | None:

@@ -17,11 +17,6 @@ FINISHED = frozenset({"Succeeded", "Failed", "Stopped"})
 class Execution:
     arn: str
     status: str
-    started: datetime
-
-    @property
-    def id(self) -> str:
-        return self.arn.rsplit("/", 1)[-1]
 
     @property
     def finished(self) -> bool:
@@ -55,15 +50,16 @@ class Pipelines:
             PipelineName=pipeline, CreatedAfter=since, SortBy="CreationTime", SortOrder="Descending"
         )
         return [
-            Execution(
-                arn=item["PipelineExecutionArn"], status=item["PipelineExecutionStatus"], started=item["StartTime"]
-            )
+            Execution(arn=item["PipelineExecutionArn"], status=item["PipelineExecutionStatus"])
             for page in pages
             for item in page["PipelineExecutionSummaries"]
         ]
 
     def failure(self, execution: str) -> str | None:
         return self.client.describe_pipeline_execution(PipelineExecutionArn=execution).get("FailureReason")
+
+    def changed(self, execution: str) -> datetime:
+        return self.client.describe_pipeline_execution(PipelineExecutionArn=execution)["LastModifiedTime"]
 
     def steps(self, execution: str) -> list[Step]:
         pages = self.client.get_paginator("list_pipeline_execution_steps").paginate(PipelineExecutionArn=execution)

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedules:
-    """`role_arn` is assumed by EventBridge Scheduler to send to the queue."""
+    """`role_arn` is assumed by EventBridge Scheduler to send to a queue, or to `dead_letters_arn` when that fails."""
 
+    group: str
     role_arn: str
+    dead_letters_arn: str
     client: "EventBridgeSchedulerClient" = field(default_factory=lambda: boto3.client("scheduler"), repr=False)
 
     def once(self, name: str, *, at: datetime, queue_arn: str, message: str) -> None:
@@ -22,11 +24,17 @@ class Schedules:
         try:
             self.client.create_schedule(
                 Name=name,
+                GroupName=self.group,
                 ScheduleExpression=f"at({at.astimezone(UTC):%Y-%m-%dT%H:%M:%S})",
                 ScheduleExpressionTimezone="UTC",
                 FlexibleTimeWindow={"Mode": "OFF"},
                 ActionAfterCompletion="DELETE",
-                Target={"Arn": queue_arn, "RoleArn": self.role_arn, "Input": message},
+                Target={
+                    "Arn": queue_arn,
+                    "RoleArn": self.role_arn,
+                    "Input": message,
+                    "DeadLetterConfig": {"Arn": self.dead_letters_arn},
+                },
             )
         except self.client.exceptions.ConflictException:
             return

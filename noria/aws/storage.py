@@ -38,6 +38,11 @@ class StoredObject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectVersion(StoredObject):
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Storage:
     bucket: str
     client: "S3Client" = field(default_factory=lambda: boto3.client("s3"), repr=False)
@@ -109,6 +114,10 @@ class Storage:
             for item in page.get("Contents", []):
                 yield StoredObject(key=item["Key"], size=item["Size"], modified=item["LastModified"])
 
-    def version(self, key: str) -> str:
-        """The current version of an object."""
-        return self.client.head_object(Bucket=self.bucket, Key=key)["VersionId"]
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """All versions, also those that a later upload of the same name has covered."""
+        for page in self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+            for item in page.get("Versions", []):
+                yield ObjectVersion(
+                    key=item["Key"], size=item["Size"], modified=item["LastModified"], version=item["VersionId"]
+                )

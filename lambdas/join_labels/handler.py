@@ -1,0 +1,119 @@
+"""Labels that arrive late are joined with what was predicted: how right has the live model been?
+
+Calls: s3:GetObject and s3:GetObjectVersion on */labels/*; s3:ListBucket and s3:GetObject on */captured/*;
+s3:PutObject on */reports/*; kms:Decrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem and
+dynamodb:PutItem on the ledger.
+"""
+
+import tempfile
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.captures import Captures
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.metrics import Measurement, Measurements
+from noria.aws.storage import Storage
+from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.events import ObjectCreated, S3Object, parse
+from noria.ledger import Fact, Kind
+from noria.names import ObjectKey, key
+from noria.profile import Source
+from noria.quality import Quality, join
+from noria.spec import ModelSpec
+
+LOOK_BACK_DAYS = 90
+MOST_CAPTURED_BYTES = 2 * 1024**3
+"""Newest first: more would not fit beside the labels into the function's disk."""
+
+
+class Outcome(StrEnum):
+    JOINED = "LabelsJoined"
+    KNOWN = "LabelsKnown"
+    FOLDER = "FolderIgnored"
+
+
+@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    env = Environment.from_os()
+    upload = parse(event, ObjectCreated).detail.object
+    model = upload.key.split("/")[0]
+    storage = Storage(bucket=env.data_bucket)
+    outcome = join_labels(
+        upload=upload,
+        spec=env.required_spec(model),
+        captures=Captures(model=model, endpoint=env.names.model(model), storage=storage),
+        storage=storage,
+        ledger=Ledger(table=env.ledger_table),
+        measurements=Measurements(),
+        now=datetime.now(UTC),
+    )
+    tell(outcome, model=model, key=upload.key)
+
+
+def join_labels(
+    *,
+    upload: S3Object,
+    spec: ModelSpec,
+    captures: Captures,
+    storage: Storage,
+    ledger: Ledger,
+    measurements: Measurements,
+    now: datetime,
+) -> Outcome:
+    if upload.key.endswith("/") and upload.size == 0:
+        return Outcome.FOLDER
+    if ledger.knows(spec.model, Kind.LABELS_JOINED, upload.version):
+        return Outcome.KNOWN
+    source = ObjectKey.parse(upload.key)
+    with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
+        labels = Path(folder) / f"labels{Path(source.filename).suffix.lower()}"
+        storage.download(upload.key, labels, version=upload.version)
+        files = captures.newest(now=now, days=LOOK_BACK_DAYS, most_bytes=MOST_CAPTURED_BYTES)
+        quality = join(Source.captured(*captures.fetch(files, Path(folder))), labels, spec)
+    target = key(spec.model, "reports", f"labels-{upload.version}/report.json")
+    storage.write(target, quality.model_dump_json(indent=1))
+    measurements.publish(spec.model, measure(quality), at=now)
+    ledger.record(
+        Fact(
+            model=spec.model,
+            kind=Kind.LABELS_JOINED,
+            subject=upload.version,
+            at=now,
+            summary=_summary(source.filename, quality, spec),
+            details={
+                "key": upload.key,
+                "report": target,
+                "labels": quality.labels,
+                "matched": quality.matched,
+                "coverage": quality.coverage,
+                **{metric.value: value for metric, value in quality.overall.metrics.items()},
+            },
+        )
+    )
+    return Outcome.JOINED
+
+
+def measure(quality: Quality) -> list[Measurement]:
+    """Metrics by the names of the spec's in one word: `Auc`, `LogLoss`, `Rmse`."""
+    return [
+        Measurement(name="LabelCoverage", value=quality.coverage),
+        *(
+            Measurement(name=metric.value.title().replace("_", ""), value=value)
+            for metric, value in quality.overall.metrics.items()
+        ),
+    ]
+
+
+def _summary(filename: str, quality: Quality, spec: ModelSpec) -> str:
+    value = quality.overall.metrics.get(spec.primary_metric)
+    score = f"{spec.primary_metric.value} {value:.3f}" if value is not None else f"no {spec.primary_metric.value}"
+    return (
+        f"{filename}: {quality.matched:,} of {quality.labels:,} labels belong to captured predictions "
+        f"({quality.coverage:.0%} of those now have one): {score}."
+    )

@@ -1,0 +1,146 @@
+"""A window of captured requests is compared with what the live model was trained on.
+
+tick ─ captured files of the window ─ profile ─ compare with the package's baseline ─ report, metrics, ledger
+
+Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:PutObject on */reports/*;
+kms:Decrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages; cloudwatch:PutMetricData in
+namespace Noria; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.captures import Captures
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.metrics import Measurement, Measurements
+from noria.aws.registry import Registry
+from noria.aws.storage import Storage
+from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.deployment import live_package
+from noria.drift import Report, compare
+from noria.events import Tick, parse
+from noria.ledger import Entry, Fact, Kind, latest
+from noria.names import key
+from noria.profile import Profile, Source, profile
+from noria.spec import ModelSpec
+
+
+class Outcome(StrEnum):
+    COMPARED = "WindowCompared"
+    TOO_FEW = "WindowTooSmall"
+    NOTHING_LIVE = "NothingToMonitor"
+    KNOWN = "WindowKnown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    start: datetime
+    end: datetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+    @classmethod
+    def of(cls, tick: Tick, spec: ModelSpec, entries: list[Entry]) -> "Window":
+        """The window that ends with the tick. What answered before the live package is no business of its baseline."""
+        end = tick.detail.time.astimezone(UTC)
+        start = (tick.detail.since or end - spec.monitor.every).astimezone(UTC)
+        deployed = latest(entries, Kind.DEPLOYED)
+        return cls(start=max(start, deployed.at) if deployed else start, end=end)
+
+
+@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    env = Environment.from_os()
+    tick = parse(event, Tick)
+    storage = Storage(bucket=env.data_bucket)
+    outcome = monitor_model(
+        tick=tick,
+        spec=env.required_spec(tick.model),
+        captures=Captures(model=tick.model, endpoint=env.names.model(tick.model), storage=storage),
+        storage=storage,
+        registry=Registry(),
+        ledger=Ledger(table=env.ledger_table),
+        measurements=Measurements(),
+        now=datetime.now(UTC),
+    )
+    tell(outcome, model=tick.model)
+
+
+def monitor_model(
+    *,
+    tick: Tick,
+    spec: ModelSpec,
+    captures: Captures,
+    storage: Storage,
+    registry: Registry,
+    ledger: Ledger,
+    measurements: Measurements,
+    now: datetime,
+) -> Outcome:
+    entries = ledger.entries(spec.model)
+    package = live_package(entries)
+    if package is None:
+        return Outcome.NOTHING_LIVE
+    window = Window.of(tick, spec, entries)
+    if ledger.knows(spec.model, Kind.MONITORED, window.name):
+        return Outcome.KNOWN
+    baseline = Profile.model_validate_json(
+        storage.read(storage.key_of(registry.describe(package).metadata["noria:baseline"]))
+    )
+    report = _compare(spec, window, baseline, captures)
+    target = key(spec.model, "reports", f"{window.end:%Y-%m-%dT%H%M}/report.json")
+    storage.write(target, report.model_dump_json(indent=1))
+    measurements.publish(spec.model, measure(report), at=window.end)
+    ledger.record(
+        Fact(
+            model=spec.model,
+            kind=Kind.MONITORED,
+            subject=window.name,
+            at=now,
+            summary=report.summary,
+            details={
+                "report": target,
+                "package": package,
+                "rows": report.rows,
+                "malformed": report.malformed,
+                "drifted": list(report.drifted),
+                "max_psi": report.max_psi,
+            },
+        )
+    )
+    return Outcome.COMPARED if report.enough else Outcome.TOO_FEW
+
+
+def _compare(spec: ModelSpec, window: Window, baseline: Profile, captures: Captures) -> Report:
+    with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
+        paths = captures.fetch(captures.between(window.start, window.end), Path(folder))
+        source = Source.captured(*paths, since=window.start, until=window.end)
+        return compare(baseline, profile(source, spec, baseline.edges), spec)
+
+
+def measure(report: Report) -> list[Measurement]:
+    """The metrics of a window. Too few rows say how many there were and nothing else: silence is not health."""
+    measured = [
+        Measurement(name="Rows", value=report.rows),
+        Measurement(name="MalformedRecords", value=report.malformed),
+    ]
+    if not report.enough:
+        return measured
+    measured.append(Measurement(name="DriftedFeatures", value=len(report.drifted)))
+    if report.max_psi is not None:
+        measured.append(Measurement(name="MaxPsi", value=report.max_psi))
+    if report.prediction is not None:
+        measured.append(Measurement(name="PredictionPsi", value=report.prediction.psi))
+    return measured + [
+        Measurement(name="Psi", value=drift.psi, feature=feature) for feature, drift in report.features.items()
+    ]

@@ -1,0 +1,263 @@
+"""What an event failed to tell is told again: SageMaker's events are best effort.
+
+| AWS says                                     | the ledger lacks            | told again to        |
+|----------------------------------------------|-----------------------------|----------------------|
+| a version lies under incoming/               | a verdict                   | validate_upload      |
+| a dataset has a manifest                     | a training, or why not      | start_training       |
+| an execution has ended                       | its outcome                 | record_training      |
+| a package is approved or rejected            | that decision               | deploy_model         |
+| serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
+
+Each has the shape of the event that AWS sends, and is told once.
+
+Calls: s3:ListBucketVersions on */incoming/*; s3:ListBucket and s3:GetObject on */datasets/*;
+sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
+sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages; cloudformation:DescribeStacks on its
+serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and
+sqs:SendMessage on the queues of the five; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.endpoints import Endpoint
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.pipelines import Pipelines
+from noria.aws.queues import Queues
+from noria.aws.registry import Registry
+from noria.aws.serving import ServingStack
+from noria.aws.storage import Storage
+from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.deployment import unsettled
+from noria.events import (
+    DatasetAccepted,
+    ModelPackageStateChange,
+    ObjectCreated,
+    PipelineExecutionStatusChange,
+    StackStatusChange,
+    Tick,
+    parse,
+)
+from noria.ledger import Entry, Fact, Kind, latest
+from noria.names import key
+from noria.training import TrainingDataset
+
+GRACE = timedelta(minutes=15)
+"""What is younger may still be on its way: a queue gives a message back after some minutes."""
+
+LOOK_BACK = timedelta(days=7)
+
+
+class Outcome(StrEnum):
+    TOLD = "EventReplayed"
+    NOTHING = "NothingMissed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """An event to tell again to a reaction; `subject` names it, so that it is told once."""
+
+    reaction: str
+    subject: str
+    why: str
+    event: Mapping[str, Any]
+
+
+@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    env = Environment.from_os()
+    parse(event, Tick)
+    ledger = Ledger(table=env.ledger_table)
+    for model in env.models:
+        search = Search(
+            model=model,
+            env=env,
+            entries=ledger.entries(model),
+            storage=Storage(bucket=env.data_bucket),
+            pipelines=Pipelines(),
+            registry=Registry(),
+            stack=ServingStack(name=env.names.stack(model, "serving"), role_arn=env.deployer_role(model)),
+            endpoint=Endpoint(name=env.names.model(model)),
+            now=datetime.now(UTC),
+        )
+        told = reconcile(search=search, ledger=ledger, queues=Queues())
+        if told:
+            tell(Outcome.TOLD, model=model, events=told)
+
+
+def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
+    """Tell a model's reactions what they missed; returns what that was."""
+    told = []
+    for missed in search.missed():
+        if ledger.knows(search.model, Kind.REPLAYED, missed.subject):
+            continue
+        queues.send(search.env.names.queue(missed.reaction), json.dumps(missed.event))
+        ledger.record(
+            Fact(
+                model=search.model,
+                kind=Kind.REPLAYED,
+                subject=missed.subject,
+                at=search.now,
+                summary=f"{missed.why}: {missed.reaction} is told again.",
+            )
+        )
+        told.append(missed.subject)
+    return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Looks for what the ledger should know of a model and does not."""
+
+    model: str
+    env: Environment
+    entries: list[Entry]
+    storage: Storage
+    pipelines: Pipelines
+    registry: Registry
+    stack: ServingStack
+    endpoint: Endpoint
+    now: datetime
+
+    def missed(self) -> Iterator[Missed]:
+        yield from self._uploads()
+        yield from self._datasets()
+        yield from self._executions()
+        yield from self._decisions()
+        yield from self._deployments()
+
+    def _uploads(self) -> Iterator[Missed]:
+        judged = {entry.details.get("version") for entry in self.entries if entry.kind is Kind.DATASET_ACCEPTED}
+        judged |= {entry.subject for entry in self.entries if entry.kind is Kind.DATASET_QUARANTINED}
+        for upload in self.storage.versions(key(self.model, "incoming", "")):
+            if upload.version in judged or not self._settled(upload.modified) or upload.key.endswith("/"):
+                continue
+            detail = {
+                "bucket": {"name": self.storage.bucket},
+                "object": {"key": upload.key, "size": upload.size, "version-id": upload.version},
+            }
+            yield Missed(
+                reaction="validate-upload",
+                subject=f"upload {upload.version}",
+                why=f"{upload.key} has no verdict",
+                event=self._event(ObjectCreated, detail),
+            )
+
+    def _datasets(self) -> Iterator[Missed]:
+        known = {entry.subject for entry in self.entries if entry.kind is Kind.TRAINING_HELD}
+        for entry in self.entries:
+            if entry.kind is Kind.TRAINING_STARTED and isinstance(hashes := entry.details["datasets"], list):
+                known |= set(hashes)
+        for manifest in self.storage.list(key(self.model, "datasets", "")):
+            folder, _, name = manifest.key.rpartition("/")
+            sha256 = folder.rsplit("/", 1)[-1]
+            if name != "manifest.json" or sha256 in known or not self._settled(manifest.modified):
+                continue
+            dataset = TrainingDataset.model_validate_json(self.storage.read(manifest.key))
+            accepted = next((e for e in self.entries if e.kind is Kind.DATASET_ACCEPTED and e.subject == sha256), None)
+            upload = accepted.details if accepted else {}
+            detail = {
+                "model": self.model,
+                "dataset": sha256,
+                "key": str(upload.get("key", dataset.key)),
+                "version": str(upload.get("version", "")),
+                "rows": dataset.rows,
+            }
+            yield Missed(
+                reaction="start-training",
+                subject=f"dataset {sha256}",
+                why=f"Dataset {sha256[:12]} was neither trained on nor held",
+                event=self._event(DatasetAccepted, detail),
+            )
+
+    def _executions(self) -> Iterator[Missed]:
+        told = {e.subject for e in self.entries if e.kind in {Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED}}
+        pipeline = self.env.names.model(self.model)
+        for execution in self.pipelines.executions(pipeline, since=self.now - LOOK_BACK):
+            if not execution.finished or execution.arn in told:
+                continue
+            if self.pipelines.changed(execution.arn) > self.now - GRACE:
+                continue
+            detail = {
+                "pipelineArn": execution.arn.split("/execution/")[0],
+                "pipelineExecutionArn": execution.arn,
+                "currentPipelineExecutionStatus": execution.status,
+            }
+            yield Missed(
+                reaction="record-training",
+                subject=f"execution {execution.arn}",
+                why=f"Execution {execution.arn.rsplit('/', 1)[-1]} ended ({execution.status}) unheard",
+                event=self._event(PipelineExecutionStatusChange, detail),
+            )
+
+    def _decisions(self) -> Iterator[Missed]:
+        kinds = {"Approved": Kind.PACKAGE_APPROVED, "Rejected": Kind.PACKAGE_REJECTED}
+        group = self.env.names.model(self.model)
+        for summary in self.registry.packages(group):
+            decisions = [entry for entry in self.entries if entry.details.get("package") == summary.arn]
+            last = latest(decisions, *kinds.values())
+            if summary.approval not in kinds or (last and last.kind is kinds[summary.approval]):
+                continue
+            package = self.registry.describe(summary.arn)
+            if not self._settled(package.modified):
+                continue
+            detail = {
+                "ModelPackageGroupName": group,
+                "ModelPackageArn": package.arn,
+                "ModelApprovalStatus": package.approval,
+                "UpdatedModelPackageFields": ["ModelApprovalStatus"],
+                "LastModifiedTime": package.modified.isoformat(),
+            }
+            yield Missed(
+                reaction="deploy-model",
+                subject=f"decision {package.arn}#{package.modified.isoformat()}",
+                why=f"Version {package.version} was {package.approval.lower()} unheard",
+                event=self._event(ModelPackageStateChange, detail),
+            )
+
+    def _deployments(self) -> Iterator[Missed]:
+        stack, endpoint = self.stack.state(), self.endpoint.state()
+        if stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
+            return
+        live = endpoint.package if endpoint else None
+        waiting = [request for request in unsettled(self.entries) if request.at <= self.now - GRACE]
+        if not waiting and live == stack.package:
+            return
+        detail = {"stack-id": stack.id, "status-details": {"status": stack.status}, "client-request-token": ""}
+        what = f"Deployment {waiting[-1].id} has no outcome" if waiting else "Stack and endpoint differ"
+        yield Missed(
+            reaction="confirm-deployment",
+            # Once an hour: what stays so is not for one event to mend.
+            subject=f"serving {stack.changed.isoformat()} {self.now:%Y-%m-%dT%H}",
+            why=f"{what} while both are quiet",
+            event=self._event(StackStatusChange, detail),
+        )
+
+    def _settled(self, at: datetime) -> bool:
+        return self.now - LOOK_BACK <= at <= self.now - GRACE
+
+    def _event(self, kind: type[Any], detail: Mapping[str, Any]) -> dict[str, Any]:
+        """An event as AWS sends it, with an id that says it was made here."""
+        identity = hashlib.sha256(json.dumps(detail, sort_keys=True).encode()).hexdigest()[:24]
+        _, _, _, region, account, _ = self.env.pages_topic.split(":", 5)
+        return {
+            "version": "0",
+            "id": f"replayed-{identity}",
+            "detail-type": kind.DETAIL_TYPES[0],
+            "source": kind.SOURCE,
+            "account": account,
+            "time": self.now.isoformat(),
+            "region": region,
+            "resources": [],
+            "detail": detail,
+        }
