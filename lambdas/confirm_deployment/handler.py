@@ -7,7 +7,7 @@ endpoint or stack event ─ look at both ┬ still changing: nothing, its end is
                        then ─ begin the deployment that waits, or bring the stack back to what is live
 
 Calls: cloudformation:DescribeStacks, cloudformation:DescribeStackEvents, cloudformation:ListStackResources and
-cloudformation:UpdateStack on the model's serving stack; iam:PassRole on role noria-<env>-<model>-deployer to
+cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its output DeployerRoleArn to
 cloudformation.amazonaws.com; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel,
 sagemaker:DeleteEndpointConfig and sagemaker:DeleteModel; sagemaker:DescribeModelPackage and
 sagemaker:UpdateModelPackage on the model's packages; events:PutEvents; sns:Publish; kms:Decrypt and
@@ -67,7 +67,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         tell(Other.OTHER, model="none")
         return
     ledger = Ledger(table=env.ledger_table)
-    stack = ServingStack(name=env.names.stack(model, "serving"), role_arn=env.deployer_role(model))
+    stack = ServingStack(name=env.names.stack(model, "serving"))
     outcome = confirm_deployment(
         rollout=Rollout(model=model, stack=stack, ledger=ledger),
         endpoint=Endpoint(name=env.names.model(model)),

@@ -3,9 +3,9 @@
 decision ─ ledger ─ rolled back before? refuse ─ Deployment Requested ─ UpdateStack unless one is under way
 
 Calls: sagemaker:DescribeModelPackage on the model's packages; cloudformation:DescribeStacks,
-cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack; iam:PassRole on
-role noria-<env>-<model>-deployer to cloudformation.amazonaws.com; sns:Publish; kms:Decrypt and kms:GenerateDataKey;
-dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack; iam:PassRole on its output
+DeployerRoleArn to cloudformation.amazonaws.com; sns:Publish; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem,
+dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         return
     ledger = Ledger(table=env.ledger_table)
     pages = Pages(topic=env.pages_topic)
-    stack = ServingStack(name=env.names.stack(model, "serving"), role_arn=env.deployer_role(model))
+    stack = ServingStack(name=env.names.stack(model, "serving"))
     rollout = Rollout(model=model, stack=stack, ledger=ledger)
     outcome: Outcome | Begun
     if isinstance(change, StackStatusChange):

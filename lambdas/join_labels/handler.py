@@ -1,8 +1,8 @@
 """Labels that arrive late are joined with what was predicted: how right has the live model been?
 
 Calls: s3:GetObject and s3:GetObjectVersion on */labels/*; s3:ListBucket and s3:GetObject on */captured/*;
-s3:PutObject on */reports/*; kms:Decrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem and
-dynamodb:PutItem on the ledger.
+s3:PutObject on */reports/*; kms:Decrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria;
+dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
 import tempfile

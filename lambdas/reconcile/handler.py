@@ -13,9 +13,9 @@ Each has the shape of the event that AWS sends, and is told once.
 Calls: s3:ListBucketVersions on */incoming/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages; cloudformation:DescribeStacks on its
-serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and
-sqs:SendMessage on the queues of the five; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
-dynamodb:PutItem on the ledger.
+serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel;
+sqs:GetQueueUrl and sqs:SendMessage on the queues of the five; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem,
+dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             storage=Storage(bucket=env.data_bucket),
             pipelines=Pipelines(),
             registry=Registry(),
-            stack=ServingStack(name=env.names.stack(model, "serving"), role_arn=env.deployer_role(model)),
+            stack=ServingStack(name=env.names.stack(model, "serving")),
             endpoint=Endpoint(name=env.names.model(model)),
             now=datetime.now(UTC),
         )
@@ -249,15 +249,14 @@ class Search:
     def _event(self, kind: type[Any], detail: Mapping[str, Any]) -> dict[str, Any]:
         """An event as AWS sends it, with an id that says it was made here."""
         identity = hashlib.sha256(json.dumps(detail, sort_keys=True).encode()).hexdigest()[:24]
-        _, _, _, region, account, _ = self.env.pages_topic.split(":", 5)
         return {
             "version": "0",
             "id": f"replayed-{identity}",
             "detail-type": kind.DETAIL_TYPES[0],
             "source": kind.SOURCE,
-            "account": account,
+            "account": self.env.account,
             "time": self.now.isoformat(),
-            "region": region,
+            "region": self.env.region,
             "resources": [],
             "detail": detail,
         }

@@ -4,8 +4,8 @@ upload ─ download, hash ─ contract ┬ accepted: copy, manifest (last), Data
                                    └ refused:  copy, report, Dataset Quarantined, page, ledger
 
 Calls: s3:GetObject and s3:GetObjectVersion on */incoming/*; s3:PutObject and s3:GetObject on */datasets/* and
-*/quarantine/*; s3:ListBucket; kms:Decrypt and kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem and
-dynamodb:PutItem on the ledger.
+*/quarantine/*; s3:ListBucket; kms:Decrypt and kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem
+and dynamodb:PutItem on the ledger.
 """
 
 import tempfile

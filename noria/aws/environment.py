@@ -32,14 +32,13 @@ class Environment(BaseModel):
     def names(self) -> Names:
         return Names(env=self.env)
 
-    def arn(self, service: str, resource: str, *, regional: bool = True) -> str:
-        """An ARN in the account, region and partition that this environment runs in."""
-        _, partition, _, region, account, _ = self.pages_topic.split(":", 5)
-        return f"arn:{partition}:{service}:{region if regional else ''}:{account}:{resource}"
+    @property
+    def region(self) -> str:
+        return self.pages_topic.split(":")[3]
 
-    def deployer_role(self, model: str) -> str:
-        """The service role of the serving stack's updates."""
-        return self.arn("iam", f"role/{self.names.model(model)}-deployer", regional=False)
+    @property
+    def account(self) -> str:
+        return self.pages_topic.split(":")[4]
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 PACKAGE = "ModelPackageArn"
+DEPLOYER = "DeployerRoleArn"
+"""Output of the stack: the service role of its updates."""
+
 NONE = "none"
 
 
@@ -32,7 +35,7 @@ class StackState:
     id: str
     status: str
     parameters: dict[str, str]
-    capabilities: tuple[str, ...]
+    outputs: dict[str, str]
     changed: datetime
 
     @property
@@ -59,7 +62,6 @@ class Operation:
 @dataclass(frozen=True, kw_only=True)
 class ServingStack:
     name: str
-    role_arn: str
     client: "CloudFormationClient" = field(default_factory=lambda: boto3.client("cloudformation"), repr=False)
 
     def state(self) -> StackState:
@@ -68,7 +70,7 @@ class ServingStack:
             id=stack["StackId"],
             status=stack["StackStatus"],
             parameters={p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])},
-            capabilities=tuple(stack.get("Capabilities", [])),
+            outputs={o["OutputKey"]: o["OutputValue"] for o in stack.get("Outputs", [])},
             changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
         )
 
@@ -89,8 +91,7 @@ class ServingStack:
                     else {"ParameterKey": name, "UsePreviousValue": True}
                     for name in state.parameters
                 ],
-                Capabilities=list(state.capabilities),  # type: ignore[arg-type] # as AWS gave them
-                RoleARN=self.role_arn,
+                RoleARN=state.outputs[DEPLOYER],
                 ClientRequestToken=token,
             )
         except ClientError as error:
