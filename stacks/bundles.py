@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 
 from noria.spec import ModelSpec
+from pipelines.bundle import REQUIREMENTS, code_archive, wheels_archive
 from stacks.settings import Target
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -85,6 +86,27 @@ def models(specs: Iterable[ModelSpec]) -> Path:
             (folder / name).write_text(text, encoding="utf-8")
 
     return _folder("models", _digest(f"{name}\0{text}".encode() for name, text in sorted(texts.items())), fill)
+
+
+def spec_file(spec: ModelSpec) -> Path:
+    return models([spec]) / "models" / f"{spec.model}.json"
+
+
+def pipeline_code() -> Path:
+    """What the steps of the training pipeline import that is ours."""
+    with tempfile.TemporaryDirectory() as work:
+        built = code_archive(Path(work) / "code.tar.gz")
+        kept = BUILD / f"pipeline-code-{_digest([built.read_bytes()])}.tar.gz"
+        return _keep(built, kept)
+
+
+def pipeline_wheels(target: Target) -> Path:
+    """The packages that the training container lacks."""
+    kept = BUILD / f"pipeline-wheels-{target}-{_digest([FORMAT.encode(), REQUIREMENTS.read_bytes()])}.tar.gz"
+    if kept.exists():
+        return kept
+    with tempfile.TemporaryDirectory() as work:
+        return _keep(wheels_archive(Path(work) / "wheels.tar.gz", target), kept)
 
 
 def function(name: str, target: Target) -> Path:
@@ -209,6 +231,14 @@ def _archive(name: str, digest: str, fill: Callable[[Path], None]) -> Path:
     return built
 
 
+def _keep(built: Path, kept: Path) -> Path:
+    if not kept.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD, prefix=".keep-") as work:
+            shutil.copyfile(built, Path(work) / kept.name).replace(kept)
+    return kept
+
+
 def _sources(folder: Path, *, bytecode: bool = False) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and (bytecode or "__pycache__" not in p.parts))
 
@@ -239,7 +269,12 @@ def main() -> None:
     chosen = parser.parse_args().target
     targets: tuple[Target, ...] = ("aws", "local") if chosen == "all" else (chosen,)
     for target in targets:
-        for bundle in (runtime(target), data(target), *(function(name, target) for name in reactions())):
+        for bundle in (
+            runtime(target),
+            data(target),
+            pipeline_wheels(target),
+            *(function(name, target) for name in reactions()),
+        ):
             sys.stdout.write(f"{bundle.relative_to(REPOSITORY)}\n")
 
 

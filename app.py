@@ -1,0 +1,75 @@
+"""The whole cloud: `npx cdk synth|deploy|diff|destroy -c env=local|dev|prod` (dev when left out)."""
+
+import os
+import sys
+from pathlib import Path
+
+from aws_cdk import App, Environment, Tags, Validations
+from cdk_nag import AwsSolutionsChecks
+
+from noria.spec import SpecError, load_all
+from stacks.foundation import Foundation
+from stacks.monitoring import Monitoring
+from stacks.reactions import Reactions
+from stacks.serving import Serving
+from stacks.settings import settings_for
+from stacks.training import Training
+
+MODELS = Path(__file__).parent / "models"
+
+
+def build(app: App, *, env: str, models: Path = MODELS) -> None:
+    """Every stack of `env`: two of its own, and three for each spec in `models`."""
+    settings = settings_for(env)
+    specs = load_all(models)
+    place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
+
+    foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)
+    reactions = Reactions(app, "Reactions", env=place, settings=settings, foundation=foundation, specs=specs)
+    for spec in specs:
+        training = Training(
+            app,
+            f"{spec.model}-training",
+            env=place,
+            settings=settings,
+            spec=spec,
+            foundation=foundation,
+            reactions=reactions,
+        )
+        serving = Serving(
+            app,
+            f"{spec.model}-serving",
+            env=place,
+            settings=settings,
+            spec=spec,
+            foundation=foundation,
+            training=training,
+        )
+        monitoring = Monitoring(
+            app,
+            f"{spec.model}-monitoring",
+            env=place,
+            settings=settings,
+            spec=spec,
+            foundation=foundation,
+            reactions=reactions,
+        )
+        for stack in (training, serving, monitoring):
+            Tags.of(stack).add("noria:model", spec.model)
+            Tags.of(stack).add("noria:team", spec.owner.team)
+
+    Tags.of(app).add("noria:env", settings.env)
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app, write_suppressions_to_cloud_formation=True))
+
+
+def main() -> None:
+    app = App()
+    try:
+        build(app, env=app.node.try_get_context("env") or "dev")
+    except (SpecError, ValueError) as problem:
+        sys.exit(str(problem))
+    app.synth()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Permissions written by hand, in which a wildcard cannot be written without its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aws_cdk import Acknowledgment, Stack, Validations
+from aws_cdk import aws_iam as iam
+from constructs import IConstruct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Actions on resources. `because` is why a resource has a wildcard: then required, and kept with the finding."""
+
+    actions: Sequence[str]
+    resources: Sequence[str]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    because: str = ""
+
+
+def allow(role: iam.Role, *grants: Grant) -> None:
+    """Give `role` the permissions; raises ValueError for a wildcard among actions, or one without a reason."""
+    for grant in grants:
+        if any("*" in action for action in grant.actions):
+            raise ValueError(f"{role.node.path}: list the actions instead of {', '.join(grant.actions)}")
+        for resource in grant.resources:
+            name = _flatten(Stack.of(role).resolve(resource))
+            if "*" in name:
+                if not grant.because:
+                    raise ValueError(f"{role.node.path}: say why {name} needs a wildcard")
+                acknowledge(role, f"AwsSolutions-IAM5[Resource::{name}]", grant.because)
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=list(grant.actions), resources=list(grant.resources), conditions=dict(grant.conditions)
+            )
+        )
+
+
+def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
+    """Accept one finding of cdk-nag on `construct` and what is under it; `reason` is one sentence of its own."""
+    Validations.of(construct).acknowledge(Acknowledgment(id=rule, reason=reason))
+
+
+def _flatten(value: Any) -> str:
+    """A resolved ARN as cdk-nag names it: references in angle brackets."""
+    match value:
+        case str():
+            return value
+        case {"Fn::Join": [delimiter, parts]}:
+            return str(delimiter).join(_flatten(part) for part in parts)
+        case {"Fn::GetAtt": [resource, attribute]}:
+            return f"<{resource}.{attribute}>"
+        case {"Fn::Sub": str(template)}:
+            return template.replace("${", "<").replace("}", ">")
+        case {"Ref": name}:
+            return f"<{name}>"
+    raise ValueError(f"cannot name {value!r}: a wildcard belongs after a plain name, not after another stack's output")

@@ -1,0 +1,221 @@
+"""A reaction: what happens when an event arrives.
+
+    rule ──> queue ──> function          one event at a time
+      └───────┴──> dead-letter queue ──> alarm ──> pages topic
+
+The queue holds what a function could not do yet. The dead-letter queue holds what it could not do at all, and what
+could not be delivered: each message is the event as it was sent, so that it can be sent again as it is. Its alarm is the
+only one: an error that a retry mends pages nobody.
+"""
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aws_cdk import Duration, RemovalPolicy, Size
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from stacks import bundles
+from stacks.constructs.permissions import Grant, acknowledge, allow
+from stacks.settings import Settings, Target
+
+LayerName = Literal["runtime", "data", "models"]
+
+ATTEMPTS = 5
+"""How often a message is tried before it goes to the dead-letter queue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all reactions of an environment share."""
+
+    settings: Settings
+    key: kms.IKey
+    pages: sns.ITopic
+    layers: Mapping[LayerName, lambda_.ILayerVersion]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """Events of one bus (the default one when left out) that start a reaction; `name` says which."""
+
+    name: str
+    source: str
+    detail_types: Sequence[str]
+    detail: Mapping[str, Any]
+    bus: events.IEventBus | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a function needs for one event: seconds, MiB of memory, MiB of disk, and how many at the same time."""
+
+    timeout: int = 60
+    memory: int = 512
+    disk: int = 512
+    concurrency: int = 5
+    layers: Sequence[LayerName] = ("runtime", "models")
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reaction(Construct):
+    """`name` is the function's folder under `lambdas/`; its parts are called `noria-<env>-<name>`, with hyphens."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        name: str,
+        surroundings: Surroundings,
+        triggers: Sequence[Trigger] = (),
+        work: Work = Work(),
+    ) -> None:
+        super().__init__(scope, id_)
+        self._surroundings = surroundings
+        self._settings = surroundings.settings
+        self._name = name.replace("_", "-")
+
+        self.dead_letters = self._queue("DeadLetters", f"{self._name}-dlq")
+        self.queue = self._queue(
+            "Queue",
+            self._name,
+            # Six times the function's timeout, as the Lambda guide advises for queues as event sources.
+            visibility_timeout=Duration.seconds(6 * work.timeout),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=ATTEMPTS),
+        )
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+        )
+        self.function = self._function(name, work)
+        self.function.add_event_source(
+            sources.SqsEventSource(self.queue, batch_size=1, max_concurrency=max(2, work.concurrency))
+        )
+        for trigger in triggers:
+            self._rule(trigger)
+        self._alarm()
+
+    def allow(self, *grants: Grant) -> None:
+        allow(self.role, *grants)
+
+    def _queue(self, id_: str, name: str, **properties: Any) -> sqs.Queue:
+        return sqs.Queue(
+            self,
+            id_,
+            queue_name=self._settings.names.queue(name),
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=self._surroundings.key,
+            data_key_reuse=Duration.hours(1),
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+            **properties,
+        )
+
+    def _function(self, name: str, work: Work) -> lambda_.Function:
+        function_name = self._settings.names.function(self._name)
+        log_group = logs.LogGroup(
+            self,
+            "Logs",
+            log_group_name=f"/aws/lambda/{function_name}",
+            retention=RETENTION[self._settings.log_days],
+            encryption_key=self._surroundings.key,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        allow(
+            self.role,
+            Grant(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log_group.log_group_arn]),
+        )
+        acknowledge(
+            self.role,
+            "AwsSolutions-IAM5[Resource::*]",
+            "X-Ray's PutTraceSegments and PutTelemetryRecords know no resources, and tracing needs both.",
+        )
+        function = lambda_.Function(
+            self,
+            "Function",
+            function_name=function_name,
+            description=f"docs/architecture.md, {name}",
+            code=lambda_.Code.from_asset(str(bundles.function(name, self._settings.target))),
+            handler=f"{name}.handler.handler",
+            runtime=runtime(self._settings.target),
+            architecture=architecture(self._settings.target),
+            layers=[self._surroundings.layers[layer] for layer in work.layers],
+            timeout=Duration.seconds(work.timeout),
+            memory_size=work.memory,
+            ephemeral_storage_size=Size.mebibytes(work.disk),
+            role=self.role,
+            log_group=log_group,
+            tracing=lambda_.Tracing.ACTIVE,
+            environment={**self._surroundings.variables, **work.variables},
+        )
+        acknowledge(function, "AwsSolutions-L1", RUNTIME_REASON[self._settings.target])
+        return function
+
+    def _rule(self, trigger: Trigger) -> None:
+        events.Rule(
+            self,
+            f"On-{trigger.name}",
+            rule_name=f"{self._settings.names.function(self._name)}-{trigger.name}",
+            event_bus=trigger.bus,
+            event_pattern=events.EventPattern(
+                source=[trigger.source], detail_type=list(trigger.detail_types), detail=dict(trigger.detail)
+            ),
+            targets=[
+                targets.SqsQueue(
+                    self.queue,
+                    dead_letter_queue=self.dead_letters,
+                    max_event_age=Duration.hours(24),
+                    retry_attempts=185,
+                )
+            ],
+        )
+
+    def _alarm(self) -> None:
+        alarm = cloudwatch.Alarm(
+            self,
+            "DeadLettersAlarm",
+            alarm_name=f"{self._settings.names.queue(self._name)}-dlq",
+            alarm_description=f"An event could not be handled by {self._name}. docs/runbooks/dead-letters.md",
+            metric=self.dead_letters.metric_approximate_number_of_messages_visible(
+                period=Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
+            ),
+            threshold=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        alarm.add_alarm_action(cloudwatch_actions.SnsAction(self._surroundings.pages))
+
+
+RETENTION = {7: logs.RetentionDays.ONE_WEEK, 30: logs.RetentionDays.ONE_MONTH, 365: logs.RetentionDays.ONE_YEAR}
+
+RUNTIME_REASON: Mapping[Target, str] = {
+    "aws": "Wheels and bytecode are built for Python 3.13: a newer one is chosen in stacks/bundles.py.",
+    "local": "The local cloud runs functions with the interpreter of this machine, whichever that is.",
+}
+
+
+def runtime(target: Target) -> lambda_.Runtime:
+    version = bundles.AWS_PYTHON if target == "aws" else f"{sys.version_info.major}.{sys.version_info.minor}"
+    return lambda_.Runtime(f"python{version}", lambda_.RuntimeFamily.PYTHON)
+
+
+def architecture(target: Target) -> lambda_.Architecture:
+    on_arm = target == "aws" or platform.machine() in {"arm64", "aarch64"}
+    return lambda_.Architecture.ARM_64 if on_arm else lambda_.Architecture.X86_64

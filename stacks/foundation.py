@@ -1,0 +1,261 @@
+"""What an environment has once: key, buckets, event bus and archives, the ledger, and the topic that pages people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from aws_cdk import ArnFormat, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from noria.spec import ModelSpec
+from stacks.constructs.permissions import acknowledge
+from stacks.settings import Settings
+
+Published = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]
+
+SENDERS = ("events", "cloudwatch", "budgets")
+"""Services that send to our encrypted queues and topics by themselves, without a role."""
+
+
+class Foundation(Stack):
+    def __init__(
+        self, scope: Construct, id_: str, *, env: Environment, settings: Settings, specs: Sequence[ModelSpec]
+    ) -> None:
+        super().__init__(
+            scope,
+            id_,
+            stack_name=settings.names.environment_stack("foundation"),
+            description=f"Noria ({settings.env}): key, buckets, event bus, ledger and pages topic",
+            env=env,
+            termination_protection=settings.termination_protection,
+        )
+        self._settings = settings
+        self._removal = RemovalPolicy.RETAIN if settings.keeps_data else RemovalPolicy.DESTROY
+
+        # Named by convention, so that policies in other stacks can name parts of it without an export for each.
+        self.data_bucket_name = f"{settings.names.prefix}-data-{self.account}-{self.region}"
+
+        self.key = self._key()
+        self.data_bucket = self._data_bucket(specs)
+        self.bus = self._bus()
+        self.ledger = self._ledger()
+        self.pages = self._pages_topic(specs)
+
+        self._archives()
+        if settings.monthly_budget is not None:
+            self._budget(settings.monthly_budget)
+        published: Mapping[Published, str] = {
+            "data-bucket": self.data_bucket.bucket_name,
+            "event-bus": self.bus.event_bus_name,
+            "pages-topic": self.pages.topic_arn,
+            "ledger-table": self.ledger.table_name,
+        }
+        for name, value in published.items():
+            ssm.StringParameter(
+                self, f"Parameter-{name}", parameter_name=settings.names.parameter(name), string_value=value
+            )
+
+    def _key(self) -> kms.Key:
+        key = kms.Key(
+            self,
+            "Key",
+            alias=self._settings.names.prefix,
+            description=f"Encrypts everything that Noria ({self._settings.env}) keeps",
+            enable_key_rotation=True,
+            removal_policy=self._removal,
+        )
+        for service in SENDERS:
+            key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid=f"Deliver{service.capitalize()}",
+                    principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
+                    actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                    resources=["*"],  # in a key's policy, that is this key
+                    conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+                )
+            )
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="EncryptLogs",
+                principals=[iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com")],
+                actions=[
+                    "kms:Encrypt",
+                    "kms:Decrypt",
+                    "kms:ReEncryptFrom",
+                    "kms:ReEncryptTo",
+                    "kms:GenerateDataKey",
+                    "kms:GenerateDataKeyWithoutPlaintext",
+                    "kms:DescribeKey",
+                ],
+                resources=["*"],
+                conditions={
+                    "ArnLike": {
+                        "kms:EncryptionContext:aws:logs:arn": self.format_arn(
+                            service="logs",
+                            resource="log-group",
+                            resource_name=f"/aws/lambda/{self._settings.names.prefix}-*",
+                            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                        )
+                    }
+                },
+            )
+        )
+        return key
+
+    def _data_bucket(self, specs: Sequence[ModelSpec]) -> s3.Bucket:
+        access_logs = s3.Bucket(
+            self,
+            "AccessLogs",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            versioned=True,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    expiration=Duration.days(self._settings.log_days),
+                    noncurrent_version_expiration=Duration.days(1),
+                )
+            ],
+            removal_policy=self._removal,
+        )
+        acknowledge(
+            access_logs,
+            "AwsSolutions-S1",
+            "This bucket receives the access logs; logging its own accesses into itself would never end.",
+        )
+        bucket = s3.Bucket(
+            self,
+            "Data",
+            bucket_name=self.data_bucket_name,
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            bucket_key_enabled=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            versioned=True,
+            server_access_logs_bucket=access_logs,
+            server_access_logs_prefix="data/",
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="noncurrent-versions",
+                    noncurrent_version_expiration=Duration.days(self._settings.noncurrent_days),
+                    abort_incomplete_multipart_upload_after=Duration.days(7),
+                ),
+                *(
+                    s3.LifecycleRule(
+                        id=f"captured-{spec.model}",
+                        prefix=f"{spec.model}/captured/",
+                        expiration=Duration.days(self._settings.captured_days),
+                    )
+                    for spec in specs
+                ),
+            ],
+            removal_policy=self._removal,
+        )
+        # The L2 method for this brings a custom resource with a function of its own.
+        cast(s3.CfnBucket, bucket.node.default_child).add_property_override(
+            "NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled", True
+        )
+        return bucket
+
+    def _bus(self) -> events.EventBus:
+        return events.EventBus(self, "Bus", event_bus_name=self._settings.names.prefix)
+
+    def _archives(self) -> None:
+        """Both buses are kept, so that a reaction mended later can be given what it missed."""
+        events.CfnArchive(
+            self,
+            "BusArchive",
+            archive_name=f"{self._settings.names.prefix}-own",
+            source_arn=self.bus.event_bus_arn,
+            retention_days=self._settings.archive_days,
+        )
+        prefix = self._settings.names.prefix
+        stacks = self.format_arn(service="cloudformation", resource="stack", resource_name=f"{prefix}-")
+        alarms = self.format_arn(
+            service="cloudwatch", resource="alarm", resource_name=f"{prefix}-", arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        events.CfnArchive(
+            self,
+            "DefaultBusArchive",
+            archive_name=f"{prefix}-default",
+            source_arn=self.format_arn(service="events", resource="event-bus", resource_name="default"),
+            event_pattern={
+                "$or": [
+                    {"source": ["aws.s3"], "detail": {"bucket": {"name": [self.data_bucket.bucket_name]}}},
+                    {"source": ["aws.sagemaker"]},
+                    {"source": ["aws.cloudwatch"], "resources": [{"prefix": alarms}]},
+                    {"source": ["aws.cloudformation"], "resources": [{"prefix": stacks}]},
+                ]
+            },
+            retention_days=self._settings.archive_days,
+        )
+
+    def _ledger(self) -> dynamodb.Table:
+        return dynamodb.Table(
+            self,
+            "Ledger",
+            partition_key=dynamodb.Attribute(name="model", type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name="sk", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
+            encryption_key=self.key,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=self._settings.point_in_time_recovery
+            ),
+            deletion_protection=self._settings.keeps_data,
+            removal_policy=self._removal,
+        )
+
+    def _pages_topic(self, specs: Sequence[ModelSpec]) -> sns.Topic:
+        topic = sns.Topic(
+            self, "Pages", topic_name=f"{self._settings.names.prefix}-pages", master_key=self.key, enforce_ssl=True
+        )
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="PublishAlarms",
+                principals=[
+                    iam.ServicePrincipal("cloudwatch.amazonaws.com"),
+                    iam.ServicePrincipal("budgets.amazonaws.com"),
+                ],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            )
+        )
+        if self._settings.pages_by_email:
+            for address in sorted({spec.owner.page for spec in specs if spec.owner.page}):
+                topic.add_subscription(subscriptions.EmailSubscription(address))
+        return topic
+
+    def _budget(self, dollars: int) -> None:
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=self._settings.names.prefix,
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=dollars, unit="USD"),
+                cost_filters={"TagKeyValue": [f"user:noria:env${self._settings.env}"]},
+            ),
+            notifications_with_subscribers=[
+                budgets.CfnBudget.NotificationWithSubscribersProperty(
+                    notification=budgets.CfnBudget.NotificationProperty(
+                        comparison_operator="GREATER_THAN", notification_type=kind, threshold=100
+                    ),
+                    subscribers=[
+                        budgets.CfnBudget.SubscriberProperty(address=self.pages.topic_arn, subscription_type="SNS")
+                    ],
+                )
+                for kind in ("FORECASTED", "ACTUAL")
+            ],
+        )

@@ -1,0 +1,128 @@
+"""How one model is watched: when its windows are compared, what pages people, and a dashboard to look at."""
+
+from datetime import timedelta
+
+from aws_cdk import Duration, Environment, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
+from constructs import Construct
+
+from noria.names import METRIC_NAMESPACE
+from noria.spec import ModelSpec
+from stacks.constructs.endpoint_metrics import EndpointMetrics
+from stacks.foundation import Foundation
+from stacks.reactions import Reactions
+from stacks.settings import Settings
+
+
+class Monitoring(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        env: Environment,
+        settings: Settings,
+        spec: ModelSpec,
+        foundation: Foundation,
+        reactions: Reactions,
+    ) -> None:
+        super().__init__(
+            scope,
+            id_,
+            stack_name=settings.names.stack(spec.model, "monitoring"),
+            description=f"Noria ({settings.env}): how {spec.model} is watched",
+            env=env,
+            termination_protection=settings.termination_protection,
+        )
+        self._spec = spec
+        self._name = settings.names.model(spec.model)
+        self._pages = cloudwatch_actions.SnsAction(foundation.pages)
+        self._endpoint = EndpointMetrics(endpoint=self._name, variant="champion", min_requests=spec.serve.min_requests)
+
+        reactions.clock.schedule(
+            self,
+            "Schedule",
+            name=f"{self._name}-monitor",
+            expression=_rate(spec.monitor.every),
+            reaction=reactions.monitor_model,
+            detail_type="Monitor Model",
+            detail={"model": spec.model},
+        )
+        self._drift_alarm(settings.names.drift_alarm(spec.model))
+        self._endpoint_alarms()
+        self._dashboard()
+
+    def _drift_alarm(self, name: str) -> None:
+        monitor = self._spec.monitor
+        alarm = cloudwatch.Alarm(
+            self,
+            "Drift",
+            alarm_name=name,
+            alarm_description=f"Inputs of {self._spec.model} have drifted. docs/runbooks/drift.md",
+            metric=self._own("DriftedFeatures"),
+            threshold=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            evaluation_periods=monitor.when.of,
+            datapoints_to_alarm=monitor.when.breaching,
+            # A window with too few rows publishes nothing, and says nothing.
+            treat_missing_data=cloudwatch.TreatMissingData.IGNORE,
+        )
+        alarm.add_alarm_action(self._pages)
+
+    def _endpoint_alarms(self) -> None:
+        serve = self._spec.serve
+        for what, meaning, metric, threshold in (
+            ("errors", "answers with 5XX", self._endpoint.error_rate(), serve.error_rate),
+            ("latency", "answers slowly", self._endpoint.latency_p95_ms(), serve.latency_p95_ms),
+        ):
+            alarm = cloudwatch.Alarm(
+                self,
+                f"Endpoint-{what}",
+                alarm_name=f"{self._name}-endpoint-{what}",
+                alarm_description=f"{self._name} {meaning}. docs/runbooks/endpoint-{what}.md",
+                metric=metric,
+                threshold=threshold,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+                # Longer than a rollback alarm: what a rollback mends within minutes pages nobody a second time.
+                evaluation_periods=5,
+                datapoints_to_alarm=3,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            )
+            alarm.add_alarm_action(self._pages)
+
+    def _dashboard(self) -> None:
+        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
+        dashboard.add_widgets(
+            cloudwatch.GraphWidget(title="Requests a minute", left=[self._endpoint.requests()], width=8),
+            cloudwatch.GraphWidget(title="Share answered 5XX", left=[self._endpoint.error_rate()], width=8),
+            cloudwatch.GraphWidget(title="Latency, p95 (ms)", left=[self._endpoint.latency_p95_ms()], width=8),
+        )
+        dashboard.add_widgets(
+            cloudwatch.GraphWidget(
+                title="Drift (PSI)",
+                left=[self._own("MaxPsi"), self._own("PredictionPsi")],
+                left_annotations=[cloudwatch.HorizontalAnnotation(value=self._spec.monitor.psi, label="drifted")],
+                width=12,
+            ),
+            cloudwatch.GraphWidget(
+                title="Rows compared, and records that could not be read",
+                left=[self._own("Rows")],
+                right=[self._own("MalformedRecords")],
+                width=12,
+            ),
+        )
+
+    def _own(self, name: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=METRIC_NAMESPACE,
+            metric_name=name,
+            dimensions_map={"Model": self._spec.model},
+            statistic=cloudwatch.Stats.MAXIMUM,
+            period=Duration.seconds(self._spec.monitor.every.total_seconds()),
+        )
+
+
+def _rate(every: timedelta) -> str:
+    """An EventBridge Scheduler expression; the spec allows whole minutes, five at least."""
+    return f"rate({every // timedelta(minutes=1)} minutes)"

@@ -1,0 +1,522 @@
+"""The ten reactions of docs/architecture.md: what starts each, and exactly what it may do."""
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import Environment, Stack
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
+from noria.spec import ModelSpec
+from stacks import bundles
+from stacks.constructs.generated import generated_arns
+from stacks.constructs.permissions import Grant
+from stacks.constructs.reaction import LayerName, Reaction, Surroundings, Trigger, Work, architecture, runtime
+from stacks.constructs.schedules import Clock
+from stacks.foundation import Foundation
+from stacks.settings import Settings
+
+SETTLED_EXECUTION = ("Succeeded", "Failed", "Stopped")
+SETTLED_ENDPOINT = ("IN_SERVICE", "FAILED", "OUT_OF_SERVICE", "UPDATE_ROLLBACK_FAILED")
+SETTLED_STACK = (
+    "CREATE_COMPLETE",
+    "CREATE_FAILED",
+    "ROLLBACK_COMPLETE",
+    "ROLLBACK_FAILED",
+    "UPDATE_COMPLETE",
+    "UPDATE_FAILED",
+    "UPDATE_ROLLBACK_COMPLETE",
+    "UPDATE_ROLLBACK_FAILED",
+)
+
+ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
+
+
+class Reactions(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        env: Environment,
+        settings: Settings,
+        foundation: Foundation,
+        specs: Sequence[ModelSpec],
+    ) -> None:
+        super().__init__(
+            scope,
+            id_,
+            stack_name=settings.names.environment_stack("reactions"),
+            description=f"Noria ({settings.env}): a rule, a queue and a function for each turn of the wheel",
+            env=env,
+            termination_protection=settings.termination_protection,
+        )
+        self._settings = settings
+        self._prefix = settings.names.prefix
+        self._foundation = foundation
+        self._bucket = s3.Bucket.from_bucket_name(self, "Data", foundation.data_bucket_name)
+        # Imported, so that what is granted here doesn't rewrite the key's policy in the other stack.
+        self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
+        self._surroundings = Surroundings(
+            settings=settings,
+            key=self._key,
+            pages=foundation.pages,
+            layers=self._layers(specs),
+            variables=self._variables(specs),
+        )
+
+        self.validate_upload = self._validate_upload()
+        self.start_training = self._start_training()
+        self.record_training = self._record_training()
+        self.deploy_model = self._deploy_model()
+        self.confirm_deployment = self._confirm_deployment()
+        self.monitor_model = self._monitor_model()
+        self.join_labels = self._join_labels()
+        self.clock = Clock(
+            self,
+            "Clock",
+            settings=settings,
+            key=self._key,
+            targets=[self.start_training, self.monitor_model],
+        )
+        self.request_retraining = self._request_retraining()
+        self.reconcile = self._reconcile()
+
+    # --- what is shared
+
+    def _layers(self, specs: Sequence[ModelSpec]) -> Mapping[LayerName, lambda_.ILayerVersion]:
+        target = self._settings.target
+        contents: Mapping[LayerName, str] = {
+            "runtime": str(bundles.runtime(target)),
+            "data": str(bundles.data(target)),
+            "models": str(bundles.models(specs)),
+        }
+        return {
+            name: lambda_.LayerVersion(
+                self,
+                f"Layer-{name}",
+                layer_version_name=f"{self._prefix}-{name}",
+                code=lambda_.Code.from_asset(path),
+                compatible_runtimes=[runtime(target)],
+                compatible_architectures=[architecture(target)],
+            )
+            for name, path in contents.items()
+        }
+
+    def _variables(self, specs: Sequence[ModelSpec]) -> Mapping[str, str]:
+        # The local cloud unpacks layers to no fixed place.
+        models = "/opt/models" if self._settings.target == "aws" else str(bundles.models(specs) / "models")
+        return {
+            "NORIA_ENV": self._settings.env,
+            "NORIA_DATA_BUCKET": self._bucket.bucket_name,
+            "NORIA_EVENT_BUS": self._foundation.bus.event_bus_name,
+            "NORIA_PAGES_TOPIC": self._foundation.pages.topic_arn,
+            "NORIA_LEDGER_TABLE": self._foundation.ledger.table_name,
+            "NORIA_KEY_ARN": self._key.key_arn,
+            "NORIA_MODELS_DIR": models,
+            "POWERTOOLS_SERVICE_NAME": "noria",
+            "POWERTOOLS_METRICS_NAMESPACE": METRIC_NAMESPACE,
+        }
+
+    # --- the ten
+
+    def _validate_upload(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "ValidateUpload",
+            name="validate_upload",
+            surroundings=self._surroundings,
+            triggers=[self._object_created("uploads", "incoming")],
+            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
+        )
+        reaction.allow(
+            self._read("incoming", actions=("s3:GetObject", "s3:GetObjectVersion")),
+            self._read("datasets"),
+            self._write("datasets", "quarantine"),
+            *self._ledger(),
+            self._announce(),
+            self._page(),
+        )
+        return reaction
+
+    def _start_training(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "StartTraining",
+            name="start_training",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="causes",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Dataset Accepted", "Retraining Requested"],
+                    detail={"model": [{"exists": True}]},
+                )
+            ],
+        )
+        reaction.allow(
+            self._read("datasets", "trainings"),
+            self._list("datasets", "trainings"),
+            self._write("trainings"),
+            self._on("sagemaker", "pipeline", "StartPipelineExecution"),
+            self._on("sagemaker", "model-package", "DescribeModelPackage"),
+            self._describe_serving_stacks(),
+            *self._ledger(),
+        )
+        return reaction
+
+    def _record_training(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "RecordTraining",
+            name="record_training",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="executions",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Model Building Pipeline Execution Status Change"],
+                    detail={
+                        "pipelineArn": [{"prefix": self._arn("sagemaker", "pipeline", f"{self._prefix}-")}],
+                        "currentPipelineExecutionStatus": list(SETTLED_EXECUTION),
+                    },
+                )
+            ],
+        )
+        reaction.allow(
+            self._read("runs", "trainings"),
+            self._on("sagemaker", "pipeline", "DescribePipelineExecution", "ListPipelineExecutionSteps"),
+            self._measure(),
+            *self._ledger(),
+            self._page(),
+        )
+        return reaction
+
+    def _deploy_model(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "DeployModel",
+            name="deploy_model",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="packages",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Model Package State Change"],
+                    # Without the last line, marking a package with its outcome would deploy it once more.
+                    detail={
+                        "ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}],
+                        "ModelApprovalStatus": ["Approved", "Rejected"],
+                        "UpdatedModelPackageFields": ["ModelApprovalStatus"],
+                    },
+                ),
+                self._serving_stack_settled(),
+            ],
+        )
+        reaction.allow(
+            self._on("sagemaker", "model-package", "DescribeModelPackage"),
+            self._describe_serving_stacks(),
+            self._update_serving_stacks(),
+            self._pass_deployers(),
+            *self._ledger(),
+            self._page(),
+        )
+        return reaction
+
+    def _confirm_deployment(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "ConfirmDeployment",
+            name="confirm_deployment",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="endpoints",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Endpoint State Change"],
+                    detail={
+                        "EndpointName": [{"prefix": f"{self._prefix}-"}],
+                        "EndpointStatus": list(SETTLED_ENDPOINT),
+                    },
+                ),
+                Trigger(
+                    name="deployments",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Endpoint Deployment State Change"],
+                    detail={"EndpointName": [{"prefix": f"{self._prefix}-"}]},
+                ),
+                self._serving_stack_settled(),
+            ],
+        )
+        reaction.allow(
+            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
+            self._on_generated("DescribeEndpointConfig", "DeleteEndpointConfig", "DescribeModel", "DeleteModel"),
+            self._on("sagemaker", "model-package", "DescribeModelPackage", "UpdateModelPackage"),
+            self._everywhere(
+                "sagemaker:ListEndpointConfigs",
+                "sagemaker:ListModels",
+                because="SageMaker lists configurations and models as a whole; retained ones are among them.",
+            ),
+            self._describe_serving_stacks(),
+            self._update_serving_stacks(),
+            self._pass_deployers(),
+            self._announce(),
+            self._measure(),
+            *self._ledger(),
+            self._page(),
+        )
+        return reaction
+
+    def _monitor_model(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "MonitorModel",
+            name="monitor_model",
+            surroundings=self._surroundings,
+            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
+        )
+        reaction.allow(
+            self._read("captured", "baselines", "reports"),
+            self._list("captured", "baselines", "reports"),
+            self._write("reports"),
+            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
+            self._on("sagemaker", "model-package", "DescribeModelPackage"),
+            self._describe_serving_stacks(),
+            self._measure(),
+            *self._ledger(),
+        )
+        return reaction
+
+    def _join_labels(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "JoinLabels",
+            name="join_labels",
+            surroundings=self._surroundings,
+            triggers=[self._object_created("labels", "labels")],
+            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
+        )
+        reaction.allow(
+            self._read("labels", actions=("s3:GetObject", "s3:GetObjectVersion")),
+            self._read("captured"),
+            self._list("captured"),
+            self._write("reports"),
+            self._measure(),
+            *self._ledger(),
+            self._page(),
+        )
+        return reaction
+
+    def _request_retraining(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "RequestRetraining",
+            name="request_retraining",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="drift",
+                    source="aws.cloudwatch",
+                    detail_types=["CloudWatch Alarm State Change"],
+                    detail={
+                        "alarmName": [{"wildcard": f"{self._prefix}-*-drift"}],
+                        "state": {"value": ["ALARM"]},
+                    },
+                )
+            ],
+            work=Work(
+                variables={
+                    "NORIA_SCHEDULE_GROUP": self.clock.group,
+                    "NORIA_SCHEDULE_ROLE_ARN": self.clock.role.role_arn,
+                }
+            ),
+        )
+        self.clock.target(reaction)
+        reaction.function.add_environment("NORIA_QUEUE_ARN", reaction.queue.queue_arn)
+        reaction.function.add_environment("NORIA_DEAD_LETTERS_ARN", reaction.dead_letters.queue_arn)
+        reaction.allow(
+            Grant(
+                actions=["scheduler:CreateSchedule"],
+                resources=[self._arn("scheduler", "schedule", f"{self.clock.group}/*")],
+                because="A re-check is a schedule of its own, named after what it looks at again.",
+            ),
+            Grant(
+                actions=["iam:PassRole"],
+                resources=[self.clock.role.role_arn],
+                conditions={"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+            ),
+            self._everywhere(
+                "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
+            ),
+            self._announce(),
+            *self._ledger(),
+        )
+        return reaction
+
+    def _reconcile(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "Reconcile",
+            name="reconcile",
+            surroundings=self._surroundings,
+            work=Work(timeout=300),
+        )
+        replayed = (
+            self.validate_upload,
+            self.start_training,
+            self.record_training,
+            self.deploy_model,
+            self.confirm_deployment,
+            self.request_retraining,
+        )
+        reaction.allow(
+            Grant(
+                actions=["sqs:GetQueueUrl", "sqs:SendMessage"],
+                resources=[other.queue.queue_arn for other in replayed],
+            ),
+            self._list("incoming", "datasets", "trainings"),
+            self._read("datasets", "trainings"),
+            self._on("sagemaker", "pipeline", "ListPipelineExecutions", "DescribePipelineExecution"),
+            self._on("sagemaker", "model-package-group", "DescribeModelPackageGroup"),
+            self._on("sagemaker", "model-package", "DescribeModelPackage"),
+            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
+            self._on_generated("DescribeEndpointConfig", "DescribeModel"),
+            self._everywhere(
+                "sagemaker:ListModelPackages",
+                because="SageMaker's ListModelPackages knows no resource.",
+            ),
+            self._everywhere(
+                "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
+            ),
+            self._describe_serving_stacks(),
+            *self._ledger(),
+        )
+        self.clock.target(reaction)
+        self.clock.schedule(
+            self,
+            "ReconcileSchedule",
+            name=f"{self._prefix}-reconcile",
+            expression="rate(5 minutes)",
+            reaction=reaction,
+            detail_type="Reconcile",
+            detail={},
+        )
+        return reaction
+
+    # --- what starts them
+
+    def _object_created(self, name: str, area: Area) -> Trigger:
+        return Trigger(
+            name=name,
+            source="aws.s3",
+            detail_types=["Object Created"],
+            detail={
+                "bucket": {"name": [self._bucket.bucket_name]},
+                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
+            },
+        )
+
+    def _serving_stack_settled(self) -> Trigger:
+        stacks = self._arn("cloudformation", "stack", f"{self._prefix}-*-serving/*")
+        return Trigger(
+            name="stacks",
+            source="aws.cloudformation",
+            detail_types=["CloudFormation Stack Status Change"],
+            detail={"stack-id": [{"wildcard": stacks}], "status-details": {"status": list(SETTLED_STACK)}},
+        )
+
+    # --- what they may do
+
+    def _arn(self, service: str, resource: str, name: str) -> str:
+        return self.format_arn(service=service, resource=resource, resource_name=name)
+
+    def _on(self, service: str, resource: str, *actions: str) -> Grant:
+        """Actions on this environment's resources of one kind, which are named after its models."""
+        return Grant(
+            actions=[f"{service}:{action}" for action in actions],
+            resources=[self._arn(service, resource, f"{self._prefix}-*")],
+            because=ANY_MODEL,
+        )
+
+    def _on_generated(self, *actions: str) -> Grant:
+        return Grant(
+            actions=[f"sagemaker:{action}" for action in actions],
+            resources=generated_arns(self, self._prefix),
+            because="CloudFormation makes up the names of models and endpoint configurations.",
+        )
+
+    def _everywhere(self, *actions: str, because: str) -> Grant:
+        return Grant(actions=actions, resources=["*"], because=because)
+
+    def _objects(self, *areas: Area) -> list[str]:
+        return [self._bucket.arn_for_objects(f"*/{area}/*") for area in areas]
+
+    def _read(self, *areas: Area, actions: Sequence[str] = ("s3:GetObject",)) -> Grant:
+        return Grant(actions=actions, resources=self._objects(*areas), because=ANY_MODEL)
+
+    def _write(self, *areas: Area) -> Grant:
+        return Grant(actions=["s3:PutObject"], resources=self._objects(*areas), because=ANY_MODEL)
+
+    def _list(self, *areas: Area) -> Grant:
+        return Grant(
+            actions=["s3:ListBucket"],
+            resources=[self._bucket.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": [f"*/{area}/*" for area in areas]}},
+        )
+
+    def _ledger(self) -> tuple[Grant, Grant]:
+        """The ledger's table, and the key that it, the bucket, the topic and the queues are encrypted with."""
+        return (
+            Grant(
+                actions=["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"],
+                resources=[self._foundation.ledger.table_arn],
+            ),
+            Grant(
+                actions=["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"],
+                resources=[self._key.key_arn],
+            ),
+        )
+
+    def _announce(self) -> Grant:
+        return Grant(
+            actions=["events:PutEvents"],
+            resources=[self._foundation.bus.event_bus_arn],
+            conditions={"StringEquals": {"events:source": EVENT_SOURCE}},
+        )
+
+    def _page(self) -> Grant:
+        return Grant(actions=["sns:Publish"], resources=[self._foundation.pages.topic_arn])
+
+    def _measure(self) -> Grant:
+        return Grant(
+            actions=["cloudwatch:PutMetricData"],
+            resources=["*"],
+            conditions={"StringEquals": {"cloudwatch:namespace": METRIC_NAMESPACE}},
+            because="CloudWatch narrows PutMetricData by namespace, as the condition does, and not by resource.",
+        )
+
+    def _serving_stacks(self) -> list[str]:
+        return [self._arn("cloudformation", "stack", f"{self._prefix}-*-serving/*")]
+
+    def _describe_serving_stacks(self) -> Grant:
+        return Grant(
+            actions=["cloudformation:DescribeStacks", "cloudformation:DescribeStackEvents"],
+            resources=self._serving_stacks(),
+            because=ANY_MODEL,
+        )
+
+    def _update_serving_stacks(self) -> Grant:
+        return Grant(actions=["cloudformation:UpdateStack"], resources=self._serving_stacks(), because=ANY_MODEL)
+
+    def _pass_deployers(self) -> Grant:
+        return Grant(
+            actions=["iam:PassRole"],
+            resources=[
+                self.format_arn(service="iam", region="", resource="role", resource_name=f"{self._prefix}-*-deployer")
+            ],
+            conditions={"StringEquals": {"iam:PassedToService": "cloudformation.amazonaws.com"}},
+            because=ANY_MODEL,
+        )

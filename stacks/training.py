@@ -1,0 +1,335 @@
+"""What one model needs to be trained, registered and, by others, served: pipeline, package group and roles."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import ArnFormat, AssetStaging, Environment, FileAssetPackaging, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+from noria.names import Area
+from noria.spec import ModelSpec
+from pipelines.bundle import digest
+from stacks import bundles
+from stacks.constructs.generated import generated_arns
+from stacks.constructs.permissions import Grant, allow
+from stacks.foundation import Foundation
+from stacks.images import ScikitLearnImage
+from stacks.reactions import Reactions
+from stacks.settings import Settings
+
+DEFINITION = bundles.REPOSITORY / "pipelines" / "tabular" / "definition.json"
+
+
+class Training(Stack):
+    """`model_role` is what served models run as, `deployer_role` what CloudFormation updates the serving stack as."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        env: Environment,
+        settings: Settings,
+        spec: ModelSpec,
+        foundation: Foundation,
+        reactions: Reactions,
+    ) -> None:
+        super().__init__(
+            scope,
+            id_,
+            stack_name=settings.names.stack(spec.model, "training"),
+            description=f"Noria ({settings.env}): how {spec.model} is trained and registered",
+            env=env,
+            termination_protection=settings.termination_protection,
+        )
+        self._settings = settings
+        self._spec = spec
+        self._name = settings.names.model(spec.model)
+        self._bucket = s3.Bucket.from_bucket_name(self, "Data", foundation.data_bucket_name)
+        self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
+        self._image = ScikitLearnImage(self)
+
+        self.model_role = self._model_role()
+        self.deployer_role = self._deployer_role()
+        self._pipeline()
+        if spec.retrain.schedule is not None:
+            reactions.clock.schedule(
+                self,
+                "RetrainingSchedule",
+                name=f"{self._name}-retrain",
+                expression=spec.retrain.schedule,
+                reaction=reactions.start_training,
+                detail_type="Start Training",
+                detail={"model": spec.model},
+            )
+
+    def _pipeline(self) -> None:
+        group = sagemaker.CfnModelPackageGroup(
+            self,
+            "Packages",
+            model_package_group_name=self._name,
+            model_package_group_description=f"Candidates and champions of {self._spec.model}",
+        )
+        archive = bundles.pipeline_code()
+        code = StagedFile(self, "Code", archive, name="sourcedir.tar.gz")
+        wheels = StagedFile(self, "Wheels", bundles.pipeline_wheels(self._settings.target), name="wheels.tar.gz")
+        spec = StagedFile(self, "Spec", bundles.spec_file(self._spec), name="spec.json")
+        role = self._pipeline_role(code, wheels, spec)
+        definition = _filled(
+            json.dumps(json.loads(DEFINITION.read_text(encoding="utf-8")), separators=(",", ":")),
+            {
+                "NORIA_ROLE_ARN": role.role_arn,
+                "NORIA_BUCKET": self._bucket.bucket_name,
+                "NORIA_MODEL": self._spec.model,
+                "NORIA_GROUP": self._name,
+                "NORIA_IMAGE": self._image.uri,
+                "NORIA_KEY_ARN": self._key.key_arn,
+                "NORIA_CODE_URI": code.uri,
+                "NORIA_CODE_HASH": digest(archive),
+                "NORIA_WHEELS_URI": wheels.uri,
+                "NORIA_SPEC_URI": spec.uri,
+                "NORIA_TRAIN_INSTANCE": self._spec.train.instance,
+                "NORIA_SERVE_INSTANCE": self._spec.serve.instance,
+                '"NORIA_TIMEOUT_SECONDS"': str(int(self._spec.train.timeout.total_seconds())),
+            },
+        )
+        pipeline = sagemaker.CfnPipeline(
+            self,
+            "Pipeline",
+            pipeline_name=self._name,
+            pipeline_description=f"Trains {self._spec.model}: prepare, train, evaluate, gate, register",
+            pipeline_definition={"PipelineDefinitionBody": definition},
+            role_arn=role.role_arn,
+        )
+        pipeline.node.add_dependency(group, role)
+
+    # --- roles
+
+    def _pipeline_role(self, *inputs: "StagedFile") -> iam.Role:
+        """What the pipeline, and its jobs, run as."""
+        role = self._sagemaker_role("PipelineRole")
+        allow(
+            role,
+            Grant(
+                actions=[
+                    *(f"sagemaker:{verb}ProcessingJob" for verb in ("Create", "Describe", "Stop")),
+                    *(f"sagemaker:{verb}TrainingJob" for verb in ("Create", "Describe", "Stop")),
+                    "sagemaker:AddTags",
+                ],
+                resources=[
+                    self._arn("processing-job", "pipelines-*"),
+                    self._arn("training-job", "pipelines-*"),
+                ],
+                because="SageMaker names a pipeline's jobs after the execution, which is not known before.",
+            ),
+            Grant(
+                actions=["sagemaker:CreateModelPackage", "sagemaker:DescribeModelPackage", "sagemaker:AddTags"],
+                resources=[
+                    self._arn("model-package-group", self._name),
+                    self._arn("model-package", f"{self._name}/*"),
+                ],
+                because="The registry numbers the packages of this model's group.",
+            ),
+            Grant(
+                actions=["iam:PassRole"],
+                resources=[role.role_arn],
+                conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+            ),
+            self._objects("s3:GetObject", "datasets", "trainings", "runs", "baselines"),
+            self._objects("s3:PutObject", "runs", "baselines"),
+            self._list(self._bucket.bucket_arn, *(f"{self._spec.model}/{area}/*" for area in PIPELINE_AREAS)),
+            Grant(actions=["s3:GetObject"], resources=[file.arn for file in inputs]),
+            self._list(inputs[0].bucket_arn, *(file.key for file in inputs)),
+        )
+        return role
+
+    def _model_role(self) -> iam.Role:
+        """What a served model's containers are started with; without a network they cannot use it themselves."""
+        role = self._sagemaker_role("ModelRole")
+        allow(
+            role,
+            self._objects("s3:GetObject", "runs"),
+            self._objects("s3:PutObject", "captured"),
+            self._list(self._bucket.bucket_arn, f"{self._spec.model}/runs/*"),
+        )
+        return role
+
+    def _sagemaker_role(self, id_: str) -> iam.Role:
+        role = iam.Role(
+            self,
+            id_,
+            assumed_by=iam.ServicePrincipal(
+                "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": self.account}}
+            ),
+        )
+        allow(
+            role,
+            Grant(
+                actions=["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"],
+                resources=[self._key.key_arn],
+            ),
+            Grant(  # for the volumes of instances
+                actions=["kms:CreateGrant"],
+                resources=[self._key.key_arn],
+                conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+            ),
+            Grant(
+                actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                resources=[self._image.repository_arn],
+            ),
+            Grant(
+                actions=["ecr:GetAuthorizationToken"],
+                resources=["*"],
+                because="A registry's authorization token is not a resource: ECR knows no narrower one.",
+            ),
+            Grant(
+                actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                resources=[
+                    self.format_arn(
+                        service="logs",
+                        resource="log-group",
+                        resource_name="/aws/sagemaker/*",
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+                because="SageMaker names log groups after the kind of job or the endpoint, streams after instances.",
+            ),
+            Grant(
+                actions=["cloudwatch:PutMetricData"],
+                resources=["*"],
+                conditions={"StringLike": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}},
+                because="CloudWatch narrows PutMetricData by namespace, as the condition does, and not by resource.",
+            ),
+        )
+        return role
+
+    def _deployer_role(self) -> iam.Role:
+        """Covers all that any condition of the serving stack switches on: a stack keeps the role it was given."""
+        role = iam.Role(
+            self,
+            "DeployerRole",
+            # Named by convention: deploy_model, which passes it, knows no stack but the serving one.
+            role_name=f"{self._name}-deployer",
+            assumed_by=iam.ServicePrincipal(
+                "cloudformation.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": self.account}}
+            ),
+        )
+        tags = ("AddTags", "DeleteTags", "ListTags")
+        allow(
+            role,
+            Grant(
+                actions=[
+                    f"sagemaker:{action}"
+                    for action in ("CreateEndpoint", "DeleteEndpoint", "DescribeEndpoint", "UpdateEndpoint", *tags)
+                ],
+                resources=[self._arn("endpoint", self._name)],
+            ),
+            Grant(
+                actions=[
+                    *(f"sagemaker:{verb}Model" for verb in ("Create", "Delete", "Describe")),
+                    *(f"sagemaker:{verb}EndpointConfig" for verb in ("Create", "Delete", "Describe")),
+                    "sagemaker:CreateEndpoint",
+                    "sagemaker:UpdateEndpoint",
+                    *(f"sagemaker:{action}" for action in tags),
+                ],
+                resources=generated_arns(self, self._name),
+                because="CloudFormation makes up the names of models and endpoint configurations.",
+            ),
+            Grant(
+                actions=["sagemaker:DescribeModelPackage"],
+                resources=[self._arn("model-package", f"{self._name}/*")],
+                because="The registry numbers the packages of this model's group.",
+            ),
+            Grant(
+                actions=["iam:PassRole"],
+                resources=[self.model_role.role_arn],
+                conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+            ),
+            Grant(
+                actions=[
+                    f"cloudwatch:{action}"
+                    for action in (
+                        "DeleteAlarms",
+                        "ListTagsForResource",
+                        "PutMetricAlarm",
+                        "TagResource",
+                        "UntagResource",
+                    )
+                ],
+                resources=[
+                    self.format_arn(
+                        service="cloudwatch",
+                        resource="alarm",
+                        resource_name=f"{self._name}-rollback-*",
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+                because="The serving stack has several alarms that roll a deployment back, all named so.",
+            ),
+            Grant(
+                actions=["cloudwatch:DescribeAlarms"],
+                resources=["*"],
+                because="CloudWatch doesn't narrow DescribeAlarms to single alarms.",
+            ),
+        )
+        return role
+
+    def _arn(self, kind: str, name: str) -> str:
+        return self.format_arn(service="sagemaker", resource=kind, resource_name=name)
+
+    def _objects(self, action: str, *areas: Area) -> Grant:
+        return Grant(
+            actions=[action],
+            resources=[self._bucket.arn_for_objects(f"{self._spec.model}/{area}/*") for area in areas],
+            because="Objects of one model and one purpose: their names are hashes and execution ids.",
+        )
+
+    def _list(self, bucket_arn: str, *prefixes: str) -> Grant:
+        return Grant(
+            actions=["s3:ListBucket"],
+            resources=[bucket_arn],
+            conditions={"StringLike": {"s3:prefix": list(prefixes)}},
+        )
+
+
+PIPELINE_AREAS: tuple[Area, ...] = ("datasets", "trainings", "runs", "baselines")
+
+
+class StagedFile(Construct):
+    """A file that a deployment uploads to `<hash>/<name>`: containers expect it under its own name."""
+
+    def __init__(self, scope: Construct, id_: str, path: Path, *, name: str) -> None:
+        super().__init__(scope, id_)
+        stack = Stack.of(self)
+        staged = AssetStaging(self, "Staged", source_path=str(path))
+        stem, suffix = name.removesuffix(path.suffix), path.suffix
+        if stem + suffix != name:
+            raise ValueError(f"{path.name} cannot be staged as {name}: their suffixes differ")
+        location = stack.synthesizer.add_file_asset(
+            source_hash=f"{staged.asset_hash}/{stem}",
+            file_name=staged.relative_staged_path(stack),
+            packaging=FileAssetPackaging.FILE,
+        )
+        self.uri = location.s3_object_url
+        self.key = location.object_key
+        self.bucket_arn = stack.format_arn(
+            service="s3", region="", account="", resource=location.bucket_name, arn_format=ArnFormat.NO_RESOURCE_NAME
+        )
+        self.arn = f"{self.bucket_arn}/{self.key}"
+
+
+def _filled(definition: str, values: Mapping[str, str]) -> str:
+    """The definition with its placeholders replaced; longest first, because some begin like others."""
+    for placeholder in sorted(values, key=len, reverse=True):
+        if placeholder not in definition:
+            raise ValueError(f"{DEFINITION} has no {placeholder}: is it older than this stack?")
+        definition = definition.replace(placeholder, values[placeholder])
+    if left := sorted(set(re.findall(r"NORIA_[A-Z_]+", definition))):
+        raise ValueError(f"{DEFINITION} has placeholders that nothing fills: {', '.join(left)}")
+    return definition
