@@ -203,9 +203,10 @@ class Alarms:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._announced: dict[str, dict[str, Any]] = {}  # by ARN: the state as it was last told
+        self._evaluated: dict[str, Alarm] = {}  # by ARN: the alarm as it was last evaluated
 
     def start(self) -> None:
-        ministack.evaluate_alarms_with(lambda _: None)  # here they are evaluated by the minute, not by the request
+        ministack.evaluate_alarms_with(self._evaluate_if_changed)
         ministack.on_alarm_state_change(self._announce)
         self._cloud.run(self._keep_evaluating, "alarms")
 
@@ -216,17 +217,25 @@ class Alarms:
                 self._cloud.on_loop(self._evaluate_all)
 
     def _evaluate_all(self) -> None:
-        now = time.time() - SETTLING
         for alarm in ministack.alarms():
-            if "AlarmRule" in alarm:
-                continue  # composite: MiniStack follows its children
-            try:
-                verdict = evaluate(alarm, _samples, now=now, time_scale=self._cloud.time_scale)
-            except (ValueError, KeyError) as error:
-                logger.warning("alarm %s cannot be evaluated: %s", alarm["AlarmName"], error)
-                continue
-            if verdict is not None:
-                ministack.set_alarm_state(alarm, verdict.state, verdict.reason, verdict.reason_data)
+            if "AlarmRule" not in alarm:  # MiniStack itself follows the children of composite alarms
+                self._evaluate(alarm)
+
+    def _evaluate_if_changed(self, alarm: Alarm) -> None:
+        """MiniStack asks after each put of a metric or of an alarm; only a put alarm is a new object."""
+        if self._evaluated.get(alarm["AlarmArn"]) is not alarm:
+            self._evaluate(alarm)
+
+    def _evaluate(self, alarm: Alarm) -> None:
+        self._evaluated[alarm["AlarmArn"]] = alarm
+        now = time.time() - SETTLING
+        try:
+            verdict = evaluate(alarm, _samples, now=now, time_scale=self._cloud.time_scale)
+        except (ValueError, KeyError) as error:
+            logger.warning("alarm %s cannot be evaluated: %s", alarm["AlarmName"], error)
+            return
+        if verdict is not None:
+            ministack.set_alarm_state(alarm, verdict.state, verdict.reason, verdict.reason_data)
 
     def _announce(self, alarm: Alarm, old: str, new: str) -> None:
         """Send `CloudWatch Alarm State Change`.

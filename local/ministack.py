@@ -626,6 +626,9 @@ provisioners._cw_metric_alarm_record = _templated_alarm
 # --- serving ------------------------------------------------------------------------------------------------------
 
 
+SHUTDOWN_TIMEOUT = 1.5
+
+
 def serve(*, port: int, certificate: Path, key: Path) -> None:
     """Serve over TLS on the loopback address until the process is told to end.
 
@@ -646,6 +649,11 @@ def serve(*, port: int, certificate: Path, key: Path) -> None:
         async def until_stopped() -> None:
             await stopped.wait()
 
-        await hypercorn_serve(app.app, config, shutdown_trigger=until_stopped)
+        serving = asyncio.ensure_future(hypercorn_serve(app.app, config, shutdown_trigger=until_stopped))
+        await asyncio.wait([serving, asyncio.ensure_future(stopped.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving], timeout=SHUTDOWN_TIMEOUT)
+        if serving.done():
+            serving.result()
 
-    asyncio.run(run())
+    # `asyncio.run` would now wait for idle clients to take part in closing their TLS connections, which they don't.
+    asyncio.new_event_loop().run_until_complete(run())

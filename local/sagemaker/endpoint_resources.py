@@ -163,9 +163,8 @@ class EndpointType(_Named):
 
     def _settled(self, change: Change, resource: Resource) -> Endpoint:
         endpoint = self._endpoints.settled(_name(resource.id))
-        self.call(
-            change, "describe_endpoint", EndpointName=_name(resource.id)
-        )  # as AWS's handler does, and may fail at
+        # AWS's handler polls with this, which the service role must be allowed.
+        self.call(change, "describe_endpoint", EndpointName=_name(resource.id))
         if endpoint is None:
             raise RuntimeError(f"Endpoint {resource.id} was deleted while it was being provisioned.")
         return endpoint
