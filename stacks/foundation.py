@@ -209,7 +209,7 @@ class Foundation(Stack):
             encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
             encryption_key=self.key,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
-                point_in_time_recovery_enabled=self._settings.point_in_time_recovery
+                point_in_time_recovery_enabled=True
             ),
             deletion_protection=self._settings.keeps_data,
             removal_policy=self._removal,

@@ -1,4 +1,4 @@
-"""The ten reactions of docs/architecture.md: what starts each, and exactly what it may do."""
+"""The reactions of docs/architecture.md: what starts each, and exactly what it may do."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,6 +30,9 @@ SETTLED_STACK = (
     "UPDATE_ROLLBACK_COMPLETE",
     "UPDATE_ROLLBACK_FAILED",
 )
+
+DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))
+"""For functions that read whole files: minutes, and room for a few gigabytes on disk."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
@@ -79,7 +82,7 @@ class Reactions(Stack):
             "Clock",
             settings=settings,
             key=self._key,
-            targets=[self.start_training, self.monitor_model],
+            reaching=[self.start_training, self.monitor_model],
         )
         self.request_retraining = self._request_retraining()
         self.reconcile = self._reconcile()
@@ -120,7 +123,7 @@ class Reactions(Stack):
             "POWERTOOLS_METRICS_NAMESPACE": METRIC_NAMESPACE,
         }
 
-    # --- the ten
+    # --- the nine that are functions; the tenth, learning, is the pipeline in stacks/training.py
 
     def _validate_upload(self) -> Reaction:
         reaction = Reaction(
@@ -129,12 +132,13 @@ class Reactions(Stack):
             name="validate_upload",
             surroundings=self._surroundings,
             triggers=[self._object_created("uploads", "incoming")],
-            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
+            work=DATA_WORK,
         )
         reaction.allow(
-            self._read("incoming", actions=("s3:GetObject", "s3:GetObjectVersion")),
-            self._read("datasets"),
-            self._write("datasets", "quarantine"),
+            # Copying an object copies its tags.
+            self._objects("incoming", actions=("GetObject", "GetObjectVersion", "GetObjectVersionTagging")),
+            self._objects("datasets", "quarantine", actions=("GetObject", "PutObject", "PutObjectTagging")),
+            self._list("incoming", "datasets", "quarantine"),
             *self._ledger(),
             self._announce(),
             self._page(),
@@ -158,13 +162,12 @@ class Reactions(Stack):
             ],
         )
         reaction.allow(
-            self._read("datasets", "trainings"),
+            self._objects("datasets", actions=("GetObject",)),
+            self._objects("trainings", actions=("GetObject", "PutObject")),
             self._list("datasets", "trainings"),
-            self._write("trainings"),
-            self._on("sagemaker", "pipeline", "StartPipelineExecution"),
-            self._on("sagemaker", "model-package", "DescribeModelPackage"),
-            self._describe_serving_stacks(),
-            *self._ledger(),
+            self._on("pipeline", "StartPipelineExecution"),
+            self._on("model-package", "DescribeModelPackage"),
+            *self._ledger("Query"),
         )
         return reaction
 
@@ -187,9 +190,10 @@ class Reactions(Stack):
             ],
         )
         reaction.allow(
-            self._read("runs", "trainings"),
-            self._on("sagemaker", "pipeline", "DescribePipelineExecution", "ListPipelineExecutionSteps"),
-            self._measure(),
+            self._objects("runs", actions=("GetObject",)),
+            self._list("runs"),
+            self._on("pipeline", "DescribePipelineExecution", "ListPipelineExecutionSteps"),
+            self._on("model-package", "DescribeModelPackage"),
             *self._ledger(),
             self._page(),
         )
@@ -217,11 +221,10 @@ class Reactions(Stack):
             ],
         )
         reaction.allow(
-            self._on("sagemaker", "model-package", "DescribeModelPackage"),
-            self._describe_serving_stacks(),
-            self._update_serving_stacks(),
+            self._on("model-package", "DescribeModelPackage"),
+            self._serving_stacks("DescribeStackEvents", "DescribeStacks", "UpdateStack"),
             self._pass_deployers(),
-            *self._ledger(),
+            *self._ledger("Query"),
             self._page(),
         )
         return reaction
@@ -252,41 +255,26 @@ class Reactions(Stack):
             ],
         )
         reaction.allow(
-            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
+            self._on("endpoint", "DescribeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DeleteEndpointConfig", "DescribeModel", "DeleteModel"),
-            self._on("sagemaker", "model-package", "DescribeModelPackage", "UpdateModelPackage"),
-            self._everywhere(
-                "sagemaker:ListEndpointConfigs",
-                "sagemaker:ListModels",
-                because="SageMaker lists configurations and models as a whole; retained ones are among them.",
-            ),
-            self._describe_serving_stacks(),
-            self._update_serving_stacks(),
+            self._on("model-package", "DescribeModelPackage", "UpdateModelPackage"),
+            self._serving_stacks("DescribeStackEvents", "DescribeStacks", "ListStackResources", "UpdateStack"),
             self._pass_deployers(),
+            *self._ledger("Query"),
             self._announce(),
-            self._measure(),
-            *self._ledger(),
             self._page(),
         )
         return reaction
 
     def _monitor_model(self) -> Reaction:
-        reaction = Reaction(
-            self,
-            "MonitorModel",
-            name="monitor_model",
-            surroundings=self._surroundings,
-            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
-        )
+        reaction = Reaction(self, "MonitorModel", name="monitor_model", surroundings=self._surroundings, work=DATA_WORK)
         reaction.allow(
-            self._read("captured", "baselines", "reports"),
-            self._list("captured", "baselines", "reports"),
-            self._write("reports"),
-            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
-            self._on("sagemaker", "model-package", "DescribeModelPackage"),
-            self._describe_serving_stacks(),
+            self._objects("captured", "baselines", actions=("GetObject",)),
+            self._objects("reports", actions=("PutObject",)),
+            self._list("captured", "baselines"),
+            self._on("model-package", "DescribeModelPackage"),
             self._measure(),
-            *self._ledger(),
+            *self._ledger("Query"),
         )
         return reaction
 
@@ -297,16 +285,15 @@ class Reactions(Stack):
             name="join_labels",
             surroundings=self._surroundings,
             triggers=[self._object_created("labels", "labels")],
-            work=Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models")),
+            work=DATA_WORK,
         )
         reaction.allow(
-            self._read("labels", actions=("s3:GetObject", "s3:GetObjectVersion")),
-            self._read("captured"),
-            self._list("captured"),
-            self._write("reports"),
+            self._objects("labels", actions=("GetObject", "GetObjectVersion")),
+            self._objects("captured", actions=("GetObject",)),
+            self._objects("reports", actions=("PutObject",)),
+            self._list("labels", "captured"),
             self._measure(),
             *self._ledger(),
-            self._page(),
         )
         return reaction
 
@@ -322,21 +309,20 @@ class Reactions(Stack):
                     source="aws.cloudwatch",
                     detail_types=["CloudWatch Alarm State Change"],
                     detail={
-                        "alarmName": [{"wildcard": f"{self._prefix}-*-drift"}],
+                        "alarmName": [{"wildcard": self._settings.names.drift_alarm("*")}],
                         "state": {"value": ["ALARM"]},
                     },
                 )
             ],
-            work=Work(
-                variables={
-                    "NORIA_SCHEDULE_GROUP": self.clock.group,
-                    "NORIA_SCHEDULE_ROLE_ARN": self.clock.role.role_arn,
-                }
-            ),
         )
-        self.clock.target(reaction)
-        reaction.function.add_environment("NORIA_QUEUE_ARN", reaction.queue.queue_arn)
-        reaction.function.add_environment("NORIA_DEAD_LETTERS_ARN", reaction.dead_letters.queue_arn)
+        self.clock.reach(reaction)
+        for name, value in {
+            "NORIA_SCHEDULE_GROUP": self.clock.group,
+            "NORIA_SCHEDULE_ROLE_ARN": self.clock.role.role_arn,
+            "NORIA_QUEUE_ARN": reaction.queue.queue_arn,
+            "NORIA_DEAD_LETTERS_ARN": reaction.dead_letters.queue_arn,
+        }.items():
+            reaction.function.add_environment(name, value)
         reaction.allow(
             Grant(
                 actions=["scheduler:CreateSchedule"],
@@ -351,18 +337,14 @@ class Reactions(Stack):
             self._everywhere(
                 "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
             ),
+            *self._ledger("Query"),
             self._announce(),
-            *self._ledger(),
         )
         return reaction
 
     def _reconcile(self) -> Reaction:
         reaction = Reaction(
-            self,
-            "Reconcile",
-            name="reconcile",
-            surroundings=self._surroundings,
-            work=Work(timeout=300),
+            self, "Reconcile", name="reconcile", surroundings=self._surroundings, work=Work(timeout=300)
         )
         replayed = (
             self.validate_upload,
@@ -370,31 +352,24 @@ class Reactions(Stack):
             self.record_training,
             self.deploy_model,
             self.confirm_deployment,
-            self.request_retraining,
         )
         reaction.allow(
             Grant(
                 actions=["sqs:GetQueueUrl", "sqs:SendMessage"],
                 resources=[other.queue.queue_arn for other in replayed],
             ),
-            self._list("incoming", "datasets", "trainings"),
-            self._read("datasets", "trainings"),
-            self._on("sagemaker", "pipeline", "ListPipelineExecutions", "DescribePipelineExecution"),
-            self._on("sagemaker", "model-package-group", "DescribeModelPackageGroup"),
-            self._on("sagemaker", "model-package", "DescribeModelPackage"),
-            self._on("sagemaker", "endpoint", "DescribeEndpoint"),
+            self._list("incoming", action="ListBucketVersions"),
+            self._list("datasets"),
+            self._objects("datasets", actions=("GetObject",)),
+            self._on("pipeline", "ListPipelineExecutions", "DescribePipelineExecution"),
+            self._everywhere("sagemaker:ListModelPackages", because="SageMaker's ListModelPackages knows no resource."),
+            self._on("model-package", "DescribeModelPackage"),
+            self._on("endpoint", "DescribeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DescribeModel"),
-            self._everywhere(
-                "sagemaker:ListModelPackages",
-                because="SageMaker's ListModelPackages knows no resource.",
-            ),
-            self._everywhere(
-                "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
-            ),
-            self._describe_serving_stacks(),
-            *self._ledger(),
+            self._serving_stacks("DescribeStacks"),
+            *self._ledger("Query"),
         )
-        self.clock.target(reaction)
+        self.clock.reach(reaction)
         self.clock.schedule(
             self,
             "ReconcileSchedule",
@@ -420,7 +395,7 @@ class Reactions(Stack):
         )
 
     def _serving_stack_settled(self) -> Trigger:
-        stacks = self._arn("cloudformation", "stack", f"{self._prefix}-*-serving/*")
+        stacks = self._arn("cloudformation", "stack", f"{self._settings.names.stack('*', 'serving')}/*")
         return Trigger(
             name="stacks",
             source="aws.cloudformation",
@@ -433,11 +408,11 @@ class Reactions(Stack):
     def _arn(self, service: str, resource: str, name: str) -> str:
         return self.format_arn(service=service, resource=resource, resource_name=name)
 
-    def _on(self, service: str, resource: str, *actions: str) -> Grant:
-        """Actions on this environment's resources of one kind, which are named after its models."""
+    def _on(self, resource: str, *actions: str) -> Grant:
+        """Actions on this environment's SageMaker resources of one kind, which are named after its models."""
         return Grant(
-            actions=[f"{service}:{action}" for action in actions],
-            resources=[self._arn(service, resource, f"{self._prefix}-*")],
+            actions=[f"sagemaker:{action}" for action in actions],
+            resources=[self._arn("sagemaker", resource, f"{self._prefix}-*")],
             because=ANY_MODEL,
         )
 
@@ -451,27 +426,26 @@ class Reactions(Stack):
     def _everywhere(self, *actions: str, because: str) -> Grant:
         return Grant(actions=actions, resources=["*"], because=because)
 
-    def _objects(self, *areas: Area) -> list[str]:
-        return [self._bucket.arn_for_objects(f"*/{area}/*") for area in areas]
-
-    def _read(self, *areas: Area, actions: Sequence[str] = ("s3:GetObject",)) -> Grant:
-        return Grant(actions=actions, resources=self._objects(*areas), because=ANY_MODEL)
-
-    def _write(self, *areas: Area) -> Grant:
-        return Grant(actions=["s3:PutObject"], resources=self._objects(*areas), because=ANY_MODEL)
-
-    def _list(self, *areas: Area) -> Grant:
+    def _objects(self, *areas: Area, actions: Sequence[str]) -> Grant:
         return Grant(
-            actions=["s3:ListBucket"],
-            resources=[self._bucket.bucket_arn],
-            conditions={"StringLike": {"s3:prefix": [f"*/{area}/*" for area in areas]}},
+            actions=[f"s3:{action}" for action in actions],
+            resources=[self._bucket.arn_for_objects(f"*/{area}/*") for area in areas],
+            because=ANY_MODEL,
         )
 
-    def _ledger(self) -> tuple[Grant, Grant]:
+    def _list(self, *areas: Area, action: str = "ListBucket") -> Grant:
+        return Grant(
+            actions=[f"s3:{action}"],
+            resources=[self._bucket.bucket_arn],
+            # IfExists: only who may list is told that an object is missing, and asks for it without a prefix.
+            conditions={"StringLikeIfExists": {"s3:prefix": [f"*/{area}/*" for area in areas]}},
+        )
+
+    def _ledger(self, *more: str) -> tuple[Grant, Grant]:
         """The ledger's table, and the key that it, the bucket, the topic and the queues are encrypted with."""
         return (
             Grant(
-                actions=["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"],
+                actions=[f"dynamodb:{action}" for action in ("GetItem", "PutItem", *more)],
                 resources=[self._foundation.ledger.table_arn],
             ),
             Grant(
@@ -498,24 +472,20 @@ class Reactions(Stack):
             because="CloudWatch narrows PutMetricData by namespace, as the condition does, and not by resource.",
         )
 
-    def _serving_stacks(self) -> list[str]:
-        return [self._arn("cloudformation", "stack", f"{self._prefix}-*-serving/*")]
-
-    def _describe_serving_stacks(self) -> Grant:
+    def _serving_stacks(self, *actions: str) -> Grant:
         return Grant(
-            actions=["cloudformation:DescribeStacks", "cloudformation:DescribeStackEvents"],
-            resources=self._serving_stacks(),
+            actions=[f"cloudformation:{action}" for action in actions],
+            resources=[self._arn("cloudformation", "stack", f"{self._settings.names.stack('*', 'serving')}/*")],
             because=ANY_MODEL,
         )
-
-    def _update_serving_stacks(self) -> Grant:
-        return Grant(actions=["cloudformation:UpdateStack"], resources=self._serving_stacks(), because=ANY_MODEL)
 
     def _pass_deployers(self) -> Grant:
         return Grant(
             actions=["iam:PassRole"],
             resources=[
-                self.format_arn(service="iam", region="", resource="role", resource_name=f"{self._prefix}-*-deployer")
+                self.format_arn(
+                    service="iam", region="", resource="role", resource_name=f"{self._settings.deployer_path[1:]}*"
+                )
             ],
             conditions={"StringEquals": {"iam:PassedToService": "cloudformation.amazonaws.com"}},
             because=ANY_MODEL,

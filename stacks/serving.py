@@ -15,6 +15,7 @@ from typing import Any
 from aws_cdk import (
     CfnCondition,
     CfnDeletionPolicy,
+    CfnOutput,
     CfnParameter,
     CfnResource,
     DefaultStackSynthesizer,
@@ -114,6 +115,12 @@ class Serving(Stack):
             )
         )
         self._endpoint(config, alarms, live)
+        CfnOutput(
+            self,
+            "DeployerRoleArn",
+            value=training.deployer_role.role_arn,
+            description="What an update of this stack must be done with",
+        )
 
     # --- parameters and conditions
 

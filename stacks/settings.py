@@ -24,7 +24,6 @@ class Settings:
     target: Target = "aws"
     keeps_data: bool = False
     termination_protection: bool = False
-    point_in_time_recovery: bool = True
     log_days: Literal[7, 30, 365]
     archive_days: int
     captured_days: int
@@ -36,6 +35,11 @@ class Settings:
     def names(self) -> Names:
         return Names(env=self.env)
 
+    @property
+    def deployer_path(self) -> str:
+        """IAM path of the roles that serving stacks are updated with: what reactions may pass is what is under it."""
+        return f"/noria/{self.env}/deployer/"
+
 
 ENVIRONMENTS: dict[str, Settings] = {
     settings.env: settings
@@ -43,7 +47,6 @@ ENVIRONMENTS: dict[str, Settings] = {
         Settings(
             env="local",
             target="local",
-            point_in_time_recovery=False,
             log_days=7,
             archive_days=7,
             captured_days=30,

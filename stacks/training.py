@@ -107,7 +107,8 @@ class Training(Stack):
             pipeline_definition={"PipelineDefinitionBody": definition},
             role_arn=role.role_arn,
         )
-        pipeline.node.add_dependency(group, role)
+        # What the role may do is a resource of its own, which nothing else says must be there first.
+        pipeline.node.add_dependency(group, role.node.find_child("DefaultPolicy"))
 
     # --- roles
 
@@ -214,8 +215,7 @@ class Training(Stack):
         role = iam.Role(
             self,
             "DeployerRole",
-            # Named by convention: deploy_model, which passes it, knows no stack but the serving one.
-            role_name=f"{self._name}-deployer",
+            path=self._settings.deployer_path,
             assumed_by=iam.ServicePrincipal(
                 "cloudformation.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": self.account}}
             ),

@@ -4,8 +4,8 @@
       └───────┴──> dead-letter queue ──> alarm ──> pages topic
 
 The queue holds what a function could not do yet. The dead-letter queue holds what it could not do at all, and what
-could not be delivered: each message is the event as it was sent, so that it can be sent again as it is. Its alarm is the
-only one: an error that a retry mends pages nobody.
+could not be delivered: each message is the event as it was sent, so that it can be sent again as it is. The alarm on it
+is the only one: an error that a retry mends pages nobody.
 """
 
 import platform

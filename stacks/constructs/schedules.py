@@ -17,10 +17,10 @@ SCHEDULE_SOURCE = "noria.schedule"
 
 
 class Clock(Construct):
-    """A group of schedules, and the role with which Scheduler reaches the queues of `targets`."""
+    """A group of schedules, and the role with which Scheduler reaches the queues of some reactions."""
 
     def __init__(
-        self, scope: Construct, id_: str, *, settings: Settings, key: kms.IKey, targets: Sequence[Reaction]
+        self, scope: Construct, id_: str, *, settings: Settings, key: kms.IKey, reaching: Sequence[Reaction]
     ) -> None:
         super().__init__(scope, id_)
         self.group = settings.names.prefix
@@ -34,10 +34,10 @@ class Clock(Construct):
             ),
         )
         allow(self.role, Grant(actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[key.key_arn]))
-        for reaction in targets:
-            self.target(reaction)
+        for reaction in reaching:
+            self.reach(reaction)
 
-    def target(self, reaction: Reaction) -> None:
+    def reach(self, reaction: Reaction) -> None:
         """Let schedules of this group send to the reaction's queue, and what fails to its dead-letter queue."""
         queues = [reaction.queue.queue_arn, reaction.dead_letters.queue_arn]
         allow(self.role, Grant(actions=["sqs:SendMessage"], resources=queues))
