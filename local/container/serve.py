@@ -144,7 +144,8 @@ def answer(result: Any, environ: dict[str, Any]) -> Answer:
     match result:
         case Answer():
             return result
-        case (body, str(media_type)):
+        case tuple():
+            body, media_type = result[:2]
             return Answer(HTTPStatus.OK, [("Content-Type", _with_charset(media_type))], _bytes(body))
         case str() | bytes() | bytearray():
             return Answer(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8")], _bytes(result))
