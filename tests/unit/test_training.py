@@ -1,0 +1,100 @@
+"""A training is named by its cause, whatever order its datasets come in."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from noria.ledger import GENESIS, Entry, Fact, Kind
+from noria.spec import ModelSpec, load
+from noria.training import Cause, Champion, TrainingDataset, TrainingRequest, training_token, trains_on_upload
+
+AT = datetime(2013, 1, 1, tzinfo=UTC)
+SPEC = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml")
+CAUSE = Cause(kind="upload", identity="a" * 64, text="dataset aaaa accepted")
+
+
+def dataset(number: int) -> TrainingDataset:
+    sha = f"{number:064x}"
+    return TrainingDataset(
+        sha256=sha,
+        key=f"flight-delay/datasets/{sha}/data.csv",
+        rows=10,
+        first_event=AT + timedelta(days=30 * number),
+        last_event=AT + timedelta(days=30 * number + 29),
+    )
+
+
+def request(*numbers: int, champion: Champion | None = None, now: datetime = AT) -> TrainingRequest:
+    return TrainingRequest.of(
+        model="flight-delay", cause=CAUSE, datasets=[dataset(n) for n in numbers], champion=champion, now=now
+    )
+
+
+def test_the_token_is_the_causes() -> None:
+    token = training_token("flight-delay", CAUSE)
+    assert request(1).token == request(1, 2, now=AT + timedelta(days=1)).token == token
+    assert len(token) == 64
+    others = [
+        training_token("other", CAUSE),
+        training_token("flight-delay", CAUSE.model_copy(update={"kind": "alarm"})),
+        training_token("flight-delay", CAUSE.model_copy(update={"identity": "b" * 64})),
+    ]
+    assert token not in others
+
+
+def test_the_hash_of_a_set_does_not_know_order() -> None:
+    assert request(1, 2).dataset_hash == request(2, 1).dataset_hash
+    assert request(1, 2).dataset_hash != request(1).dataset_hash
+
+
+def test_manifests_are_relative_to_the_models_folder() -> None:
+    asked = request(2, 1, champion=Champion(package="arn:p", model_key="flight-delay/runs/x/model/model.tar.gz"))
+    head, *keys = json.loads(asked.datasets_manifest("data"))
+    assert head == {"prefix": "s3://data/flight-delay/"}
+    assert keys == [f"datasets/{n:064x}/data.csv" for n in (1, 2)]
+    _, *champion = json.loads(asked.champion_manifest("data"))
+    assert champion == [f"trainings/{asked.token}/request.json", "runs/x/model/model.tar.gz"]
+
+
+def test_without_a_champion_the_request_is_there_still() -> None:
+    asked = request(1)
+    assert json.loads(asked.champion_manifest("data"))[1:] == [f"trainings/{asked.token}/request.json"]
+    assert asked.parameters()["ChampionPackage"] == "none"
+
+
+def test_a_champion_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="a manifest has one prefix"):
+        request(1, champion=Champion(package="arn:p", model_key="other/model.tar.gz")).champion_manifest("data")
+
+
+def test_parameters_hold_no_comma() -> None:
+    assert all("," not in value for value in request(1).parameters().values())
+
+
+def said(kind: Kind, subject: str, **details: str) -> Entry:
+    fact = Fact(model="flight-delay", kind=kind, subject=subject, at=AT, summary="…", details=dict(details))
+    return Entry.after(fact, number=1, previous=GENESIS)
+
+
+STARTED = said(Kind.TRAINING_STARTED, "token", execution="one")
+
+
+@pytest.mark.parametrize(
+    ("entries", "trains"),
+    [
+        ([], True),
+        ([STARTED], False),
+        ([STARTED, said(Kind.TRAINING_FAILED, "one")], True),
+        ([STARTED, said(Kind.TRAINING_SUCCEEDED, "one")], False),
+    ],
+    ids=["first", "one under way", "none has succeeded", "one has succeeded"],
+)
+def test_a_policy_that_waits_for_alarms_trains_until_there_is_a_model(entries: list[Entry], *, trains: bool) -> None:
+    assert trains_on_upload(SPEC, entries) is trains
+
+
+def test_a_policy_with_uploads_always_trains() -> None:
+    spec = ModelSpec.model_validate({**SPEC.model_dump(), "retrain": {"after": ["upload"]}})
+    assert trains_on_upload(spec, [STARTED, said(Kind.TRAINING_SUCCEEDED, "one")])
