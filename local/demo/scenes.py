@@ -150,8 +150,8 @@ class Play:
         world.noria("monitor", world.model, "--since", since.isoformat())
         monitored = world.wait_for(Kind.MONITORED, after=mark)
         report = drift.Report.model_validate(world.read_json(str(monitored.details["report"])))
-        story.psi = {feature.feature: feature.psi for feature in report.features}
-        drifted = {feature.feature for feature in report.features if feature.drifted}
+        story.psi = {name: feature.psi for name, feature in report.features.items()}
+        drifted = set(report.drifted)
         expect(drifted & set(WEATHER), f"drift in the weather expected, found {sorted(drifted)}")
         expect(
             not drifted & set(SCHEDULE), f"no drift in the schedule expected, found {sorted(drifted & set(SCHEDULE))}"
@@ -189,7 +189,7 @@ class Play:
     def bad_candidate(self, ending: str) -> None:
         """A version that fails on some rows meets the canary's alarm. `ending` is what the stack then reports."""
         world, story = self.world, self.world.story
-        self._set_rollback_reports(ending)
+        world.set_rollback_reports(ending)
         candidate = self._register_broken()
         begin, mark = time.monotonic(), world.last_entry()
         live_before = self.live
@@ -273,15 +273,15 @@ class Play:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "month.csv"
             path.write_bytes(_csv(sample))
-            window = profile.profile(profile.Source.files(path), self.spec, baseline.edges())
+            window = profile.profile(profile.Source.files(path), self.spec, baseline.edges)
         report = drift.compare(baseline, window, self.spec)
         self.world.story.months.append(
             Month(
                 name=datetime(2013, month, 1, tzinfo=UTC).strftime("%B"),
                 rows=len(sample),
                 auc=auc([int(row[self.spec.target]) for row in sample], scores),
-                max_psi=max(feature.psi for feature in report.features),
-                drifted=tuple(feature.feature for feature in report.features if feature.drifted),
+                max_psi=report.max_psi or 0.0,
+                drifted=report.drifted,
                 package=f"version {self.live.rsplit('/', 1)[-1]}",
             )
         )
@@ -350,9 +350,6 @@ class Play:
             CustomerMetadataProperties=package["CustomerMetadataProperties"] | {"noria:outcome": "none"},
         )
         return str(created["ModelPackageArn"])
-
-    def _set_rollback_reports(self, ending: str) -> None:
-        self.world.cloud.settings(rollback_reports=ending)
 
     def _stack_status(self) -> str:
         stacks = self.world.client("cloudformation").describe_stacks(

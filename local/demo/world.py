@@ -2,10 +2,12 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +105,18 @@ class World:
         if ran.returncode:
             raise Unexpected(f"`noria {' '.join(arguments)}` failed: {(ran.stderr or ran.stdout).strip()}")
         return json.loads(ran.stdout)
+
+    def set_rollback_reports(self, ending: str) -> None:
+        """What a stack reports when SageMaker rolls an update back: nobody documents it, so both are played."""
+        request = urllib.request.Request(  # noqa: S310 - the local cloud's own door
+            f"{self.cloud.endpoint}/_noria/settings",
+            data=json.dumps({"rollback_reports": ending}).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        context = ssl.create_default_context(cafile=str(self.cloud.certificate))
+        with urllib.request.urlopen(request, context=context) as response:  # noqa: S310
+            response.read()
 
     # --- what a person sees
 
