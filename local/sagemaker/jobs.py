@@ -180,8 +180,16 @@ class Jobs:
         job.description[f"{kind.noun}StartTime"] = self._cloud.now()
         kind.phase(job, kind.noun, f"{kind.noun} image download completed. {kind.noun} in progress.")
         exit_code = self._execute(job, container)
+        if job.process is None:  # stopped before it began: there is nothing to tell or to send
+            return
         job.description[f"{kind.noun}EndTime"] = self._cloud.now()
-        ship(self._cloud, job)
+        ship(
+            self._cloud,
+            job.log,
+            group=f"/aws/sagemaker/{job.kind.noun}Jobs",
+            stream=f"{job.name}/algo-1",
+            role_arn=job.description["RoleArn"],
+        )
         if exit_code and not job.stopping:
             raise JobFailed(f"AlgorithmError: {_explanation(container)}, exit code: {exit_code}")
         kind.phase(job, "Uploading", "Uploading generated results")

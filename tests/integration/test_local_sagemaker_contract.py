@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,6 +185,11 @@ def until(look: Callable[[], T], *, seconds: float = 30) -> T:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
     return seen
+
+
+def has_ended(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "zombie" in status.read_text()
 
 
 def code_of(call: Callable[[], Any]) -> str:
@@ -414,8 +420,8 @@ def test_a_pipeline_acts_as_its_role(account: Account, sagemaker: Any) -> None:
 
 def test_a_role_that_does_not_trust_sagemaker_is_refused(account: Account, sagemaker: Any) -> None:
     for role in (account.role("other", "lambda.amazonaws.com"), f"arn:aws:iam::{ACCOUNT}:role/missing"):
-        request = {"PipelineName": "untrusted", "RoleArn": role, "PipelineDefinition": definition()}
-        assert code_of(lambda request=request: sagemaker.create_pipeline(**request)) == "ValidationException"
+        create = partial(sagemaker.create_pipeline, PipelineName="untrusted", PipelineDefinition=definition())
+        assert code_of(partial(create, RoleArn=role)) == "ValidationException"
 
 
 def test_a_stopped_execution_ends_its_job(account: Account, sagemaker: Any) -> None:
@@ -728,11 +734,7 @@ def test_nothing_is_left_behind(tmp_path: Path, python: Path, ending: str) -> No
     finally:
         cloud.stop()
     for pid in (server, int(record.name)):
-        until(
-            lambda pid=pid: (
-                not Path(f"/proc/{pid}/status").exists() or "zombie" in Path(f"/proc/{pid}/status").read_text()
-            )
-        )
+        until(partial(has_ended, pid))
     assert not cloud.environment_file.exists()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", cloud.port)) != 0
