@@ -20,13 +20,12 @@ from typing import Any
 
 from local import ministack
 from local.metric_math import Sample, Series, expression, percentile, statistic
+from local.sagemaker import metrics
 from local.sagemaker.cloud import Cloud
 
 logger = logging.getLogger("noria.alarms")
 
 MINUTE = 60
-# Seconds after a period's end in which its metrics still arrive; the local SageMaker publishes its own more often.
-SETTLING = 0.5
 # CloudWatch looks at more periods than asked, so that late datapoints count; how many more is not documented.
 SPARE_PERIODS = 2
 
@@ -42,8 +41,8 @@ _COMPARISONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "LessThanOrEqualToThreshold": (operator.le, "less than or equal to"),
 }
 
-Samples = Callable[[Mapping[str, Any]], list[Sample]]
-"""Everything published of one metric (`Namespace`, `MetricName`, `Dimensions`)."""
+Samples = Callable[[Mapping[str, Any], float], list[Sample]]
+"""What was published of one metric (`Namespace`, `MetricName`, `Dimensions`) since a moment (epoch seconds)."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class Datapoint:
 
 def queries(alarm: Alarm) -> list[dict[str, Any]]:
     """What the alarm watches, as `Metrics` of PutMetricAlarm would say it: a single-metric alarm has one entry."""
-    if metrics := alarm.get("Metrics"):
-        return list(metrics)
+    if several := alarm.get("Metrics"):
+        return list(several)
     metric = {
         "Namespace": alarm["Namespace"],
         "MetricName": alarm["MetricName"],
@@ -127,7 +126,7 @@ def _datapoints(alarm: Alarm, samples: Samples, *, end: float, count: int, time_
     watched = queries(alarm)
     for query in watched:
         if stat := query.get("MetricStat"):
-            periods = _by_period(samples(stat["Metric"]), starts, length)
+            periods = _by_period(samples(stat["Metric"], starts[0]), starts, length)
             series[query["Id"]] = [statistic(within, stat["Stat"]) for within in periods]
             low_sample = [
                 low or _is_low_sample(within, stat["Stat"]) for low, within in zip(low_sample, periods, strict=True)
@@ -202,6 +201,7 @@ class Alarms:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self._settling = 2 * metrics.interval(cloud)  # seconds in which a minute's last metrics still arrive
         self._announced: dict[str, dict[str, Any]] = {}  # by ARN: the state as it was last told
         self._evaluated: dict[str, Alarm] = {}  # by ARN: the alarm as it was last evaluated
 
@@ -211,8 +211,8 @@ class Alarms:
         self._cloud.run(self._keep_evaluating, "alarms")
 
     def _keep_evaluating(self) -> None:
-        minute = max(MINUTE / self._cloud.time_scale, SETTLING)
-        while self._cloud.sleep((minute - (time.time() - SETTLING) % minute) * self._cloud.time_scale):
+        minute = max(self._cloud.scaled(MINUTE), self._settling)
+        while self._cloud.sleep((minute - (time.time() - self._settling) % minute) * self._cloud.time_scale):
             if ministack.is_running():
                 self._cloud.on_loop(self._evaluate_all)
 
@@ -228,7 +228,7 @@ class Alarms:
 
     def _evaluate(self, alarm: Alarm) -> None:
         self._evaluated[alarm["AlarmArn"]] = alarm
-        now = time.time() - SETTLING
+        now = time.time() - self._settling
         try:
             verdict = evaluate(alarm, _samples, now=now, time_scale=self._cloud.time_scale)
         except (ValueError, KeyError) as error:
@@ -262,9 +262,9 @@ class Alarms:
         ministack.emit("aws.cloudwatch", "CloudWatch Alarm State Change", detail, [alarm["AlarmArn"]])
 
 
-def _samples(metric: Mapping[str, Any]) -> list[Sample]:
+def _samples(metric: Mapping[str, Any], since: float) -> list[Sample]:
     dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
-    points = ministack.metric_points(metric["Namespace"], metric["MetricName"], dimensions)
+    points = ministack.metric_points(metric["Namespace"], metric["MetricName"], dimensions, since)
     return [Sample.from_point(point) for point in points]
 
 
@@ -273,8 +273,8 @@ def _configuration(alarm: Alarm) -> dict[str, Any]:
     if "AlarmRule" in alarm:
         return {**description, "alarmRule": alarm["AlarmRule"]}
     single = not alarm.get("Metrics")
-    metrics = [_metric(query, str(uuid.uuid4()) if single else query["Id"]) for query in queries(alarm)]
-    return {**description, "metrics": metrics}
+    watched = [_metric(query, str(uuid.uuid4()) if single else query["Id"]) for query in queries(alarm)]
+    return {**description, "metrics": watched}
 
 
 def _metric(query: dict[str, Any], identity: str) -> dict[str, Any]:

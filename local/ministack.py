@@ -568,10 +568,10 @@ def put_metric(
     cloudwatch._store_datum(namespace, name, dict(dimensions), moment, unit, None, list(values), counts, None)
 
 
-def metric_points(namespace: str, name: str, dimensions: Mapping[str, str]) -> list[dict[str, Any]]:
+def metric_points(namespace: str, name: str, dimensions: Mapping[str, str], since: float) -> list[dict[str, Any]]:
     """The stored points of one metric (`Timestamp` in epoch seconds, `Value`, or statistic sets); on the loop only."""
     key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
-    return list(cloudwatch._metrics.get(key, []))
+    return [point for point in cloudwatch._metrics.get(key, []) if point["Timestamp"] >= since]
 
 
 _put_alarm = cloudwatch._put_metric_alarm

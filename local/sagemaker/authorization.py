@@ -46,7 +46,19 @@ def permissions(operation: str, request: dict[str, Any]) -> list[Permission]:
             for member in _PASSED_ROLES
             if isinstance(request.get(member), str)
         ]
+    if operation in {"CreateEndpoint", "UpdateEndpoint"}:
+        needed += [Permission("cloudwatch:DescribeAlarms", alarm) for alarm in _alarms(request)]
     return needed
+
+
+def _alarms(request: dict[str, Any]) -> Iterator[str]:
+    """The ARNs of the alarms that a deployment is to roll back on; SageMaker checks that they exist."""
+    config = request.get("DeploymentConfig")
+    rollback = config.get("AutoRollbackConfiguration") if isinstance(config, dict) else None
+    alarms = rollback.get("Alarms") if isinstance(rollback, dict) else None
+    for alarm in alarms if isinstance(alarms, list) else []:
+        if isinstance(alarm, dict) and isinstance(name := alarm.get("AlarmName"), str):
+            yield _arn("cloudwatch", f"alarm:{name}")
 
 
 def _resources(operation: str, request: dict[str, Any]) -> Iterator[str]:
@@ -61,6 +73,10 @@ def _resources(operation: str, request: dict[str, Any]) -> Iterator[str]:
 
 
 def arn(kind: str, name: str) -> str:
+    return _arn("sagemaker", f"{kind}/{name}")
+
+
+def _arn(service: str, resource: str) -> str:
     # MiniStack's own environment says which account and region this is.
     region, account = os.environ["MINISTACK_REGION"], os.environ["MINISTACK_ACCOUNT_ID"]
-    return f"arn:aws:sagemaker:{region}:{account}:{kind}/{name}"
+    return f"arn:aws:{service}:{region}:{account}:{resource}"

@@ -5,7 +5,7 @@ What takes time runs in a thread of its own, while the endpoint says Creating, U
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from botocore.exceptions import ClientError
@@ -64,7 +64,7 @@ class Endpoints:
             self._endpoints[name] = endpoint
             self._tags.put(arn, request.get("Tags"))
         self._move(endpoint, "Creating")
-        self._cloud.run(lambda: self._create(endpoint), f"creation of {name}")
+        self._carry_out(endpoint, "creation", lambda: self._create(endpoint))
         return {"EndpointArn": arn}
 
     def update_endpoint(self, request: Document) -> Document:
@@ -76,9 +76,7 @@ class Endpoints:
         self._check_deployment(deployment_config, config, endpoint)
         self._occupy(endpoint, "Updating")
         retained = _retained(endpoint, request)
-        self._cloud.run(
-            lambda: self._update(endpoint, config, deployment_config, retained), f"deployment of {endpoint.name}"
-        )
+        self._carry_out(endpoint, "deployment", lambda: self._update(endpoint, config, deployment_config, retained))
         return {"EndpointArn": endpoint.arn}
 
     def update_endpoint_weights_and_capacities(self, request: Document) -> Document:
@@ -95,7 +93,7 @@ class Endpoints:
                 variants[name].instance_count = change.get("DesiredInstanceCount", variants[name].instance_count)
             self._move(endpoint, "InService")
 
-        self._cloud.run(apply, f"scaling of {endpoint.name}")
+        self._carry_out(endpoint, "scaling", apply)
         return {"EndpointArn": endpoint.arn}
 
     def describe_endpoint(self, request: Document) -> Document:
@@ -112,7 +110,7 @@ class Endpoints:
     def delete_endpoint(self, request: Document) -> Document:
         endpoint = self._idle(request["EndpointName"])
         self._occupy(endpoint, "Deleting")
-        self._cloud.run(lambda: self._delete(endpoint), f"deletion of {endpoint.name}")
+        self._carry_out(endpoint, "deletion", lambda: self._delete(endpoint))
         return {}
 
     # --- for the runtime and for CloudFormation
@@ -181,6 +179,19 @@ class Endpoints:
         return {alarm["AlarmName"]: alarm["StateValue"] for alarm in found["MetricAlarms"] + found["CompositeAlarms"]}
 
     # --- what takes time
+
+    def _carry_out(self, endpoint: Endpoint, what: str, action: Callable[[], None]) -> None:
+        """Run it in the background; whatever goes wrong, the endpoint must not stay in progress."""
+
+        def guarded() -> None:
+            try:
+                action()
+            except Exception as error:
+                status = "Failed" if endpoint.router is None else "InService"
+                self._move(endpoint, status, f"InternalError: {error}")
+                raise
+
+        self._cloud.run(guarded, f"{what} of {endpoint.name}")
 
     def _create(self, endpoint: Endpoint) -> None:
         counts = {variant["VariantName"]: instance_count(variant) for variant in endpoint.config["ProductionVariants"]}

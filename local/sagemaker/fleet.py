@@ -30,6 +30,7 @@ from local import ministack
 from local.sagemaker.capture import Capture
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import BASE, Container, NoImage
+from local.sagemaker.joblog import ship
 from local.sagemaker.storage import Location, TransferFailed, download
 
 logger = logging.getLogger("noria.fleet")
@@ -84,10 +85,18 @@ class NoAnswerError(Exception):
 
 
 class ModelServer:
-    """The process of one container; `root` becomes its directory, `log` gets its output."""
+    """The process of one container; `root` becomes its directory. Its `log` goes to CloudWatch when it ends."""
 
     def __init__(
-        self, cloud: Cloud, spec: ContainerSpec, *, role_arn: str, isolated: bool, root: Path, log: Path
+        self,
+        cloud: Cloud,
+        spec: ContainerSpec,
+        *,
+        role_arn: str,
+        isolated: bool,
+        root: Path,
+        log: Path,
+        log_group: str,
     ) -> None:
         self._cloud = cloud
         self._spec = spec
@@ -95,6 +104,8 @@ class ModelServer:
         self._isolated = isolated
         self._container = Container(cloud, root)
         self._log = log
+        self._log_group = log_group
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         # A Unix socket's path has about 100 characters, which names of endpoints and configs would use up.
         self._socket = Path(tempfile.mkdtemp(prefix="noria-")) / "8080"
@@ -139,9 +150,21 @@ class ModelServer:
         self._idle.append(connection)
         return answer
 
+    def revive(self) -> None:
+        """Start a process that has died again, as AWS restarts a container."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                logger.warning("a model server ended by itself and starts again: see %s", self._log)
+                self._cloud.end(self._process)
+                self._process = self._start_process()
+
     def stop(self) -> None:
-        if self._process is not None:
-            self._cloud.end(self._process)
+        with self._lock:
+            if self._process is not None:
+                self._cloud.end(self._process)
+                self._process = None
+                stream = f"{self._log.stem}/{self._socket.parent.name}"
+                ship(self._cloud, self._log, group=self._log_group, stream=stream, role_arn=self._role_arn)
         while self._idle:
             self._idle.pop().close()
         shutil.rmtree(self._container.root, ignore_errors=True)
@@ -163,6 +186,7 @@ class ModelServer:
             archive.extractall(target, filter="data")
 
     def _start_process(self) -> "subprocess.Popen[bytes]":
+        self._socket.unlink(missing_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             "SM_MODEL_DIR": f"{BASE}/model",
@@ -233,7 +257,11 @@ class Variant:
     def invoke(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer one request; between `enter` and `leave`. Raises `NoAnswerError`."""
         for server in self.servers:
-            answer = server.ask("POST", "/invocations", headers, body, INVOCATION_TIMEOUT)
+            try:
+                answer = server.ask("POST", "/invocations", headers, body, INVOCATION_TIMEOUT)
+            except NoAnswerError:
+                server.revive()
+                raise
             if not 200 <= answer.status < 300:
                 break
             body = answer.body
@@ -288,6 +316,7 @@ def start_fleet(
                 isolated=spec.isolated,
                 root=directory / spec.name / str(number),
                 log=logs / f"{config_name}-{spec.name}-{number}.log",
+                log_group=f"/aws/sagemaker/Endpoints/{endpoint}",
             )
             for number, container in enumerate(spec.containers)
         ]

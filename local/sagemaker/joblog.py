@@ -1,16 +1,13 @@
-"""A job's output in CloudWatch Logs, where AWS puts it: one group a kind, one stream a job and host."""
+"""A container's output in CloudWatch Logs, where AWS puts it: one group for a kind of job, or for an endpoint."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from botocore.exceptions import ClientError
 
 from local.sagemaker.cloud import Cloud
-
-if TYPE_CHECKING:
-    from local.sagemaker.jobs import Job
 
 logger = logging.getLogger("noria.sagemaker")
 
@@ -21,29 +18,31 @@ OVERHEAD = 26
 LINE_LENGTH = 100_000
 
 
-def ship(cloud: Cloud, job: "Job") -> None:
-    """Send what a job wrote, as the job's role; as on AWS, one that may not leaves no log and raises no error."""
-    logs = cloud.client("logs", job.description["RoleArn"])
-    group = f"/aws/sagemaker/{job.kind.noun}Jobs"
+def ship(cloud: Cloud, log: Path, *, group: str, stream: str, role_arn: str) -> None:
+    """Send what a container wrote, as its role; as on AWS, one that may not leaves no log and raises no error.
+
+    The stream's name gets the moment at its end.
+    """
+    logs = cloud.client("logs", role_arn)
     moment = int(cloud.now().timestamp() * 1000)
-    stream = f"{job.name}/algo-1-{moment // 1000}"
+    stream = f"{stream}-{moment // 1000}"
     try:
         with suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=group)
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
-        for batch in _batches(job):
+        for batch in _batches(log):
             events = [{"timestamp": moment, "message": line} for line in batch]
             logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
     except ClientError as error:
-        logger.warning("no log in CloudWatch for %s: %s", job.name, error)
+        logger.warning("no log in CloudWatch for %s: %s", stream, error)
 
 
-def _batches(job: "Job") -> Iterator[list[str]]:
+def _batches(log: Path) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
-    if not job.log.exists():
+    if not log.exists():
         return
-    with job.log.open(errors="replace") as lines:
+    with log.open(errors="replace") as lines:
         for line in lines:
             text = line.rstrip("\n")[:LINE_LENGTH] or " "
             cost = len(text.encode()) + OVERHEAD

@@ -14,8 +14,6 @@ from local import ministack
 from local.sagemaker.cloud import Cloud
 
 NAMESPACE = "AWS/SageMaker"
-# Seconds between two publications; AWS publishes once a minute, in which a scaled cloud may have baked a deployment.
-INTERVAL = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,14 @@ class Invocation:
     status: int | None
     model_latency: float
     overhead_latency: float
+
+
+def interval(cloud: Cloud) -> float:
+    """Seconds between two publications: four a minute of the cloud's, and neither hectic nor slow.
+
+    AWS publishes once a minute. Whoever counts the minutes of a scaled cloud needs the parts to arrive in time.
+    """
+    return min(max(cloud.scaled(15), 0.25), 5.0)
 
 
 class Metrics:
@@ -48,7 +54,7 @@ class Metrics:
             self._collected[key].append(invocation)
 
     def _keep_publishing(self) -> None:
-        while self._cloud.sleep(INTERVAL * self._cloud.time_scale):
+        while self._cloud.sleep(interval(self._cloud) * self._cloud.time_scale):
             with self._lock:
                 collected, self._collected = self._collected, defaultdict(list)
             if collected:

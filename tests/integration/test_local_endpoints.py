@@ -223,7 +223,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         world.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
         world.role_arn = world.role(
             {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"], "Resource": "*"},
-            {"Effect": "Allow", "Action": "cloudwatch:DescribeAlarms", "Resource": "*"},
+            {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms", "logs:*"], "Resource": "*"},
         )
         world.listen()
         yield world
@@ -466,6 +466,25 @@ def test_container_that_does_not_start_fails_the_endpoint(world: World) -> None:
     assert "did not pass the ping health check" in failed["FailureReason"]
     states = [event["EndpointStatus"] for event in world.events("SageMaker Endpoint State Change", name)]
     assert states == ["CREATING", "FAILED"]
+    logs = world.client("logs").filter_log_events(logGroupName=f"/aws/sagemaker/Endpoints/{name}")["events"]
+    assert any("no such library" in line["message"] for line in logs)
+
+
+def test_model_server_that_dies_comes_back(world: World) -> None:
+    deadly = SCRIPT.replace(
+        "rows = json.loads(content)", "import os; rows = json.loads(content); rows == 'die' and os._exit(1)"
+    )
+    endpoint = world.endpoint(world.config(world.model("deadly", deadly)))
+    with pytest.raises(ClientError, match="ModelError"):
+        world.invoke(endpoint, "die")
+
+    def answer() -> str | None:
+        try:
+            return str(world.invoke(endpoint, [])["version"])
+        except ClientError:
+            return None
+
+    assert eventually(answer) == "deadly"
 
 
 def test_model_needs_a_role_that_may_read_its_data(world: World) -> None:
@@ -571,6 +590,19 @@ def test_alarm_brings_the_old_version_back(world: World) -> None:
     assert told["previousState"]["value"] in ("OK", "INSUFFICIENT_DATA")
     assert [m["id"] for m in told["configuration"]["metrics"]] == ["errors", "requests", "rate"]
     assert change["alarmName"] == alarm
+
+
+def test_deployment_needs_alarms_that_the_model_may_read(world: World) -> None:
+    reader = world.role({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"})
+    old = world.config(world.model("v1", role_arn=reader))
+    endpoint = world.endpoint(old)
+    new = world.config(world.model("v2", role_arn=reader))
+    world.client("sagemaker").update_endpoint(
+        EndpointName=endpoint, EndpointConfigName=new, DeploymentConfig=guarded(world.alarm(endpoint, new))
+    )
+    after = world.settled(endpoint)
+    assert after["EndpointConfigName"] == old
+    assert "cloudwatch:DescribeAlarms" in after["FailureReason"]
 
 
 def test_container_that_does_not_start_leaves_the_old_version(world: World) -> None:

@@ -29,7 +29,7 @@ def alarm(**members: Any) -> dict[str, Any]:
 def by_minute(**series: list[float | None]) -> Samples:
     """Metrics whose last minute ended just now: one sample a minute, none where the series has None."""
 
-    def samples(metric: Mapping[str, Any]) -> list[Sample]:
+    def samples(metric: Mapping[str, Any], since: float) -> list[Sample]:
         values = series[metric["MetricName"]]
         first = NOW - 60 * len(values)
         return [
@@ -123,7 +123,7 @@ def test_expression_that_is_not_understood_is_an_error() -> None:
 def test_percentile_of_too_few_samples_is_ignored_if_asked(count: int, expected: str | None) -> None:
     """p95 needs 10/(1 - 0.95) samples: /percentiles-with-low-samples.html."""
 
-    def samples(_: Mapping[str, Any]) -> list[Sample]:
+    def samples(metric: Mapping[str, Any], since: float) -> list[Sample]:
         return [Sample(NOW - 30, count, 2.0 * count, 2.0, 2.0)]
 
     members = {"Statistic": None, "ExtendedStatistic": "p95"}
@@ -132,7 +132,7 @@ def test_percentile_of_too_few_samples_is_ignored_if_asked(count: int, expected:
 
 
 def test_period_that_has_not_ended_does_not_count() -> None:
-    def samples(_: Mapping[str, Any]) -> list[Sample]:
+    def samples(metric: Mapping[str, Any], since: float) -> list[Sample]:
         return [Sample(NOW + 5, 1, 9, 9, 9), Sample(NOW - 5, 1, 0, 0, 0)]
 
     verdict = evaluate(alarm(), samples, now=NOW + 30, time_scale=1)
@@ -141,7 +141,7 @@ def test_period_that_has_not_ended_does_not_count() -> None:
 
 
 def test_periods_shrink_with_the_clouds_time() -> None:
-    def samples(_: Mapping[str, Any]) -> list[Sample]:
+    def samples(metric: Mapping[str, Any], since: float) -> list[Sample]:
         return [Sample(NOW - 0.5, 1, 9, 9, 9), Sample(NOW - 1.5, 1, 0, 0, 0)]
 
     verdict = evaluate(alarm(EvaluationPeriods=2), samples, now=NOW, time_scale=60)
