@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from noria.spec import FeatureType, ModelSpec, Task
-from noria.sql import Resources, connect, identifier, literal
+from noria.sql import Resources, connect, identifier, literal, tables
 
 ROWS = "rows.parquet"
 """Name of the prepared rows in the folders of the training and the test set."""
@@ -47,12 +47,13 @@ def prepare(files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, 
     if not files:
         raise Unusable("the manifest names no CSV or Parquet file: check the request of this training")
     with connect(resources) as db:
-        db.execute("SET TimeZone = 'UTC'")
-        db.execute(f"CREATE TABLE every AS {' UNION ALL '.join(_select(file, spec) for file in files)}")
+        db.execute(f"CREATE TABLE every AS {' UNION ALL '.join(_select(table, spec) for table in tables(files))}")
         target, time = identifier(spec.target), identifier(spec.time)
         db.execute(f"CREATE TABLE kept AS SELECT DISTINCT * FROM every WHERE {target} IS NOT NULL")  # noqa: S608
         read, labelled = _pair(db, f"SELECT count(*), count({target}) FROM every")  # noqa: S608
-        kept, _ = _pair(db, f"SELECT count(*), count({time}) FROM kept")  # noqa: S608
+        kept, timed = _pair(db, f"SELECT count(*), count({time}) FROM kept")  # noqa: S608
+        if timed < kept:
+            raise Unusable(f"{kept - timed} rows have no {spec.time}, and rows are split by it: correct the data")
         boundary = _boundary(db, spec, kept)
         counts = {}
         for folder, side in ((train, "<"), (test, ">=")):
@@ -86,16 +87,15 @@ def _boundary(db: duckdb.DuckDBPyConnection, spec: ModelSpec, rows: int) -> date
     return boundary
 
 
-def _select(file: Path, spec: ModelSpec) -> str:
-    """The spec's columns of one file, in the spec's types; time first, so that ordering by all columns is by time."""
-    path = literal(str(file))
-    source = (
-        f"read_parquet({path})" if file.suffix == ".parquet" else f"read_csv({path}, header=true, all_varchar=true)"
-    )
-    columns = [(spec.time, "TIMESTAMP"), *((name, _TYPES[feature.type]) for name, feature in spec.features.items())]
+def _select(table: str, spec: ModelSpec) -> str:
+    """The spec's columns of a relation in the spec's types; time first, so that ordering by all columns is by time."""
+    time = identifier(spec.time)
+    # Without an offset a time is UTC; with one it is brought there.
+    moment = f"CAST(CAST({time} AS TIMESTAMPTZ) AS TIMESTAMP) AS {time}"
+    columns = [(name, _TYPES[feature.type]) for name, feature in spec.features.items()]
     columns += [(spec.id, "VARCHAR")] if spec.id else []
     casts = [f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in columns]
-    return f"SELECT {', '.join([*casts, _target(spec)])} FROM {source}"  # noqa: S608
+    return f"SELECT {', '.join([moment, *casts, _target(spec)])} FROM {table}"  # noqa: S608
 
 
 def _target(spec: ModelSpec) -> str:

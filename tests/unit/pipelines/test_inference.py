@@ -1,0 +1,173 @@
+"""The served model: what clients send, what they get, and what they are told when they are wrong."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noria.spec import Task
+from noria.sql import connect
+from pipelines.serving import inference
+from pipelines.tabular.signature import Signature
+from pipelines.tabular.train import read
+
+JSON, CSV = "application/json", "text/csv"
+GOOD = {"x": 0.5, "color": "red", "size": 2}
+
+
+@pytest.fixture
+def model(trained: Callable[[Task], Any]) -> Any:
+    return inference.model_fn(str(trained(Task.BINARY).bundle))
+
+
+def ask(model: Any, body: Any, content_type: str = JSON, accept: str = JSON) -> tuple[int, Any]:
+    """Status and body, as the container would send them."""
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    result = inference.output_fn(inference.predict_fn(inference.input_fn(text, content_type), model), accept)
+    if isinstance(result, tuple):
+        return 200, result[0]
+    started: list[str] = []
+    answer = b"".join(result({}, lambda status, headers: started.append(status)))
+    return int(started[0].split()[0]), answer.decode()
+
+
+def problems(model: Any, body: Any, content_type: str = JSON, accept: str = JSON) -> list[dict[str, Any]]:
+    status, answer = ask(model, body, content_type, accept)
+    assert status == 400
+    found: list[dict[str, Any]] = json.loads(answer)["problems"]
+    return found
+
+
+def test_binary_answers_a_label_and_the_probability_of_the_positive_class(model: Any) -> None:
+    rows = [GOOD, {**GOOD, "x": 3.0, "color": "blue"}, {**GOOD, "x": -3.0}]
+    status, answer = ask(model, {"instances": rows})
+    predictions = json.loads(answer)["predictions"]
+    assert status == 200
+    assert [p["prediction"] for p in predictions[1:]] == [1, 0]
+    for prediction in predictions:
+        assert 0 <= prediction["score"] <= 1
+        assert prediction["prediction"] == int(prediction["score"] >= 0.5)
+
+
+def test_multiclass_answers_a_label_and_all_probabilities(trained: Callable[[Task], Any]) -> None:
+    model = inference.model_fn(str(trained(Task.MULTICLASS).bundle))
+    _, answer = ask(model, {"instances": [{**GOOD, "x": 3.0, "color": "blue"}]})
+    (prediction,) = json.loads(answer)["predictions"]
+    assert prediction["prediction"] == "high"
+    assert set(prediction["scores"]) == {"low", "middle", "high"}
+    assert sum(prediction["scores"].values()) == pytest.approx(1)
+    assert ask(model, "3.0,blue,2\n", CSV, CSV) == (200, "high\n")
+
+
+def test_regression_answers_a_number(trained: Callable[[Task], Any]) -> None:
+    model = inference.model_fn(str(trained(Task.REGRESSION).bundle))
+    _, answer = ask(model, {"instances": [{**GOOD, "x": 1.0, "color": "blue"}]})
+    (prediction,) = json.loads(answer)["predictions"]
+    assert set(prediction) == {"prediction"}
+    assert prediction["prediction"] == pytest.approx(3, abs=0.7)
+
+
+def test_csv_and_json_say_the_same(model: Any) -> None:
+    _, as_json = ask(model, {"instances": [GOOD, {**GOOD, "x": None}]})
+    status, as_csv = ask(model, "0.5,red,2\n,red,2\n", CSV, CSV)
+    assert status == 200
+    expected = [[p["prediction"], p["score"]] for p in json.loads(as_json)["predictions"]]
+    assert [[int(label), float(score)] for label, score in csv.reader(io.StringIO(as_csv))] == expected
+
+
+def test_bytes_and_parameters_of_a_media_type_are_understood(model: Any) -> None:
+    body = json.dumps({"instances": [GOOD]}).encode()
+    assert ask(model, body, "application/json; charset=utf-8", "text/html, */*;q=0.1")[0] == 200
+
+
+def test_a_category_that_training_did_not_see_counts_as_missing(model: Any) -> None:
+    answers = [ask(model, {"instances": [{**GOOD, "color": color}]}) for color in ("mauve", None)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 200
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_serving_gives_the_model_the_numbers_that_training_gave_it(
+    trained: Callable[[Task], Any], tables: Any, task: Task
+) -> None:
+    example = trained(task)
+    signature = Signature.model_validate_json((example.bundle / "signature.json").read_text())
+    with connect(tables.resources) as db:
+        expected = read(db, example.test_rows, example.spec, signature).inputs
+        names = [feature.name for feature in signature.features]
+        rows = db.execute(f"SELECT {', '.join(names)} FROM read_parquet('{example.test_rows}')").fetchall()  # noqa: S608
+    features = inference.model_fn(str(example.bundle)).features
+    as_json = inference.encode([dict(zip(names, row, strict=True)) for row in rows], features)
+    as_csv = inference.encode([["" if v is None else str(v) for v in row] for row in rows], features)
+    assert isinstance(as_json, np.ndarray)
+    assert isinstance(as_csv, np.ndarray)
+    np.testing.assert_array_equal(as_json, expected)
+    np.testing.assert_array_equal(as_csv, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        ({"x": "much"}, "x", "'much' is not a finite number"),
+        ({"x": float("nan")}, "x", "finite"),
+        ({"x": True}, "x", "True is not a finite number"),
+        ({"x": 10**400}, "x", "too large"),
+        ({"size": 1.5}, "size", "1.5 is not a whole number"),
+        ({"size": None}, "size", "a value is required"),
+        ({"color": 1.5}, "color", "not a category"),
+        ({"color": ["red"]}, "color", "not a category"),
+    ],
+)
+def test_a_wrong_value_is_told_with_row_and_field(model: Any, change: dict[str, Any], field: str, words: str) -> None:
+    (problem,) = problems(model, {"instances": [GOOD, {**GOOD, **change}]})
+    assert (problem["row"], problem["field"]) == (1, field)
+    assert words in problem["problem"]
+
+
+def test_a_missing_feature_is_told(model: Any) -> None:
+    (problem,) = problems(model, {"instances": [{"x": 1.0, "size": 1}]})
+    assert problem == {"row": 0, "field": "color", "problem": "the feature is missing"}
+
+
+def test_all_mistakes_are_told_up_to_a_limit(model: Any) -> None:
+    found = problems(model, {"instances": [{"x": "a", "color": "red", "size": "b"}] * 2})
+    assert [(p["row"], p["field"]) for p in found] == [(0, "x"), (0, "size"), (1, "x"), (1, "size")]
+    assert len(problems(model, {"instances": [{}] * 1000})) == inference.PROBLEMS_TOLD
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("0.5,red\n", "2 fields instead of 3: x, color, size"),
+        ("0.5,red,2,9\n", "4 fields"),
+        ("x,red,2\n", "'x' is not a finite number"),
+        ("inf,red,2\n", "'inf' is not a finite number"),
+        ("0.5,red,inf\n", "'inf' is not a whole number"),
+        ("0.5,red,\n", "a value is required"),
+        ("", "no rows"),
+    ],
+)
+def test_a_wrong_csv_row_is_told(model: Any, body: str, words: str) -> None:
+    assert words in problems(model, body, CSV)[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "accept", "words"),
+    [
+        ("{", JSON, JSON, "not JSON"),
+        ("[1]", JSON, JSON, "instances"),
+        ('{"instances": []}', JSON, JSON, "at least one"),
+        ('{"instances": [1]}', JSON, JSON, "object"),
+        (b"\xff\xfe", JSON, JSON, "UTF-8"),
+        ("<x/>", "application/xml", JSON, "application/xml"),
+        (json.dumps({"instances": [GOOD]}), JSON, "image/png", "image/png"),
+    ],
+)
+def test_a_request_of_another_kind_is_told(
+    model: Any, body: str | bytes, content_type: str, accept: str, words: str
+) -> None:
+    assert words in problems(model, body, content_type, accept)[0]["problem"]

@@ -1,0 +1,137 @@
+"""Training: what a bundle holds, and that time and the spec are respected."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+
+from noria.profile import Profile
+from noria.spec import ModelSpec, Task
+from noria.sql import connect
+from pipelines.tabular.prepare import ROWS, prepare
+from pipelines.tabular.signature import Signature
+from pipelines.tabular.train import Training, Untrainable, describe, fit, read, train
+
+
+def prepared(tables: Any, folder: Path, rows: list[dict[str, Any]], spec: ModelSpec) -> Path:
+    data = tables.csv(folder / "data.csv", rows)
+    prepare([data], spec, train=folder / "train", test=folder / "test", resources=tables.resources)
+    return folder / "train" / ROWS
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_a_bundle_holds_all_that_serving_and_monitoring_need(trained: Callable[[Task], Any], task: Task) -> None:
+    example = trained(task)
+    assert sorted(p.relative_to(example.bundle).as_posix() for p in example.bundle.rglob("*") if p.is_file()) == [
+        "baseline.json",
+        "code/inference.py",
+        "model.joblib",
+        "signature.json",
+        "spec.json",
+        "training.json",
+    ]
+
+    def read_text(name: str) -> str:
+        return str((example.bundle / name).read_text())
+
+    assert ModelSpec.model_validate_json(read_text("spec.json")) == example.spec
+    assert Training.model_validate_json(read_text("training.json")) == example.training
+    baseline = Profile.model_validate_json(read_text("baseline.json"))
+    assert baseline.rows == example.training.rows.rows
+    assert set(baseline.features) == {"x", "color", "size"}
+    assert baseline.prediction is not None
+    assert baseline.prediction.rows == baseline.rows
+
+
+def test_a_signature_names_features_in_order_with_types_and_categories(trained: Callable[[Task], Any]) -> None:
+    signature = json.loads((trained(Task.BINARY).bundle / "signature.json").read_text())
+    assert [(f["name"], f["type"], f["nullable"]) for f in signature["features"]] == [
+        ("x", "number", True),
+        ("color", "category", True),
+        ("size", "integer", False),
+    ]
+    assert signature["features"][1]["categories"] == ["blue", "green", "red"]
+    assert (signature["task"], signature["labels"], signature["output"]) == (
+        "binary_classification",
+        [0, 1],
+        ["prediction", "score"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (("no", "yes"), ("no", "yes")),
+        (("false", "true"), (False, True)),
+        (("1", "2"), (1, 2)),
+        (("01", "1"), ("01", "1")),
+    ],
+)
+def test_labels_keep_their_type(tables: Any, tmp_path: Path, written: tuple[str, str], labels: tuple[Any, Any]) -> None:
+    rows = tables.rows(Task.BINARY, 60)
+    for row in rows:
+        row["y"] = written[row["y"]]
+    spec = tables.spec(Task.BINARY)
+    with connect(tables.resources) as db:
+        signature = describe(db, prepared(tables, tmp_path, rows, spec), spec)
+    assert signature.labels == labels
+    assert Signature.model_validate_json(signature.model_dump_json()).labels == labels
+
+
+def test_the_same_rows_and_seed_give_the_same_model(trained: Callable[[Task], Any], tables: Any) -> None:
+    example = trained(Task.BINARY)
+    signature = Signature.model_validate_json((example.bundle / "signature.json").read_text())
+    with connect(tables.resources) as db:
+        table = read(db, example.train_rows, example.spec, signature)
+    again = fit(table, example.spec, signature).predict_proba(table.inputs)
+    first = joblib.load(example.bundle / "model.joblib").predict_proba(table.inputs)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_early_stopping_watches_the_newest_rows(tables: Any, tmp_path: Path) -> None:
+    """The newest tenth contradicts the rest: only a model that is validated on it stops at once."""
+    rows = tables.rows(Task.BINARY, 500)
+    for row in rows[360:400]:  # the newest tenth of the training rows
+        row["y"] = 1 - row["y"]
+    hyperparameters = {"max_iter": 100, "early_stopping": True}
+    spec = tables.spec(Task.BINARY, train={"hyperparameters": hyperparameters})
+    done = train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+    assert done.iterations < 20
+
+
+def test_hyperparameters_reach_the_estimator(tables: Any, tmp_path: Path) -> None:
+    spec = tables.spec(Task.REGRESSION, train={"hyperparameters": {"max_iter": 3, "loss": "absolute_error"}})
+    rows = prepared(tables, tmp_path, tables.rows(Task.REGRESSION, 100), spec)
+    train(rows, spec, tmp_path / "bundle", resources=tables.resources)
+    estimator = joblib.load(tmp_path / "bundle" / "model.joblib")
+    assert (estimator.n_iter_, estimator.loss, estimator.random_state) == (3, "absolute_error", spec.train.seed)
+
+
+def test_of_more_categories_than_a_feature_may_have_the_frequent_ones_are_known(tables: Any, tmp_path: Path) -> None:
+    rows = tables.rows(Task.BINARY, 400)
+    for number, row in enumerate(rows):
+        row["color"] = "common" if number % 2 else f"rare {number}"
+    spec = tables.spec(Task.BINARY, train={"hyperparameters": {"max_iter": 3, "max_bins": 10}})
+    train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+    signature = Signature.model_validate_json((tmp_path / "bundle" / "signature.json").read_text())
+    categories = signature.features[1].categories
+    assert len(categories) == 10
+    assert "common" in categories
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [((0, 0, 0), "one value of y only"), ((0, 1, 2), "has 3 values")], ids=["one", "three"]
+)
+def test_labels_that_are_no_binary_classification_are_refused(
+    tables: Any, tmp_path: Path, labels: tuple[int, ...], words: str
+) -> None:
+    rows = tables.rows(Task.BINARY, 60)
+    for number, row in enumerate(rows):
+        row["y"] = labels[number % 3]
+    spec = tables.spec(Task.BINARY)
+    with pytest.raises(Untrainable, match=words):
+        train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
