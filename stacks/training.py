@@ -158,6 +158,11 @@ class Training(Stack):
             self._objects("s3:GetObject", "runs"),
             self._objects("s3:PutObject", "captured"),
             self._list(self._bucket.bucket_arn, f"{self._spec.model}/runs/*"),
+            Grant(  # SageMaker reads the rollback alarms with it: guide, `deployment-guardrails-configuration`
+                actions=["cloudwatch:DescribeAlarms"],
+                resources=["*"],
+                because="CloudWatch doesn't narrow DescribeAlarms to single alarms.",
+            ),
         )
         return role
 
