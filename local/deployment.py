@@ -9,7 +9,8 @@ from pathlib import Path
 from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
 
 CDK = REPOSITORY / "node_modules" / ".bin" / "cdk"
-_FINISHED = re.compile(r"^\s*✅\s+(\S+)")
+_ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
+_FINISHED = re.compile(r"^\s*✅\s+\S+ \((\S+)\)")
 
 
 class DeploymentFailed(Exception):
@@ -26,7 +27,12 @@ def deploy(cloud: LocalCloud, *, progress: Callable[[str], None] = lambda _: Non
             progress(f"deployed {found[1]}")
 
     progress("bootstrapping the account")
-    _cdk(cloud, ["bootstrap", f"aws://{ACCOUNT}/{REGION}"], lambda _: None)
+    _cdk(
+        cloud,
+        # AdministratorAccess is the CDK's own default; said aloud, MiniStack gives it to the role.
+        ["bootstrap", f"aws://{ACCOUNT}/{REGION}", "--cloudformation-execution-policies", _ADMINISTRATOR],
+        lambda _: None,
+    )
     progress("synthesising the stacks")
     _cdk(
         cloud,
