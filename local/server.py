@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from local import ministack
+from local.archives import ArchiveType
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.service import install
 
@@ -33,6 +34,7 @@ def main() -> None:
         time_scale=options.time_scale,
     )
     install(cloud)
+    ministack.register_resource(ArchiveType(cloud))
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
