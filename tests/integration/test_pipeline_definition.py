@@ -106,9 +106,10 @@ def test_the_steps_follow_each_other_as_drawn() -> None:
 def test_a_step_is_a_request_that_sagemaker_takes(name: str) -> None:
     step = filled()[name]
     operation, required = CREATES[step["Type"]]
-    model = botocore.session.get_session().get_service_model("sagemaker").operation_model(operation)
+    shape = botocore.session.get_session().get_service_model("sagemaker").operation_model(operation).input_shape
+    assert shape is not None
     request = {**required, **resolved(step["Arguments"])}
-    report = ParamValidator().validate(request, model.input_shape)
+    report = ParamValidator().validate(request, shape)
     assert not report.has_errors(), report.generate_report()
 
 

@@ -1,0 +1,217 @@
+"""The committed definition, run for real by the local SageMaker: January's flights become a package, and a champion."""
+
+import io
+import json
+import socket
+import tarfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from local.cloud import ACCOUNT, REGION, LocalCloud
+from local.demo import flights
+from noria import spec as specs
+from noria.evaluation import Evaluation
+from noria.profile import Profile
+from noria.spec import Metric, ModelSpec
+from noria.training import Cause, Champion, TrainingDataset, TrainingRequest
+from pipelines.bundle import code_archive, digest, wheels_archive
+from pipelines.tabular.export import DEFINITION
+
+BUCKET = "pipeline-data"
+SPEC = specs.load(Path("models/flight-delay.yaml"))
+PATIENCE = 120
+
+
+class Wheel:
+    """A bucket, a key and a role, and one pipeline between them."""
+
+    def __init__(self, cloud: LocalCloud, folder: Path) -> None:
+        self._cloud, self._folder = cloud, folder
+        self.s3, self.sagemaker = self._client("s3"), self._client("sagemaker")
+        self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        self._key = self._client("kms").create_key()["KeyMetadata"]["Arn"]
+        self._role = self._make_role()
+
+    def pipeline(self, spec: ModelSpec) -> str:
+        """Deploy the definition for `spec`, as the training stack would."""
+        name = f"noria-test-{spec.model}"
+        code = code_archive(self._folder / "sourcedir.tar.gz")
+        wheels = wheels_archive(self._folder / "wheels.tar.gz", "local")
+        for path in (code, wheels):
+            self.s3.upload_file(str(path), BUCKET, f"assets/{path.name}")
+        self.s3.put_object(Bucket=BUCKET, Key=f"assets/{name}/spec.json", Body=spec.model_dump_json().encode())
+        values = {
+            "NORIA_ROLE_ARN": self._role,
+            "NORIA_BUCKET": BUCKET,
+            "NORIA_MODEL": spec.model,
+            "NORIA_GROUP": name,
+            "NORIA_IMAGE": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3",
+            "NORIA_KEY_ARN": self._key,
+            "NORIA_CODE_URI": f"s3://{BUCKET}/assets/{code.name}",
+            "NORIA_CODE_HASH": digest(code),
+            "NORIA_WHEELS_URI": f"s3://{BUCKET}/assets/{wheels.name}",
+            "NORIA_SPEC_URI": f"s3://{BUCKET}/assets/{name}/spec.json",
+            "NORIA_TRAIN_INSTANCE": spec.train.instance,
+            "NORIA_SERVE_INSTANCE": spec.serve.instance,
+            '"NORIA_TIMEOUT_SECONDS"': "600",
+        }
+        definition = DEFINITION.read_text(encoding="utf-8")
+        for placeholder in sorted(values, key=len, reverse=True):
+            definition = definition.replace(placeholder, values[placeholder])
+        self.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+        self.sagemaker.create_pipeline(
+            PipelineName=name, PipelineDefinition=definition, RoleArn=self._role, ClientRequestToken="0" * 32
+        )
+        return name
+
+    def train(self, pipeline: str, spec: ModelSpec, data: bytes, champion: Champion | None = None) -> dict[str, Any]:
+        """One execution on one dataset, to its end: its description, its steps by name."""
+        now = datetime.now(UTC)
+        key = f"{spec.model}/datasets/{'1' * 64}/data.csv"
+        dataset = TrainingDataset(sha256="1" * 64, key=key, rows=1, first_event=now, last_event=now)
+        request = TrainingRequest.of(
+            model=spec.model,
+            cause=Cause(kind="upload", identity=now.isoformat(), text="a test"),
+            datasets=[dataset],
+            champion=champion,
+            now=now,
+        )
+        for name, body in {
+            key: data,
+            request.key("request.json"): request.model_dump_json().encode(),
+            request.key("datasets.manifest"): request.datasets_manifest(BUCKET).encode(),
+            request.key("champion.manifest"): request.champion_manifest(BUCKET).encode(),
+        }.items():
+            self.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+        arn = self.sagemaker.start_pipeline_execution(
+            PipelineName=pipeline,
+            ClientRequestToken=request.token,
+            PipelineParameters=[{"Name": name, "Value": value} for name, value in request.parameters().items()],
+        )["PipelineExecutionArn"]
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            execution: dict[str, Any] = self.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+            if execution["PipelineExecutionStatus"] != "Executing":
+                break
+            time.sleep(0.2)
+        steps = self.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+        return {**execution, "Steps": {step["StepName"]: step for step in steps}}
+
+    def read(self, uri: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=uri.removeprefix(f"s3://{BUCKET}/"))["Body"].read()
+        return body
+
+    def package(self, execution: dict[str, Any]) -> dict[str, Any]:
+        arn = execution["Steps"]["Register"]["Metadata"]["RegisterModel"]["Arn"]
+        description: dict[str, Any] = self.sagemaker.describe_model_package(ModelPackageName=arn)
+        return description
+
+    def _client(self, service: str) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self._cloud.endpoint,
+            verify=str(self._cloud.certificate),
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def _make_role(self) -> str:
+        iam = self._client("iam")
+        trust = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        role = iam.create_role(
+            RoleName="pipeline", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        )
+        allowed = {
+            "Effect": "Allow",
+            "Action": ["s3:*", "sagemaker:*", "kms:*", "logs:*", "iam:PassRole"],
+            "Resource": "*",
+        }
+        iam.put_role_policy(
+            RoleName="pipeline",
+            PolicyName="all",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
+        )
+        arn: str = role["Role"]["Arn"]
+        assert ACCOUNT in arn
+        return arn
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wheel]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("wheel")
+    with LocalCloud(root=folder / "cloud", port=port, time_scale=60) as cloud:
+        yield Wheel(cloud, folder)
+
+
+@pytest.fixture(scope="module")
+def pipeline(wheel: Wheel) -> str:
+    return wheel.pipeline(SPEC)
+
+
+@pytest.fixture(scope="module")
+def first(wheel: Wheel, pipeline: str) -> dict[str, Any]:
+    return wheel.train(pipeline, SPEC, flights.month(201301))
+
+
+def test_january_becomes_a_package_that_awaits_approval(wheel: Wheel, first: dict[str, Any]) -> None:
+    assert first["PipelineExecutionStatus"] == "Succeeded", first
+    package = wheel.package(first)
+    assert package["ModelApprovalStatus"] == "PendingManualApproval"
+    metadata = package["CustomerMetadataProperties"]
+    assert metadata["noria:execution"] == first["PipelineExecutionArn"]
+    assert metadata["noria:champion"] == "none"
+    evaluation = Evaluation.model_validate_json(wheel.read(metadata["noria:evaluation"]))
+    assert evaluation.gate.passed
+    assert 0.6 < evaluation.metrics[Metric.AUC].value < 0.75, "FACTS of the data: about 0.65 when split by time"
+    assert {"EWR", "JFK", "LGA"} <= set(evaluation.segments["origin"])
+    baseline = Profile.model_validate_json(wheel.read(metadata["noria:baseline"]))
+    assert baseline.rows == evaluation.trained_on.rows
+
+
+def test_the_bundle_is_what_a_serving_container_loads(wheel: Wheel, first: dict[str, Any]) -> None:
+    (container,) = wheel.package(first)["InferenceSpecification"]["Containers"]
+    assert container["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
+    with tarfile.open(fileobj=io.BytesIO(wheel.read(container["ModelDataUrl"]))) as tar:
+        assert {"model.joblib", "signature.json", "code/inference.py"} <= set(tar.getnames())
+
+
+def test_a_candidate_meets_the_champion_on_the_same_rows(wheel: Wheel, pipeline: str, first: dict[str, Any]) -> None:
+    """Trained on more months, it beats the model of January where both are new."""
+    package = wheel.package(first)
+    uri = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    champion = Champion(package=package["ModelPackageArn"], model_key=uri.removeprefix(f"s3://{BUCKET}/"))
+    months = [flights.month(month).decode().partition("\n") for month in (201301, 201302, 201303)]
+    data = "".join([months[0][0], "\n", *(rows for _, _, rows in months)]).encode()
+    execution = wheel.train(pipeline, SPEC, data, champion)
+    assert execution["PipelineExecutionStatus"] == "Succeeded", execution
+    metadata = wheel.package(execution)["CustomerMetadataProperties"]
+    assert metadata["noria:champion"] == package["ModelPackageArn"]
+    evaluation = Evaluation.model_validate_json(wheel.read(metadata["noria:evaluation"]))
+    assert evaluation.champion is not None
+    assert evaluation.champion.margins[Metric.AUC].value > 0
+
+
+def test_a_refused_candidate_fails_the_execution_with_its_reason(wheel: Wheel) -> None:
+    proud = SPEC.model_validate({**SPEC.model_dump(mode="json"), "model": "proud", "gates": {"auc": {"min": 0.99}}})
+    execution = wheel.train(wheel.pipeline(proud), proud, flights.month(201301))
+    assert execution["PipelineExecutionStatus"] == "Failed"
+    assert "Register" not in execution["Steps"]
+    assert "below its minimum 0.99" in execution["Steps"]["Refuse"]["FailureReason"]
+
+
+def test_data_that_cannot_train_fails_the_step_with_its_reason(wheel: Wheel, pipeline: str) -> None:
+    header, rows = flights.month(201301).decode().split("\n", 1)
+    one_class = "\n".join([header, *(row for row in rows.splitlines() if row.endswith(",0"))])
+    execution = wheel.train(pipeline, SPEC, one_class.encode())
+    assert execution["PipelineExecutionStatus"] == "Failed"
+    assert "one value of late only" in execution["Steps"]["Train"]["FailureReason"]
