@@ -100,12 +100,12 @@ def confirm_deployment(
         )
         announce = {Outcome.LIVE: _live, Outcome.ROLLED_BACK: _rolled_back, Outcome.FAILED: _failed}
         announce[settlement.outcome](told, serving, registry=registry, bus=bus, pages=pages, ledger=rollout.ledger)
+        if settlement.outcome is Outcome.LIVE and serving:
+            _collect_garbage(rollout, endpoint, serving, before=carried_out.request.at)
     if stack.stuck:
         pages.send(stuck(rollout.model, rollout.stack.name))
     elif rollout.begin_next(now=now) is Begun.NOTHING and settlement.restore:
         _restore(rollout, stack, live, pages=pages, now=now)
-    if settlement.outcome is Outcome.LIVE and serving:
-        _collect_garbage(rollout, endpoint, serving)
     return settlement.outcome
 
 
@@ -235,18 +235,23 @@ def _restore(rollout: Rollout, stack: StackState, live: str | None, *, pages: Pa
     )
 
 
-def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointState) -> None:
-    """Delete configs and models that the stack left behind, but those that are live and those of the predecessor."""
+def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointState, *, before: datetime) -> None:
+    """Delete configs and models that the stack left behind, but those that are live and those of the predecessor.
+
+    `before` is when the deployment was asked for: what is newer may belong to an update that has just begun.
+    """
     entries = rollout.ledger.entries(rollout.model)
     keep = {serving.config, *serving.models.values()}
-    before = next(iter(predecessors(entries, serving.package or "")), None)
-    deployed = next((e for e in reversed(entries) if e.kind is Kind.DEPLOYED and e.details["package"] == before), None)
+    last = next(iter(predecessors(entries, serving.package or "")), None)
+    deployed = next((e for e in reversed(entries) if e.kind is Kind.DEPLOYED and e.details["package"] == last), None)
     if deployed:
         models = deployed.details["models"]
         keep |= {str(deployed.details["config"]), *(models if isinstance(models, list) else [])}
-    # Physical ids are ARNs, in which SageMaker writes names in small letters.
-    kept = {name.lower() for name in keep} | {_name(id_) for _, id_ in rollout.stack.resources()}
-    left = {(kind, _name(id_)) for kind, id_ in rollout.stack.resources_made() if _name(id_) not in kept}
+    keep |= {_name(physical_id) for _, physical_id in rollout.stack.resources()}
+    # Physical ids are ARNs, in which SageMaker may write names in small letters; it finds them either way.
+    kept = {name.lower() for name in keep}
+    made = {(kind, _name(physical_id)) for kind, physical_id in rollout.stack.resources_made(before=before)}
+    left = {(kind, name) for kind, name in made if name.lower() not in kept}
     for kind, name in sorted(left):
         if kind == CONFIG_TYPE:
             endpoint.delete_config(name)
@@ -256,7 +261,7 @@ def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointStat
 
 
 def _name(physical_id: str) -> str:
-    return physical_id.rsplit("/", 1)[-1].lower()
+    return physical_id.rsplit("/", 1)[-1]
 
 
 def _short(package: str | None) -> str:

@@ -189,7 +189,7 @@ class Search:
             if self.pipelines.changed(execution.arn) > self.now - GRACE:
                 continue
             detail = {
-                "pipelineArn": execution.arn.split("/execution/")[0],
+                "pipelineArn": execution.arn.partition("/execution/")[0],
                 "pipelineExecutionArn": execution.arn,
                 "currentPipelineExecutionStatus": execution.status,
             }

@@ -127,14 +127,14 @@ class ServingStack:
             if "PhysicalResourceId" in item
         }
 
-    def resources_made(self) -> set[tuple[str, str]]:
-        """Type and physical id of all that the stack ever made, as far back as its events go (90 days)."""
+    def resources_made(self, *, before: datetime) -> set[tuple[str, str]]:
+        """Type and physical id of all that the stack made before that time, as far back as its events go (90 days)."""
         pages = self.client.get_paginator("describe_stack_events").paginate(StackName=self.name)
         return {
             (event["ResourceType"], event["PhysicalResourceId"])
             for page in pages
             for event in page["StackEvents"]
-            if event.get("PhysicalResourceId")
+            if event.get("PhysicalResourceId") and event["Timestamp"] < before
         }
 
 

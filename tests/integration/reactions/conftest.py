@@ -1,0 +1,70 @@
+"""Reactions through their handlers, against a local cloud: real S3, DynamoDB, queues, CloudFormation and SageMaker."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import boto3
+import pytest
+
+from local.cloud import WORK, LocalCloud
+from local.container import build
+from noria.names import Names
+from tests.integration.reactions.place import BUCKET, REACTIONS, Place
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    python = build(WORK / "container", report=lambda line: None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=port, time_scale=60, python=python) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.environment.items():
+            patch.setenv(name, value)
+        models = tmp_path_factory.mktemp("models")
+        topic = _shared_resources()
+        for name, value in {
+            "NORIA_ENV": "local",
+            "NORIA_DATA_BUCKET": BUCKET,
+            "NORIA_EVENT_BUS": "noria-local",
+            "NORIA_PAGES_TOPIC": topic,
+            "NORIA_LEDGER_TABLE": "ledger",
+            "NORIA_MODELS_DIR": str(models),
+        }.items():
+            patch.setenv(name, value)
+        boto3.setup_default_session()
+        yield Place(models=models)
+    boto3.setup_default_session()
+
+
+def _shared_resources() -> str:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    boto3.client("dynamodb").create_table(
+        TableName="ledger",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "model", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("model", "sk")],
+    )
+    sqs, events, sns = boto3.client("sqs"), boto3.client("events"), boto3.client("sns")
+    arns = {}
+    for name in ("ear", "pager", *(Names(env="local").queue(reaction) for reaction in REACTIONS)):
+        url = sqs.create_queue(QueueName=name)["QueueUrl"]
+        arns[name] = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        statement = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arns[name]}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    events.create_event_bus(Name="noria-local")
+    events.put_rule(Name="ear", EventBusName="noria-local", EventPattern=json.dumps({"source": ["noria"]}))
+    events.put_targets(Rule="ear", EventBusName="noria-local", Targets=[{"Id": "ear", "Arn": arns["ear"]}])
+    topic = sns.create_topic(Name="pages")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arns["pager"])
+    return topic

@@ -1,0 +1,133 @@
+"""An environment's shared resources in a local cloud, and handlers called as Lambda calls them."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from local.cloud import ACCOUNT, REGION
+from noria.aws.ledger import Ledger
+from noria.ledger import Entry, Kind
+from noria.names import Names
+from noria.spec import ModelSpec, load
+
+BUCKET = "noria-local-data"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
+SHIPPED = load(Path(__file__).parents[3] / "models" / "flight-delay.yaml")
+REACTIONS = ("validate-upload", "start-training", "record-training", "deploy-model", "confirm-deployment")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Powertools asks of a function's context."""
+
+    function_name: str = "function"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"
+    aws_request_id: str = "request"
+
+
+@dataclass
+class Place:
+    """One environment's shared resources in a local cloud, and what a test hears of it."""
+
+    models: Path
+    names: Names = field(default_factory=lambda: Names(env="local"))
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _heard: list[dict[str, Any]] = field(default_factory=list)
+    _paged: list[str] = field(default_factory=list)
+
+    # --- what there is
+
+    @property
+    def s3(self) -> Any:
+        return boto3.client("s3")
+
+    @property
+    def sagemaker(self) -> Any:
+        return boto3.client("sagemaker")
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(table="ledger")
+
+    def model(self, **changes: Any) -> ModelSpec:
+        """A model of its own, described as the shipped one but for `changes`."""
+        described = SHIPPED.model_dump(mode="json") | {"model": f"m{next(self._numbers)}"} | changes
+        spec = ModelSpec.model_validate(described)
+        (self.models / f"{spec.model}.json").write_text(spec.model_dump_json())
+        return spec
+
+    def put(self, key: str, body: str | bytes) -> str:
+        """Put an object; returns its version."""
+        version: str = self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)["VersionId"]
+        return version
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+
+    def keys(self, prefix: str) -> list[str]:
+        return [i["Key"] for i in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
+
+    # --- what is done and heard
+
+    def deliver(self, handler: Callable[[dict[str, Any], Any], None], event: dict[str, Any]) -> None:
+        """Call a handler as Lambda does with one message of its queue."""
+        handler({"Records": [{"messageId": "1", "body": json.dumps(event)}]}, Context())
+
+    def kinds(self, model: str) -> list[Kind]:
+        return [entry.kind for entry in self.entries(model)]
+
+    def entries(self, model: str, *kinds: Kind) -> list[Entry]:
+        return [entry for entry in self.ledger.entries(model) if not kinds or entry.kind in kinds]
+
+    def events(self, model: str, detail_type: str) -> list[dict[str, Any]]:
+        """Details of Noria's own events about a model, oldest first."""
+        self._heard += [json.loads(body) for body in drain("ear")]
+        own = [event for event in self._heard if event["source"] == "noria" and event["detail-type"] == detail_type]
+        return [event["detail"] for event in own if event["detail"]["model"] == model]
+
+    def pages(self, model: str) -> list[str]:
+        """Subject and text of the pages about a model."""
+        for body in drain("pager"):
+            page = json.loads(body)
+            self._paged.append(f"{page['Subject']}\n{page['Message']}")
+        return [page for page in self._paged if page.startswith(f"{model}:")]
+
+    def waiting(self, reaction: str) -> list[dict[str, Any]]:
+        """Takes what was sent to a reaction's queue."""
+        return [json.loads(body) for body in drain(self.names.queue(reaction))]
+
+    def event(self, source: str, detail_type: str, detail: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": "0",
+            "id": "0c2f6a0e-7f0b-4e57-9d0c-0f2f9f1f4c11",
+            "source": source,
+            "detail-type": detail_type,
+            "account": ACCOUNT,
+            "region": REGION,
+            "time": datetime.now(UTC).isoformat(),
+            "resources": [],
+            "detail": detail,
+        }
+
+    def uploaded(self, key: str, version: str, size: int = 1) -> dict[str, Any]:
+        described = {"key": key, "size": size, "version-id": version}
+        return self.event("aws.s3", "Object Created", {"bucket": {"name": BUCKET}, "object": described})
+
+
+def drain(queue: str) -> list[str]:
+    sqs = boto3.client("sqs")
+    url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    bodies: list[str] = []
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            bodies.append(message["Body"])
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return bodies

@@ -1,0 +1,400 @@
+"""Decisions become deployments of a real stack with a real endpoint; what is live decides what is said of them."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import boto3
+import pytest
+import urllib3
+
+from lambdas.confirm_deployment.handler import handler as confirm_deployment
+from lambdas.deploy_model.handler import handler as deploy_model
+from local.cloud import ACCOUNT, LocalCloud
+from noria.aws.registry import Decision, Registry
+from noria.ledger import Kind, verify
+from tests.integration.reactions.place import BUCKET, IMAGE, Place
+from tests.integration.test_local_endpoints import archive
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
+
+SCRIPT = """
+import json
+
+def model_fn(model_dir):
+    with open(model_dir + "/version") as file:
+        return file.read()
+
+def transform_fn(model, content, content_type, accept):
+    return json.dumps({"version": model}), "application/json"
+"""
+SLOW = f"import time\ntime.sleep(2)\n{SCRIPT}"
+BROKEN = "raise ImportError('no such library')"
+
+
+def template(name: str, alarm: str) -> str:
+    """A serving stack cut down to one instance without a canary; an alarm rolls its deployments back."""
+    live: dict[str, Any] = {"Condition": "Live", "UpdateReplacePolicy": "Retain"}
+    variant = {
+        "VariantName": "champion",
+        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+        "InitialVariantWeight": 1,
+    }
+    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    return json.dumps(
+        {
+            "Parameters": {
+                "ModelPackageArn": {"Type": "String", "Default": "none"},
+                "Note": {"Type": "String", "Default": "kept"},
+            },
+            "Conditions": {"Live": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ModelPackageArn"}, "none"]}]}},
+            "Resources": {
+                "Waiting": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+                "Model": {
+                    "Type": "AWS::SageMaker::Model",
+                    **live,
+                    "Properties": {
+                        "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/everything",
+                        "PrimaryContainer": {"ModelPackageName": {"Ref": "ModelPackageArn"}},
+                    },
+                },
+                "Config": {
+                    "Type": "AWS::SageMaker::EndpointConfig",
+                    **live,
+                    "Properties": {"ProductionVariants": [variant]},
+                },
+                "Endpoint": {
+                    "Type": "AWS::SageMaker::Endpoint",
+                    "Condition": "Live",
+                    "Properties": {
+                        "EndpointName": name,
+                        "EndpointConfigName": {"Fn::GetAtt": ["Config", "EndpointConfigName"]},
+                        "DeploymentConfig": {
+                            "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
+                            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
+                        },
+                    },
+                },
+            },
+            "Outputs": {"DeployerRoleArn": {"Value": f"arn:aws:iam::{ACCOUNT}:role/everything"}},
+        }
+    )
+
+
+@dataclass
+class Served:
+    """A model with its group, alarm and serving stack, and packages numbered as they are registered."""
+
+    place: Place
+    model: str
+    _decided: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def name(self) -> str:
+        return self.place.names.model(self.model)
+
+    @property
+    def stack_name(self) -> str:
+        return self.place.names.stack(self.model, "serving")
+
+    def create(self) -> "Served":
+        self.place.sagemaker.create_model_package_group(ModelPackageGroupName=self.name)
+        self.alarm("OK")
+        boto3.client("cloudformation").create_stack(
+            StackName=self.stack_name, TemplateBody=template(self.name, f"{self.name}-rollback")
+        )
+        self.stack()
+        return self
+
+    def register(self, script: str = SCRIPT) -> str:
+        """A package that awaits approval."""
+        version = len(
+            self.place.sagemaker.list_model_packages(ModelPackageGroupName=self.name)["ModelPackageSummaryList"]
+        )
+        key = f"{self.model}/runs/{version}/model.tar.gz"
+        self.place.put(key, archive({"version": str(version + 1), "code/inference.py": script}))
+        container = {
+            "Image": IMAGE,
+            "ModelDataUrl": f"s3://{BUCKET}/{key}",
+            "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
+        }
+        arn: str = self.place.sagemaker.create_model_package(
+            ModelPackageGroupName=self.name,
+            ModelApprovalStatus="PendingManualApproval",
+            InferenceSpecification={
+                "Containers": [container],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+        )["ModelPackageArn"]
+        return arn
+
+    def decide(self, package: str, decision: Decision, reason: str = "because") -> dict[str, Any]:
+        """Decide in the registry; returns the event that SageMaker sends of it. Decisions are a second apart."""
+        Registry().decide(package, decision, reason=reason)
+        self._decided += timedelta(seconds=1)
+        return self.place.event(
+            "aws.sagemaker",
+            "SageMaker Model Package State Change",
+            {
+                "ModelPackageGroupName": self.name,
+                "ModelPackageArn": package,
+                "ModelApprovalStatus": decision,
+                "UpdatedModelPackageFields": ["ModelApprovalStatus", "ApprovalDescription"],
+                "LastModifiedTime": self._decided.isoformat(),
+            },
+        )
+
+    def approve(self, package: str) -> dict[str, Any]:
+        event = self.decide(package, "Approved")
+        self.place.deliver(deploy_model, event)
+        return event
+
+    def stack(self) -> "StackTypeDef":
+        """The stack, once it is quiet."""
+        deadline = time.monotonic() + 60
+        while True:
+            stack = boto3.client("cloudformation").describe_stacks(StackName=self.stack_name)["Stacks"][0]
+            if not stack["StackStatus"].endswith("_IN_PROGRESS"):
+                return stack
+            assert time.monotonic() < deadline, stack["StackStatus"]
+            time.sleep(0.1)
+
+    def wanted(self) -> str:
+        parameters = {p["ParameterKey"]: p["ParameterValue"] for p in self.stack()["Parameters"]}
+        return parameters["ModelPackageArn"]
+
+    def settled(self) -> dict[str, Any]:
+        """The event that CloudFormation sends when the stack has come to rest."""
+        stack = self.stack()
+        return self.place.event(
+            "aws.cloudformation",
+            "CloudFormation Stack Status Change",
+            {
+                "stack-id": stack["StackId"],
+                "status-details": {"status": stack["StackStatus"], "status-reason": ""},
+                "client-request-token": "",
+            },
+        )
+
+    def confirm(self) -> None:
+        self.place.deliver(confirm_deployment, self.settled())
+
+    def alarm(self, state: Literal["OK", "ALARM"]) -> None:
+        cloudwatch = boto3.client("cloudwatch")
+        name = f"{self.name}-rollback"
+        cloudwatch.put_metric_alarm(
+            AlarmName=name,
+            Namespace="Test",
+            MetricName=f"{self.name}-{state}",
+            Statistic="Sum",
+            Period=86400,
+            EvaluationPeriods=1,
+            Threshold=0,
+            ComparisonOperator="GreaterThanThreshold",
+            TreatMissingData="notBreaching" if state == "OK" else "breaching",
+        )
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="the test says so")
+
+    def answers(self) -> str:
+        body = boto3.client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=self.name, ContentType="application/json", Body=b"[]"
+        )["Body"]
+        version: str = json.loads(body.read())["version"]
+        return version
+
+    def kinds(self) -> list[Kind]:
+        return self.place.kinds(self.model)
+
+    def outcome(self, package: str) -> str | None:
+        described = self.place.sagemaker.describe_model_package(ModelPackageName=package)
+        outcome: str | None = described.get("CustomerMetadataProperties", {}).get("noria:outcome")
+        return outcome
+
+
+def set_ending(cloud: LocalCloud, ending: str) -> None:
+    """What a stack reports when SageMaker rolls back: nobody documents it, so the local cloud plays both."""
+    url, body = f"{cloud.endpoint}/_noria/settings", json.dumps({"rollback_reports": ending})
+    assert urllib3.PoolManager(ca_certs=str(cloud.certificate)).request("PUT", url, body=body).status == 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _role(place: Place) -> None:
+    iam = boto3.client("iam")
+    trust = {"Service": ["sagemaker.amazonaws.com", "cloudformation.amazonaws.com"]}
+    for name, statement in (("trust", {"Action": "sts:AssumeRole", "Principal": trust}), ("all", {"Action": "*"})):
+        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **statement}]}
+        if name == "trust":
+            del document["Statement"][0]["Resource"]  # type: ignore[attr-defined]
+            iam.create_role(RoleName="everything", AssumeRolePolicyDocument=json.dumps(document))
+        else:
+            iam.put_role_policy(RoleName="everything", PolicyName="all", PolicyDocument=json.dumps(document))
+
+
+@pytest.fixture
+def served(place: Place) -> Served:
+    return Served(place, place.model().model).create()
+
+
+def test_an_approved_package_goes_live_and_each_event_twice_changes_nothing(served: Served) -> None:
+    one = served.register()
+    approval = served.approve(one)
+    served.place.deliver(deploy_model, approval)
+    served.confirm()
+    served.confirm()
+    served.place.deliver(deploy_model, approval)
+    assert served.kinds() == [Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED]
+    assert served.answers() == "1"
+    assert served.outcome(one) == "live"
+    (event,) = served.place.events(served.model, "Model Deployed")
+    assert (event["package"], event["live"]) == (one, one)
+    assert served.place.pages(served.model) == []
+    parameters = {p["ParameterKey"]: p["ParameterValue"] for p in served.stack()["Parameters"]}
+    assert parameters == {"ModelPackageArn": one, "Note": "kept"}
+    assert verify(served.place.entries(served.model)) == []
+
+
+def test_a_deployment_that_is_still_under_way_is_not_settled(served: Served) -> None:
+    served.approve(served.register(SLOW))
+    stack = boto3.client("cloudformation").describe_stacks(StackName=served.stack_name)["Stacks"][0]
+    assert stack["StackStatus"].endswith("_IN_PROGRESS")
+    detail = {"EndpointName": served.name, "EndpointStatus": "CREATING"}
+    served.place.deliver(
+        confirm_deployment, served.place.event("aws.sagemaker", "SageMaker Endpoint State Change", detail)
+    )
+    assert Kind.DEPLOYED not in served.kinds()
+    served.confirm()
+    assert served.kinds()[-1] is Kind.DEPLOYED
+
+
+def test_marking_a_package_deploys_nothing(served: Served) -> None:
+    event = served.decide(served.register(), "Approved")
+    event["detail"]["UpdatedModelPackageFields"] = ["CustomerMetadataProperties"]
+    served.place.deliver(deploy_model, event)
+    assert served.kinds() == []
+
+
+@pytest.mark.parametrize("ending", ["failure", "success"])
+def test_a_rollback_is_told_remembered_and_undone_in_the_stack(served: Served, cloud: LocalCloud, ending: str) -> None:
+    set_ending(cloud, ending)
+    one, two = served.register(), served.register()
+    served.approve(one)
+    served.confirm()
+    served.alarm("ALARM")
+    served.approve(two)
+    assert served.stack()["StackStatus"] == ("UPDATE_COMPLETE" if ending == "success" else "UPDATE_ROLLBACK_COMPLETE")
+    served.alarm("OK")
+    served.confirm()
+    served.confirm()
+    assert served.wanted() == one
+    assert served.answers() == "1"
+    assert served.outcome(two) == "rolled-back"
+    restored = [Kind.SERVING_RESTORED] if ending == "success" else []
+    assert served.kinds()[3:] == [Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_REQUESTED, Kind.ROLLED_BACK, *restored]
+    (event,) = served.place.events(served.model, "Model Rolled Back")
+    assert (event["package"], event["live"]) == (two, one)
+    (page,) = served.place.pages(served.model)
+    assert two.rsplit(":", 1)[-1] in page
+
+    served.approve(two)
+    assert served.kinds()[-2:] == [Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_REFUSED]
+    assert served.wanted() == one
+
+
+def test_the_first_package_that_cannot_start_has_failed_and_may_be_tried_again(served: Served) -> None:
+    one = served.register(BROKEN)
+    served.approve(one)
+    served.confirm()
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_FAILED
+    assert served.outcome(one) == "failed"
+    assert served.wanted() == "none"
+    (page,) = served.place.pages(served.model)
+    assert "could not be deployed; nothing answers" in page
+    served.approve(one)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REQUESTED
+
+
+def test_what_is_asked_while_the_stack_is_busy_begins_when_it_is_free_and_the_newest_wins(served: Served) -> None:
+    one, two, three = served.register(SLOW), served.register(), served.register()
+    for package in (one, two, three):
+        served.approve(package)
+    assert served.wanted() == one
+    served.confirm()
+    assert served.wanted() == three
+    served.confirm()
+    deployed = served.place.entries(served.model, Kind.DEPLOYED, Kind.DEPLOYMENT_SUPERSEDED)
+    assert [(e.kind, e.details["package"]) for e in deployed] == [
+        (Kind.DEPLOYED, one),
+        (Kind.DEPLOYMENT_SUPERSEDED, two),
+        (Kind.DEPLOYED, three),
+    ]
+    assert served.answers() == "3"
+
+
+def test_a_stack_that_was_busy_for_another_reason_is_used_when_it_is_free(served: Served) -> None:
+    event = served.decide(served.register(SLOW), "Approved")
+    boto3.client("cloudformation").update_stack(
+        StackName=served.stack_name,
+        UsePreviousTemplate=True,
+        Parameters=[
+            {"ParameterKey": "ModelPackageArn", "ParameterValue": event["detail"]["ModelPackageArn"]},
+            {"ParameterKey": "Note", "ParameterValue": "by hand"},
+        ],
+    )
+    served.place.deliver(deploy_model, event)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REQUESTED
+    served.place.deliver(deploy_model, served.settled())
+    served.confirm()
+    assert served.kinds()[-1] is Kind.DEPLOYED
+
+
+def test_a_rejected_package_that_is_live_gives_way_to_its_predecessor(served: Served) -> None:
+    one, two = served.register(), served.register()
+    for package in (one, two):
+        served.approve(package)
+        served.confirm()
+    served.place.deliver(deploy_model, served.decide(two, "Rejected", "customers complain"))
+    served.confirm()
+    assert served.kinds()[-3:] == [Kind.DEPLOYMENT_REQUESTED, Kind.PACKAGE_REJECTED, Kind.DEPLOYED]
+    assert served.wanted() == one
+    assert served.answers() == "1"
+
+
+def test_a_rejected_package_without_predecessor_stays_and_somebody_is_told(served: Served) -> None:
+    one = served.register()
+    served.approve(one)
+    served.confirm()
+    rejection = served.decide(one, "Rejected")
+    for _ in range(2):
+        served.place.deliver(deploy_model, rejection)
+    assert served.kinds()[-1] is Kind.PACKAGE_REJECTED
+    (page,) = served.place.pages(served.model)
+    assert "was rejected but stays live" in page
+    assert served.answers() == "1"
+
+
+def test_a_rejected_package_that_is_not_live_is_only_recorded(served: Served) -> None:
+    served.place.deliver(deploy_model, served.decide(served.register(), "Rejected"))
+    assert served.kinds() == [Kind.PACKAGE_REJECTED]
+
+
+def test_what_old_deployments_left_behind_is_removed_but_for_the_predecessors(served: Served) -> None:
+    configs: list[str] = []
+    for _ in range(3):
+        served.approve(served.register())
+        served.confirm()
+        configs.append(served.place.sagemaker.describe_endpoint(EndpointName=served.name)["EndpointConfigName"])
+    listed = served.place.sagemaker.list_endpoint_configs(MaxResults=100)["EndpointConfigs"]
+    assert {c["EndpointConfigName"] for c in listed} & set(configs) == set(configs[1:])
+
+
+def test_other_stacks_and_endpoints_are_none_of_its_business(place: Place) -> None:
+    detail = {"EndpointName": "somebody-else", "EndpointStatus": "IN_SERVICE"}
+    place.deliver(confirm_deployment, place.event("aws.sagemaker", "SageMaker Endpoint State Change", detail))
+    stack = {"stack-id": "arn:aws:cloudformation:eu-west-1:1:stack/other/1", "status-details": {"status": "X"}}
+    place.deliver(deploy_model, place.event("aws.cloudformation", "CloudFormation Stack Status Change", stack))

@@ -1,0 +1,48 @@
+"""The ledger in its table: each fact once, numbered without gaps, however many write at a time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from noria.ledger import Fact, Kind, verify
+from tests.integration.reactions.place import Place
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def fact(model: str, subject: str, summary: str = "It happened.") -> Fact:
+    return Fact(
+        model=model,
+        kind=Kind.MONITORED,
+        subject=subject,
+        at=AT,
+        summary=summary,
+        details={"rows": 3, "psi": 0.25, "drifted": ["temp"], "report": None, "enough": True},
+    )
+
+
+def test_a_fact_is_recorded_once(place: Place) -> None:
+    model = place.model().model
+    assert place.ledger.record(fact(model, "window 1"))
+    assert not place.ledger.record(fact(model, "window 1", "It happened, said differently."))
+    (entry,) = place.entries(model)
+    assert (entry.number, entry.summary, entry.details) == (1, "It happened.", fact(model, "window 1").details)
+    assert place.ledger.knows(model, Kind.MONITORED, "window 1")
+    assert not place.ledger.knows(model, Kind.MONITORED, "window 2")
+
+
+def test_writers_at_the_same_time_make_one_chain(place: Place) -> None:
+    model = place.model().model
+    subjects = [f"window {number % 12}" for number in range(36)]
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        recorded = list(pool.map(lambda subject: place.ledger.record(fact(model, subject)), subjects))
+    entries = place.entries(model)
+    assert sum(recorded) == len(entries) == 12
+    assert {entry.subject for entry in entries} == set(subjects)
+    assert verify(entries) == []
+
+
+def test_models_are_told_together_newest_first(place: Place) -> None:
+    one, two = place.model().model, place.model().model
+    place.ledger.record(fact(one, "early"))
+    place.ledger.record(fact(two, "late").model_copy(update={"at": AT.replace(hour=13)}))
+    assert [entry.subject for entry in place.ledger.newest([one, two])] == ["late", "early"]
