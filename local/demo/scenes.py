@@ -29,13 +29,12 @@ FAILING_CARRIER = "UA"
 
 _BROKEN_LINES = f"""
 
-_transform = transform_fn
+_answer = predict_fn
 
-def transform_fn(model, body, content_type, accept):
-    text = body.decode() if isinstance(body, bytes) else body
-    if '"{FAILING_CARRIER}"' in text:
+def predict_fn(rows, model):
+    if "'{FAILING_CARRIER}'" in str(rows):
         raise RuntimeError("this version cannot read carrier {FAILING_CARRIER}")
-    return _transform(model, body, content_type, accept)
+    return _answer(rows, model)
 """
 
 
