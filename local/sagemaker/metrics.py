@@ -34,7 +34,7 @@ def interval(cloud: Cloud) -> float:
 
     AWS publishes once a minute. Whoever counts the minutes of a scaled cloud needs the parts to arrive in time.
     """
-    return min(max(cloud.scaled(15), 0.25), 5.0)
+    return min(max(cloud.scaled(15), 0.05), 5.0)
 
 
 class Metrics:

@@ -715,6 +715,7 @@ def test_setting_an_alarm_is_told_as_an_event_and_does_not_last(world: World) ->
 
 TEMPLATE = {
     "Parameters": {"ModelDataUrl": {"Type": "String"}, "RoleArn": {"Type": "String"}, "Weight": {"Type": "String"}},
+    "Conditions": {"Never": {"Fn::Equals": [{"Ref": "Weight"}, "never"]}},
     "Resources": {
         "Model": {
             "Type": "AWS::SageMaker::Model",
@@ -740,8 +741,10 @@ TEMPLATE = {
                         "InstanceType": "ml.m5.large",
                         "InitialInstanceCount": 3,
                         "InitialVariantWeight": {"Ref": "Weight"},
-                    }
-                ]
+                    },
+                    {"Fn::If": ["Never", {"VariantName": "challenger"}, {"Ref": "AWS::NoValue"}]},
+                ],
+                "ShadowProductionVariants": {"Fn::If": ["Never", [], {"Ref": "AWS::NoValue"}]},
             },
         },
         "Alarm": {
