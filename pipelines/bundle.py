@@ -6,6 +6,7 @@
 | `wheels.tar.gz`    | packages that the container's image lacks, as they are installed; none for `local`  |
 """
 
+import ast
 import gzip
 import hashlib
 import io
@@ -25,17 +26,13 @@ REQUIREMENTS = PIPELINES / "container.txt"
 
 # AWS's image sagemaker-scikit-learn:1.9-0 has Python 3.12 on x86_64, and a glibc newer than 2.28.
 _AWS = ("--python-version", "3.12", "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64")
-# Authoring the definition needs the SDK, which no job has.
-_LEFT_OUT = {"bundle.py", "pipeline.py", "export.py", "offline.py"}
 
 
 def code_archive(out: Path) -> Path:
     """Write the code of the steps to `out`."""
-    noria = (REPOSITORY / "noria").glob("*.py")
-    steps = (path for path in PIPELINES.rglob("*.py") if path.name not in _LEFT_OUT)
-    files = {path.relative_to(REPOSITORY).as_posix(): path for path in (*noria, *steps)}
-    files["run.py"] = files.pop("pipelines/run.py")
-    return _pack(files.items(), out)
+    steps = (PIPELINES / "tabular" / "steps").glob("*.py")
+    files = {path.relative_to(REPOSITORY).as_posix(): path for path in _with_imports(steps)}
+    return _pack([("run.py", PIPELINES / "run.py"), *files.items()], out)
 
 
 def wheels_archive(out: Path, target: Target) -> Path:
@@ -56,6 +53,28 @@ def wheels_archive(out: Path, target: Target) -> Path:
 def digest(archive: Path) -> str:
     """SHA-256 of a file, in hexadecimal: the placeholder NORIA_CODE_HASH of a code archive."""
     return hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def _with_imports(start: Iterable[Path]) -> set[Path]:
+    """Modules of this repository that `start` imports, directly or not, and the packages they are in.
+
+    Only these, so that the hash of the code changes when what a job does may change.
+    """
+    found: set[Path] = set()
+    waiting = list(start)
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        waiting.append(path.parent / "__init__.py" if path.name != "__init__.py" else path.parents[1] / "__init__.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{name}" for name in names)]
+            for module in (REPOSITORY.joinpath(*name.split(".")) for name in names):
+                waiting += [module.with_suffix(".py"), module / "__init__.py"]
+    return found
 
 
 def _pack(files: Iterable[tuple[str, Path]], out: Path) -> Path:
