@@ -78,6 +78,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     parse(event, Tick)
     ledger = Ledger(table=env.ledger_table)
+    told: list[str] = []
     for model in env.models:
         search = Search(
             model=model,
@@ -90,9 +91,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             endpoint=Endpoint(name=env.names.model(model)),
             now=datetime.now(UTC),
         )
-        told = reconcile(search=search, ledger=ledger, queues=Queues())
-        if told:
-            tell(Outcome.TOLD, model=model, events=told)
+        told += reconcile(search=search, ledger=ledger, queues=Queues())
+    tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
 
 
 def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:

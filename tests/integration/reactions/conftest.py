@@ -68,3 +68,17 @@ def _shared_resources() -> str:
     topic = sns.create_topic(Name="pages")["TopicArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arns["pager"])
     return topic
+
+
+@pytest.fixture(scope="session")
+def everything(place: Place) -> None:
+    """A role of that name, for models and for CloudFormation, that may do what it is called."""
+    iam = boto3.client("iam")
+    trust = {"Service": ["sagemaker.amazonaws.com", "cloudformation.amazonaws.com"]}
+    for name, statement in (("trust", {"Action": "sts:AssumeRole", "Principal": trust}), ("all", {"Action": "*"})):
+        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **statement}]}
+        if name == "trust":
+            del document["Statement"][0]["Resource"]  # type: ignore[attr-defined]
+            iam.create_role(RoleName="everything", AssumeRolePolicyDocument=json.dumps(document))
+        else:
+            iam.put_role_policy(RoleName="everything", PolicyName="all", PolicyDocument=json.dumps(document))

@@ -35,7 +35,7 @@ def evaluation(*, passed: bool) -> str:
     )
 
 
-def pipeline(place: Place, spec: ModelSpec) -> str:
+def pipeline(place: Place, spec: ModelSpec, *, group: bool = True) -> str:
     """A pipeline that registers a package when its cause is an upload, and refuses otherwise."""
     name = place.names.model(spec.model)
     boto3.client("iam").create_role(
@@ -45,7 +45,8 @@ def pipeline(place: Place, spec: ModelSpec) -> str:
     boto3.client("iam").put_role_policy(
         RoleName=f"{spec.model}-pipeline", PolicyName="all", PolicyDocument=policy({"Resource": "*"}, "sagemaker:*")
     )
-    place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    if group:
+        place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
     register = {
         "Name": "Register",
         "Type": "RegisterModel",

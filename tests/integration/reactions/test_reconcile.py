@@ -1,0 +1,124 @@
+"""What no event told is found and told again, once, in the shape that AWS gives it."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import lambdas.reconcile.handler as reconcile
+from lambdas.confirm_deployment.handler import handler as confirm_deployment
+from lambdas.deploy_model.handler import handler as deploy_model
+from lambdas.record_training.handler import handler as record_training
+from lambdas.start_training.handler import handler as start_training
+from noria.ledger import Fact, Kind
+from noria.spec import ModelSpec
+from tests.integration.reactions.place import Place
+from tests.integration.reactions.served import Served
+from tests.integration.reactions.test_training import accepted, dataset, ended, evaluation, executions, pipeline
+
+
+@pytest.fixture
+def served(place: Place, monkeypatch: pytest.MonkeyPatch, everything: None) -> Served:
+    """A model with all its parts, in an environment that has no other; nothing is too young to be missed."""
+    for other in place.models.glob("*.json"):
+        other.unlink()
+    spec = place.model()
+    pipeline(place, spec, group=False)
+    place.put(f"{spec.model}/runs/one/evaluation.json", evaluation(passed=True))
+    monkeypatch.setattr(reconcile, "GRACE", timedelta(seconds=-5))
+    return Served(place, spec.model).create()
+
+
+def run(served: Served) -> dict[str, list[dict[str, Any]]]:
+    """One reconciliation; returns what it told, by reaction."""
+    tick = {"source": "noria.schedule", "detail-type": "Reconcile", "detail": {"time": "2026-11-21T10:00:00Z"}}
+    served.place.deliver(reconcile.handler, tick)
+    reactions = ("validate-upload", "start-training", "record-training", "deploy-model", "confirm-deployment")
+    told = {reaction: served.place.waiting(reaction) for reaction in reactions}
+    return {reaction: events for reaction, events in told.items() if events}
+
+
+def told_once(served: Served, reaction: str, handler: Callable[[dict[str, Any], Any], None]) -> None:
+    """Exactly this is told, the reaction takes it, and it is not told again."""
+    told = run(served)
+    assert list(told) == [reaction]
+    (event,) = told[reaction]
+    served.place.deliver(handler, event)
+    assert reaction not in run(served)
+    assert Kind.REPLAYED in served.kinds()
+
+
+def spec_of(served: Served) -> ModelSpec:
+    return ModelSpec.model_validate_json((served.place.models / f"{served.model}.json").read_text())
+
+
+def test_where_nothing_happened_nothing_is_missed(served: Served) -> None:
+    assert run(served) == {}
+    assert served.kinds() == []
+
+
+def test_an_upload_without_a_verdict(served: Served) -> None:
+    first = served.place.put(f"{served.model}/incoming/a.csv", "x")
+    second = served.place.put(f"{served.model}/incoming/a.csv", "y")
+    served.place.put(f"{served.model}/incoming/folder/", "")
+    served.place.ledger.record(
+        Fact(
+            model=served.model,
+            kind=Kind.DATASET_QUARANTINED,
+            subject=first,
+            at=datetime.now(UTC),
+            summary="It is in quarantine.",
+        )
+    )
+    (event,) = run(served)["validate-upload"]
+    assert event["detail"]["object"]["version-id"] == second
+    assert run(served) == {}
+
+
+def test_a_dataset_that_nobody_trained_on(served: Served) -> None:
+    spec = spec_of(served)
+    dataset(served.place, spec, 1)
+    told_once(served, "start-training", start_training)
+    assert Kind.TRAINING_STARTED in served.kinds()
+
+
+def test_an_execution_whose_end_was_not_heard(served: Served) -> None:
+    spec = spec_of(served)
+    served.place.deliver(start_training, accepted(served.place, spec, dataset(served.place, spec, 1)))
+    ended(served.place, executions(served.place, spec)[0]["PipelineExecutionArn"])
+    told_once(served, "record-training", record_training)
+    assert Kind.TRAINING_SUCCEEDED in served.kinds()
+
+
+def test_an_approval_that_was_not_heard(served: Served) -> None:
+    served.decide(served.register(), "Approved")
+    told = run(served)
+    assert list(told) == ["deploy-model"]
+    served.place.deliver(deploy_model, told["deploy-model"][0])
+    served.confirm()
+    assert run(served) == {}
+    assert Kind.DEPLOYED in served.kinds()
+
+
+def test_a_deployment_whose_end_was_not_heard(served: Served) -> None:
+    served.approve(served.register())
+    served.stack()
+    told_once(served, "confirm-deployment", confirm_deployment)
+    assert Kind.DEPLOYED in served.kinds()
+
+
+def test_what_is_young_is_left_to_its_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "GRACE", timedelta(minutes=15))
+    dataset(served.place, spec_of(served), 1)
+    served.place.put(f"{served.model}/incoming/a.csv", "x")
+    served.decide(served.register(), "Approved")
+    assert run(served) == {}
+
+
+def test_what_is_told_again_is_an_event(served: Served) -> None:
+    served.place.put(f"{served.model}/incoming/a.csv", "x")
+    (event,) = run(served)["validate-upload"]
+    assert json.loads(json.dumps(event)) == event
+    assert {"id", "time", "account", "region", "resources", "version"} <= event.keys()
