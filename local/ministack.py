@@ -21,6 +21,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ from ministack.core import iam_actions, iam_evaluator
 from ministack.core.concurrency import run_reentrant
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.core.router import extract_access_key_id
-from ministack.services import cloudformation, cloudwatch, eventbridge, iam, scheduler, sts
+from ministack.services import cloudformation, cloudwatch, eventbridge, iam, s3, scheduler, sts
 from ministack.services.cloudformation import changesets, handlers, provisioners, stacks
 
 VERSION = "1.5.33"
@@ -353,6 +354,28 @@ def emit(source: str, detail_type: str, detail: Mapping[str, Any], resources: It
     }
     eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
 
+
+_object_version: ContextVar[str | None] = ContextVar("object_version", default=None)
+_fire_object_event = s3._fire_s3_event
+_dispatch = eventbridge._dispatch_event
+
+
+def _fire_with_version(*args: Any, version_id: str | None = None, **kwargs: Any) -> None:
+    _object_version.set(version_id)  # each event is fired in a thread and context of its own
+    _fire_object_event(*args, version_id=version_id, **kwargs)
+
+
+def _dispatch_with_version(event: dict[str, Any], view: Any = None) -> Any:
+    """Say which version of an object an event is about, as AWS does in versioned buckets and MiniStack does not."""
+    if event["Source"] == "aws.s3" and (version := _object_version.get()):
+        detail = json.loads(event["Detail"])
+        detail["object"]["version-id"] = version
+        event = {**event, "Detail": json.dumps(detail)}
+    return _dispatch(event, view)
+
+
+s3._fire_s3_event = _fire_with_version
+eventbridge._dispatch_event = _dispatch_with_version
 
 _record_event = stacks._add_event
 
