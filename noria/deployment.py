@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from noria.ledger import Entry, Kind
+from noria.ledger import Entry, Kind, latest
 
 ENDPOINT_TYPE = "AWS::SageMaker::Endpoint"
 RESTORES = 5
@@ -84,6 +84,12 @@ def unsettled(entries: Sequence[Entry]) -> list[Request]:
     ]
 
 
+def newest_request(entries: Sequence[Entry]) -> Request | None:
+    """The deployment that was asked for last, if it has no outcome yet. Older ones will not be carried out any more."""
+    last = latest(entries, Kind.DEPLOYMENT_REQUESTED)
+    return next((request for request in unsettled(entries) if last and request.id == last.subject), None)
+
+
 def live_package(entries: Sequence[Entry]) -> str | None:
     """The package that was confirmed last: rollbacks and failures leave it where it was."""
     return next((str(e.details["package"]) for e in reversed(entries) if e.kind is Kind.DEPLOYED), None)
@@ -91,8 +97,8 @@ def live_package(entries: Sequence[Entry]) -> str | None:
 
 def wanted_package(entries: Sequence[Entry]) -> str | None:
     """What is to be live when everything under way has ended well."""
-    waiting = unsettled(entries)
-    return waiting[-1].package if waiting else live_package(entries)
+    newest = newest_request(entries)
+    return newest.package if newest else live_package(entries)
 
 
 def rollback_of(entries: Sequence[Entry], package: str) -> Entry | None:

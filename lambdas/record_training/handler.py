@@ -16,7 +16,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.pipelines import FINISHED, Pipelines, Step
 from noria.aws.registry import Registry
-from noria.aws.storage import MissingObjectError, Storage
+from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.evaluation import Evaluation
 from noria.events import PipelineExecutionStatusChange, parse
@@ -169,7 +169,4 @@ def _failure(
 
 def _evaluation(spec: ModelSpec, execution: str, storage: Storage) -> Evaluation | None:
     run = key(spec.model, "runs", f"{execution.rsplit('/', 1)[-1]}/evaluation/evaluation.json")
-    try:
-        return Evaluation.model_validate_json(storage.read(run))
-    except MissingObjectError:
-        return None
+    return Evaluation.model_validate_json(storage.read(run)) if storage.exists(run) else None

@@ -10,7 +10,7 @@ from enum import StrEnum
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page
 from noria.aws.serving import Operation, ServingStack, Update
-from noria.deployment import Request, unsettled
+from noria.deployment import Request, newest_request, unsettled
 from noria.ledger import Fact, Kind
 
 # The ledger's clock and CloudFormation's are not the same one.
@@ -49,30 +49,35 @@ class Rollout:
         return None
 
     def begin_next(self, *, now: datetime) -> Begun:
-        """Begin the newest deployment that was asked for, and give up those before it."""
-        waiting = unsettled(self.ledger.entries(self.model))
-        if not waiting:
-            return Begun.NOTHING
+        """Begin the deployment that was asked for last, and give up those before it."""
         if self.carried_out():
             return Begun.WAITING
-        *older, newest = waiting
-        update = self.stack.update(newest.package, token=newest.id)
-        if update is Update.STUCK:
-            return Begun.STUCK
-        if update is not Update.STARTED:
-            return Begun.WAITING
-        for request in older:
-            self.ledger.record(
-                Fact(
-                    model=self.model,
-                    kind=Kind.DEPLOYMENT_SUPERSEDED,
-                    subject=request.id,
-                    at=now,
-                    summary=f"{request.package} will not be deployed: {newest.package} was asked for after it.",
-                    details={"package": request.package, "by": newest.id},
-                )
+        entries = self.ledger.entries(self.model)
+        newest = newest_request(entries)
+        for request in unsettled(entries):
+            if request != newest:
+                self._supersede(request, now=now)
+        if newest is None:
+            return Begun.NOTHING
+        match self.stack.update(newest.package, token=newest.id):
+            case Update.STARTED:
+                return Begun.STARTED
+            case Update.STUCK:
+                return Begun.STUCK
+            case _:
+                return Begun.WAITING
+
+    def _supersede(self, request: Request, *, now: datetime) -> None:
+        self.ledger.record(
+            Fact(
+                model=self.model,
+                kind=Kind.DEPLOYMENT_SUPERSEDED,
+                subject=request.id,
+                at=now,
+                summary=f"{request.package.rsplit(':', 1)[-1]} will not go live: another was asked for after it.",
+                details={"package": request.package},
             )
-        return Begun.STARTED
+        )
 
 
 def stuck(model: str, stack: str) -> Page:

@@ -20,10 +20,6 @@ _COPY = TransferConfig(multipart_threshold=5 * 10**9, multipart_chunksize=_GIB)
 _CHUNK = 1024**2
 
 
-class MissingObjectError(LookupError):
-    """There is no such object."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Download:
     sha256: str
@@ -60,13 +56,10 @@ class Storage:
     def download(self, key: str, to: Path, *, version: str | None = None) -> Download:
         """Stream one version of an object to a file, hashing on the way; memory does not grow with its size."""
         digest, size = hashlib.sha256(), 0
-        try:
-            if version is None:
-                body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
-            else:
-                body = self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"]
-        except self.client.exceptions.NoSuchKey as error:
-            raise MissingObjectError(self.uri(key)) from error
+        if version is None:
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+        else:
+            body = self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"]
         with to.open("wb") as file:
             for chunk in body.iter_chunks(_CHUNK):
                 digest.update(chunk)
@@ -74,10 +67,7 @@ class Storage:
         return Download(sha256=digest.hexdigest(), size=size)
 
     def read(self, key: str) -> bytes:
-        try:
-            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        except self.client.exceptions.NoSuchKey as error:
-            raise MissingObjectError(self.uri(key)) from error
+        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def write(self, key: str, body: str, *, content_type: str = "application/json") -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=body.encode(), ContentType=content_type)
@@ -95,13 +85,9 @@ class Storage:
         return True
 
     def exists(self, key: str) -> bool:
-        try:
-            self.client.head_object(Bucket=self.bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"404", "NoSuchKey"}:
-                return False
-            raise
-        return True
+        # HeadObject says 403 instead of 404 to whoever may list under some prefixes only.
+        first = self.client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        return any(item["Key"] == key for item in first)
 
     def copy(self, source: str, target: str, *, version: str) -> None:
         """Copy one version of an object on the server."""

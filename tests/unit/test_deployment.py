@@ -12,6 +12,7 @@ from noria.deployment import (
     Request,
     deployment_id,
     live_package,
+    newest_request,
     predecessors,
     restores,
     rollback_of,
@@ -96,6 +97,16 @@ def test_a_request_without_outcome_is_unsettled_and_wanted() -> None:
     assert [request.id for request in unsettled(HISTORY)] == ["deploy-3"]
     assert wanted_package(HISTORY) == THREE
     assert live_package(HISTORY) == TWO
+
+
+def test_a_request_that_a_later_one_overtook_is_not_wanted_any_more() -> None:
+    history = [
+        *HISTORY,
+        *entries((Kind.DEPLOYMENT_REQUESTED, "deploy-4", ONE), (Kind.DEPLOYED, "deploy-4", ONE)),
+    ]
+    assert [request.id for request in unsettled(history)] == ["deploy-3"]
+    assert newest_request(history) is None
+    assert wanted_package(history) == ONE
 
 
 @pytest.mark.parametrize("kind", [Kind.ROLLED_BACK, Kind.DEPLOYMENT_FAILED, Kind.DEPLOYMENT_SUPERSEDED])
