@@ -1,13 +1,19 @@
 """The data contract: what a file must be to become a dataset, and everything about it that is not."""
 
-from datetime import datetime
+import codecs
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from noria.spec import ModelSpec
-from noria.sql import MODEST, Resources
+from noria.spec import Feature, FeatureType, ModelSpec
+from noria.sql import CSV, MODEST, Resources, connect, identifier, literal, number, paths
 
 
 class Part(BaseModel):
@@ -15,7 +21,7 @@ class Part(BaseModel):
 
 
 class Violation(Part):
-    """One thing that is wrong. `rows` are the first data rows, from 1 (the header is not one); `lines` those of the file."""
+    """One thing that is wrong. `rows` are the first data rows, from 1 after the header; `lines` those of the file."""
 
     column: str | None = None
     rule: str
@@ -43,7 +49,10 @@ class Report(Part):
     violations: tuple[Violation, ...]
 
     def to_text(self) -> str:
-        raise NotImplementedError
+        """Lines for a person: the verdict, then a line for each violation."""
+        verdict = "accepted" if self.accepted else "refused"
+        head = f"{self.filename}: {verdict} for {self.model}: {self.rows:,} rows, {self.bytes:,} bytes"
+        return "\n".join([head, *(f"- {_told(violation)}" for violation in self.violations)])
 
 
 class Manifest(Part):
@@ -74,4 +83,297 @@ def check(
     resources: Resources = MODEST,
 ) -> Report:
     """Check one CSV or Parquet file. Whatever the file holds, the answer is a report."""
-    raise NotImplementedError
+    size = path.stat().st_size
+    digest = sha256 or _hash(path)
+    kind = _FORMATS.get(Path(filename).suffix.lower())
+    found = _Found(rows=0, columns=(), first=None, last=None, violations=_not_readable(path, filename, kind, size))
+    if not found.violations and kind is not None:
+        found = _scan(path, spec, kind, now, resources)
+    return Report(
+        model=spec.model,
+        filename=filename,
+        format=kind,
+        sha256=digest,
+        bytes=size,
+        rows=found.rows,
+        columns=found.columns,
+        first_event=found.first,
+        last_event=found.last,
+        accepted=not any(violation.severity == "reject" for violation in found.violations),
+        violations=tuple(found.violations),
+    )
+
+
+Format = Literal["csv", "parquet"]
+_FORMATS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
+_MAGIC = {b"PAR1": "Parquet", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_CHUNK = 2**20
+FIRST = 5
+"""Rows and values named for each violation."""
+LONGEST_SAMPLE = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    rows: int
+    columns: tuple[str, ...]
+    first: datetime | None
+    last: datetime | None
+    violations: list[Violation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """Rows for which `broken` holds are violations; `value` is what is shown of them."""
+
+    column: str
+    rule: str
+    broken: str
+    value: str
+    remedy: str
+
+
+def _told(violation: Violation) -> str:
+    where = f" (rows {', '.join(map(str, violation.rows))})" if violation.rows else ""
+    where = where or (f" (lines {', '.join(map(str, violation.lines))})" if violation.lines else "")
+    return f"{violation.severity}: {violation.message}{where}"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _not_readable(path: Path, filename: str, kind: Format | None, size: int) -> list[Violation]:
+    """What keeps a file from being read at all."""
+    if kind is None:
+        return [
+            Violation(rule="format", message=f"{filename!r} is neither .csv nor .parquet: export it as one of them")
+        ]
+    if size == 0:
+        return [Violation(rule="empty", message="the file is empty: upload it again")]
+    with path.open("rb") as file:
+        start = file.read(8)
+    if kind == "parquet":
+        if not start.startswith(b"PAR1"):
+            return [Violation(rule="format", message="the name says Parquet, the content does not: export it again")]
+        return []
+    looks = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    if looks:
+        return [Violation(rule="format", message=f"the name says CSV, the content is {looks}: upload plain CSV")]
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        offset = 0
+        try:
+            while chunk := file.read(_CHUNK):
+                if b"\0" in chunk:
+                    return [Violation(rule="format", message="the file holds NUL bytes: it is not a CSV text")]
+                decoder.decode(chunk)
+                offset += len(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            at = offset + error.start
+            return [Violation(rule="encoding", message=f"byte {at:,} is not UTF-8: export the file as UTF-8")]
+    return []
+
+
+def _scan(path: Path, spec: ModelSpec, kind: Format, now: datetime, resources: Resources) -> _Found:
+    try:
+        with connect(resources) as connection:
+            return _examine(connection, path, spec, kind, now)
+    except duckdb.Error as error:
+        # Whatever a file does to the reader is a finding about the file.
+        message = f"the file cannot be read as {kind}: {str(error).splitlines()[0]}: export it again"
+        unreadable = [Violation(rule="readable", message=message)]
+        return _Found(rows=0, columns=(), first=None, last=None, violations=unreadable)
+
+
+def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, kind: Format, now: datetime) -> _Found:
+    reader = (
+        f"read_csv({paths([path])}, {CSV}, all_varchar = true, store_rejects = true, auto_detect = true)"
+        if kind == "csv"
+        else f"read_parquet({paths([path])})"
+    )
+    columns = tuple(str(row[0]) for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall())
+    violations = list(_columns(spec, columns))
+    present = set(columns)
+    rules = [rule for rule in _rules(spec, now) if rule.column in present]
+    time_column = f"try_cast({identifier(spec.time)} AS TIMESTAMP)" if spec.time in present else "NULL::TIMESTAMP"
+    shares = [name for name in spec.features if name in present]
+    target = identifier(spec.target) if spec.target in present else "NULL"
+    ident = identifier(spec.id) if spec.id and spec.id in present else "NULL"
+    asked = [
+        "count(*)",
+        f"min({time_column})",
+        f"max({time_column})",
+        f"approx_count_distinct(CAST({target} AS VARCHAR))",
+        f"count({ident}) - count(DISTINCT {ident})",
+        *(f"count(*) FILTER ({_empty(name)})" for name in shares),
+        *(_broken(rule) for rule in rules),
+    ]
+    # The reader's table of refused lines is there once the whole answer is fetched.
+    (answer,) = connection.execute(
+        f"SELECT {', '.join(asked)} FROM (SELECT *, row_number() OVER () AS {_ROW} FROM {reader})"
+    ).fetchall()
+    rows, first, last, targets, repeated, *rest = answer
+    violations += _ragged(connection) if kind == "csv" else []
+    violations += [
+        _violation(rule, value) for rule, value in zip(rules, rest[len(shares) :], strict=True) if value["n"]
+    ]
+    violations += _missing(spec, rows, dict(zip(shares, rest[: len(shares)], strict=True)))
+    violations += _whole(spec, rows, targets if spec.target in present else None, repeated)
+    return _Found(rows=rows, columns=columns, first=_utc(first), last=_utc(last), violations=violations)
+
+
+_ROW = '"\x01row"'
+
+
+def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
+    missing = [name for name in spec.columns if name not in columns]
+    unexpected = [name for name in columns if name not in spec.columns]
+    for name in missing:
+        close = difflib.get_close_matches(name, unexpected, n=1, cutoff=0.5)
+        remedy = f"rename {close[0]!r} to it" if close else "add it"
+        yield Violation(column=name, rule="column", message=f"column {name!r} is missing: {remedy}")
+    for name in unexpected:
+        yield Violation(
+            column=name,
+            rule="unexpected",
+            severity="warn",
+            message=f"column {name!r} is not in the spec and is ignored: remove it, or add it to features",
+        )
+
+
+def _rules(spec: ModelSpec, now: datetime) -> Iterator[_Rule]:
+    for name, feature in spec.features.items():
+        yield from _feature_rules(name, feature)
+    column = identifier(spec.time)
+    moment = f"try_cast({column} AS TIMESTAMP)"
+    latest = now.astimezone(UTC).replace(tzinfo=None) + _CLOCKS
+    yield _Rule(
+        column=spec.time,
+        rule="time",
+        broken=f"{moment} IS NULL",
+        value=column,
+        remedy="write ISO 8601 times, as in 2013-01-31T17:00:00",
+    )
+    yield _Rule(
+        column=spec.time,
+        rule="future",
+        broken=f"{moment} > TIMESTAMP '{latest:%Y-%m-%d %H:%M:%S}'",
+        value=column,
+        remedy="an event cannot be in the future; correct the clock or the time zone (times are UTC)",
+    )
+    yield _Rule(
+        column=spec.target,
+        rule="target",
+        broken=_empty(spec.target),
+        value=identifier(spec.target),
+        remedy="every row needs its outcome; leave out rows whose outcome is not known yet",
+    )
+
+
+def _feature_rules(name: str, feature: Feature) -> Iterator[_Rule]:
+    column, present = identifier(name), f"NOT ({_empty(name)})"
+    if feature.type is FeatureType.CATEGORY:
+        if feature.values is not None:
+            allowed = ", ".join(literal(value) for value in feature.values)
+            broken = f"{present} AND CAST({column} AS VARCHAR) NOT IN ({allowed})"
+            remedy = f"allowed are {', '.join(feature.values)}; correct the rows, or add the value to the spec"
+            yield _Rule(column=name, rule="category", broken=broken, value=column, remedy=remedy)
+        return
+    value = f"try_cast({column} AS DOUBLE)"
+    what = "a whole number" if feature.type is FeatureType.INTEGER else "a number"
+    wrong = f"{value} IS NULL OR NOT isfinite({value})"
+    if feature.type is FeatureType.INTEGER:
+        wrong += f" OR {value} <> floor({value})"
+    yield _Rule(
+        column=name, rule="type", broken=f"{present} AND ({wrong})", value=column, remedy=f"it must be {what}, or empty"
+    )
+    for bound, operator, words in ((feature.min, "<", "at least"), (feature.max, ">", "at most")):
+        if bound is not None:
+            yield _Rule(
+                column=name,
+                rule="range",
+                broken=f"isfinite({value}) AND {value} {operator} {number(bound)}",
+                value=column,
+                remedy=f"it must be {words} {bound:g}; correct the rows, or the spec",
+            )
+
+
+def _empty(name: str) -> str:
+    column = identifier(name)
+    return f"{column} IS NULL OR CAST({column} AS VARCHAR) = ''"
+
+
+def _broken(rule: _Rule) -> str:
+    sample = f"left(CAST({rule.value} AS VARCHAR), {LONGEST_SAMPLE})"
+    return (
+        f"struct_pack(n := count(*) FILTER ({rule.broken}), rows := min({_ROW}, {FIRST}) FILTER ({rule.broken}), "
+        f"samples := min({sample}, {FIRST}) FILTER ({rule.broken}))"
+    )
+
+
+def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
+    samples = tuple(dict.fromkeys(value["samples"] or ()))
+    shown = f", as in {', '.join(repr(sample) for sample in samples[:3])}" if samples else ""
+    rows = "1 row" if value["n"] == 1 else f"{value['n']:,} rows"
+    return Violation(
+        column=rule.column,
+        rule=rule.rule,
+        count=value["n"],
+        rows=tuple(value["rows"] or ()),
+        samples=samples,
+        message=f"column {rule.column!r}: {rows} break rule {rule.rule!r}{shown}: {rule.remedy}",
+    )
+
+
+def _ragged(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
+    """Lines that the reader refused: too few or too many fields, quotes that never close."""
+    found = connection.execute(
+        f"SELECT count(DISTINCT line), min(line, {FIRST}), min(left(csv_line, {LONGEST_SAMPLE}), {FIRST}) "  # noqa: S608
+        "FROM reject_errors"
+    ).fetchone()
+    if not found or not found[0]:
+        return []
+    lines = tuple(sorted(set(found[1])))
+    message = f"{found[0]:,} line{'' if found[0] == 1 else 's'} with the wrong number of fields or a broken quote: "
+    message += "the file may be truncated; export it again"
+    samples = tuple(dict.fromkeys(found[2] or ()))
+    return [Violation(rule="fields", count=found[0], lines=lines, samples=samples, message=message)]
+
+
+def _missing(spec: ModelSpec, rows: int, counts: Mapping[str, int]) -> Iterator[Violation]:
+    for name, count in counts.items():
+        allowed = spec.features[name].missing
+        if rows and count / rows > allowed:
+            yield Violation(
+                column=name,
+                rule="missing",
+                count=count,
+                message=f"column {name!r}: {count / rows:.1%} of rows lack a value, {allowed:.1%} may: "
+                "fill them, or raise `missing` in the spec",
+            )
+
+
+def _whole(spec: ModelSpec, rows: int, targets: int | None, repeated: int) -> Iterator[Violation]:
+    if rows < spec.min_rows:
+        yield Violation(rule="min_rows", message=f"{rows:,} rows, at least {spec.min_rows:,} are needed: upload more")
+    if rows > spec.max_rows:
+        yield Violation(
+            rule="max_rows", message=f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
+        )
+    if rows > 1 and targets == 1:
+        message = f"column {spec.target!r}: all rows have the same outcome, from which nothing can be learnt"
+        yield Violation(column=spec.target, rule="constant", message=message)
+    if repeated:
+        message = f"column {spec.id!r}: {repeated:,} rows repeat an id that another row has: remove the repetitions"
+        yield Violation(column=spec.id, rule="unique", count=repeated, message=message)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment else None
+
+
+_CLOCKS = timedelta(days=1)
+"""Times without a zone may be a day ahead of UTC somewhere."""

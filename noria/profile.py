@@ -1,19 +1,32 @@
 """A profile describes a set of rows in a few kilobytes; profiles of parts merge to the profile of the whole.
 
-files, captured requests ─ Source ─ edges() ─ Edges        once, from the reference rows
-                                  ─ profile() ─ Profile    one scan, on fixed edges
-                                                Profile + Profile → merge()
+    files, captured requests ─ Source ─ edges() ─ Edges        once, from the reference rows
+                                      ─ profile() ─ Profile    one scan, on fixed edges
+                                                    Profile, Profile ─ merge() ─ Profile
 """
+# ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria.spec import ModelSpec
-from noria.sql import MODEST, Resources
+from noria import capture
+from noria.spec import FeatureType, ModelSpec, Task
+from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, tables
+
+Kind = Literal["number", "category"]
+
+_BINS = 10
+_FEW_VALUES = 8  # with a bin below and one above them they make 10
+_CATEGORIES = 100
+_NEW = 20
+_SAMPLE = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +53,33 @@ class Source:
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+
+class Cut(Part):
+    """Where one column is cut: inner bin edges of a number, or the names of the categories counted one by one."""
+
+    kind: Kind
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+class Edges(Part):
+    """Where all columns are cut."""
+
+    features: dict[str, Cut]
+    prediction: Cut | None = None
 
 
 class ColumnProfile(Part):
-    """One column. `rows` counts all rows, `missing` those without a (finite) value.
+    """One column. `rows` counts all rows, `missing` those without a finite value of the column's kind.
 
-    Numbers: `counts[i]` values x with edges[i-1] < x <= edges[i]; the first and last bins are open.
+    Numbers: `counts[i]` values x with edges[i-1] < x <= edges[i]; the first and the last bin are open.
     Categories: `categories` holds the count of each category named by the edges, `other` the rows of all others, and
-    `new` at most 20 of their names.
+    `new` the alphabetically first names of those, at most 20.
     """
 
-    kind: Literal["number", "category"]
+    kind: Kind
     rows: int
     missing: int
     min: float | None = None
@@ -68,8 +96,38 @@ class ColumnProfile(Part):
         present = self.rows - self.missing
         return self.sum / present if self.kind == "number" and present else None
 
+    @property
+    def cut(self) -> Cut:
+        return Cut(kind=self.kind, edges=self.edges, categories=tuple(self.categories))
+
+    def bins(self) -> dict[str, int]:
+        """Counts of the values that are there, in order, by a label for people."""
+        if self.kind == "category":
+            return self.categories | ({"(other)": self.other} if self.other else {})
+        if not self.edges:
+            return {"any": self.rows - self.missing}
+        between = [f"{low:g} < x ≤ {high:g}" for low, high in pairwise(self.edges)]
+        labels = [f"x ≤ {self.edges[0]:g}", *between, f"x > {self.edges[-1]:g}"]
+        return dict(zip(labels, self.counts, strict=True))
+
     def merge(self, other: Self) -> Self:
-        raise NotImplementedError
+        """Both sets of rows together; ValueError when they were not cut at the same edges."""
+        if (self.kind, self.edges, {*self.categories}) != (other.kind, other.edges, {*other.categories}):
+            raise ValueError("columns cut at different edges do not merge: profile both on the edges of one")
+        return self.model_copy(
+            update={
+                "rows": self.rows + other.rows,
+                "missing": self.missing + other.missing,
+                "min": min((m for m in (self.min, other.min) if m is not None), default=None),
+                "max": max((m for m in (self.max, other.max) if m is not None), default=None),
+                "sum": self.sum + other.sum,
+                "counts": tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
+                "categories": {name: count + other.categories[name] for name, count in self.categories.items()},
+                "other": self.other + other.other,
+                # The first 20 of a union are among the first 20 of its parts, so the order of merging does not matter.
+                "new": tuple(sorted({*self.new, *other.new})[:_NEW]),
+            }
+        )
 
 
 class Profile(Part):
@@ -80,31 +138,156 @@ class Profile(Part):
     malformed: int = 0
     features: dict[str, ColumnProfile]
     prediction: ColumnProfile | None = None
-    segments: dict[str, dict[str, int]] = Field(default_factory=dict)
-
-    def merge(self, other: Self) -> Self:
-        """The profile of both sets of rows together; ValueError when models or edges differ."""
-        raise NotImplementedError
 
     @property
-    def edges(self) -> "Edges":
-        """The edges this profile was made on: what a window to compare with it must use."""
-        raise NotImplementedError
+    def edges(self) -> Edges:
+        """Where this profile was cut: what a window that is to be compared with it must use."""
+        return Edges(
+            features={name: column.cut for name, column in self.features.items()},
+            prediction=self.prediction.cut if self.prediction else None,
+        )
 
-
-class Edges(Part):
-    """Where each column is cut: inner bin edges of numbers, names of the categories counted one by one."""
-
-    numbers: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    prediction: tuple[float, ...] | tuple[str, ...] | None = None
+    def merge(self, other: Self) -> Self:
+        """Both sets of rows together; ValueError when models, columns or edges differ."""
+        if (self.model, {*self.features}) != (other.model, {*other.features}):
+            raise ValueError(f"profiles of {self.model} and {other.model} with different columns do not merge")
+        if (self.prediction is None) != (other.prediction is None):
+            raise ValueError("a profile with predictions does not merge with one without")
+        predictions = self.prediction and other.prediction and self.prediction.merge(other.prediction)
+        return self.model_copy(
+            update={
+                "rows": self.rows + other.rows,
+                "malformed": self.malformed + other.malformed,
+                "features": {name: column.merge(other.features[name]) for name, column in self.features.items()},
+                "prediction": predictions,
+            }
+        )
 
 
 def edges(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> Edges:
-    """Cut points from reference rows: at most 10 bins of equal share, or one per value where values are few."""
-    raise NotImplementedError
+    """Where to cut, found in reference rows; the same rows give the same edges, in memory that does not grow with them.
+
+    Numbers: deciles of at most 200,000 rows, or one bin per value where there are at most 8. Categories: the 100 most
+    frequent.
+    """
+    with connect(resources) as db:
+        relation = _read(db, source, spec)
+        cuts = {
+            column: Cut(kind=kind, categories=_frequent(db, relation, column))
+            for column, kind in relation.columns.items()
+            if kind == "category"
+        }
+        cuts |= _deciles(db, relation, [column for column, kind in relation.columns.items() if kind == "number"])
+    return Edges(
+        features={name: cuts[_feature(index)] for index, name in enumerate(spec.features)},
+        prediction=cuts.get(_PREDICTION),
+    )
 
 
-def profile(source: Source, spec: ModelSpec, edges: Edges | None = None, *, resources: Resources = MODEST) -> Profile:
-    """Describe all rows of `source` in one scan (two when `edges` must be found first)."""
-    raise NotImplementedError
+def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resources: Resources = MODEST) -> Profile:
+    """Describe all rows of `source` in one scan.
+
+    Without `cut`, edges are found first. A column that `cut` does not know is counted in one bin. Naming categories that
+    it does not know costs another scan, where there are any.
+    """
+    cut = cut or edges(source, spec, resources=resources)
+    with connect(resources) as db:
+        relation = _read(db, source, spec)
+        cuts = {_feature(index): cut.features.get(name) for index, name in enumerate(spec.features)}
+        cuts[_PREDICTION] = cut.prediction
+        counters = {column: _Counter(column, kind, cuts[column]) for column, kind in relation.columns.items()}
+        wanted = ["count(*)", "count_if(malformed)", *(e for counter in counters.values() for e in counter.expressions)]
+        total, malformed, *counts = _row(db, f"SELECT {', '.join(wanted)} FROM {relation.sql}")
+        values = iter(counts)
+        columns = {column: counter.read(total - malformed, values) for column, counter in counters.items()}
+        for column, described in columns.items():
+            if described.other:
+                columns[column] = described.model_copy(update={"new": _new(db, relation, column, described)})
+    return Profile(
+        model=spec.model,
+        rows=total - malformed,
+        malformed=malformed,
+        features={name: columns[_feature(index)] for index, name in enumerate(spec.features)},
+        prediction=columns.get(_PREDICTION),
+    )
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """SQL of rows whose columns have plain names, so that features may be called anything."""
+
+    sql: str
+    columns: Mapping[str, Kind]
+
+
+_PREDICTION = "p"
+
+
+def _feature(index: int) -> str:
+    return f"f{index}"
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """The aggregates that describe one column, and how to read them back, in the same order."""
+
+    column: str
+    kind: Kind
+    cut: Cut | None
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        return self.cut.edges if self.cut and self.cut.kind == self.kind else ()
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.cut.categories if self.cut and self.cut.kind == self.kind else ()
+
+    @property
+    def expressions(self) -> list[str]:
+        x = self.column
+        if self.kind == "category":
+            return [f"count({x})", *(f"count_if({x} = {literal(name)})" for name in self.categories)]
+        # Counting what is at most an edge, for each edge, is three times as fast as DuckDB's histogram().
+        return [f"count({x})", f"min({x})", f"max({x})", f"sum({x})"] + [
+            f"count_if({x} <= {number(edge)})" for edge in self.edges
+        ]
+
+    def read(self, rows: int, values: Iterator[Any]) -> ColumnProfile:
+        present = next(values)
+        if self.kind == "category":
+            categories = {name: next(values) for name in self.categories}
+            other = present - sum(categories.values())
+            return ColumnProfile(
+                kind="category", rows=rows, missing=rows - present, categories=categories, other=other
+            )
+        low, high, total = next(values), next(values), next(values)
+        at_most = [0, *(next(values) for _ in self.edges), present]
+        return ColumnProfile(
+            kind="number",
+            rows=rows,
+            missing=rows - present,
+            min=low,
+            max=high,
+            sum=total or 0.0,
+            edges=self.edges,
+            counts=tuple(high - low for low, high in pairwise(at_most)),
+        )
+
+
+def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Relation:
+    kinds: dict[str, Kind] = {
+        _feature(index): "category" if feature.type is FeatureType.CATEGORY else "number"
+        for index, feature in enumerate(spec.features.values())
+    }
+    predicted, kind = _prediction(spec)
+    if source.kind == "captured":
+        kinds[_PREDICTION] = kind
+        parts = [f"SELECT malformed, {', '.join(kinds)} FROM {_captured(source, spec, predicted, kinds)}"]
+    else:
+        found = {table: {name for name, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()} for table in tables(source.paths)}
+        if all(predicted in columns for columns in found.values()):
+            kinds[_PREDICTION] = kind
+        names = dict(zip(kinds, [*spec.features, predicted], strict=False))
+        parts = [f"SELECT false AS malformed, {_typed(names, kinds)} FROM {table}" for table in found]
+    ...
