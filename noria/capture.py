@@ -5,9 +5,11 @@
      "eventMetadata": {"eventId", "inferenceId"?, "inferenceTime"}, "eventVersion": "0"}
 
 Input is `{"instances": [{feature: value}]}` or CSV without a header, in the order of the spec's features; output is
-`{"predictions": [{"prediction", "score"?, "scores"?}]}` or CSV lines `prediction[,score]`. `encoding` is JSON, CSV or BASE64.
+`{"predictions": [{"prediction", "score"?, "scores"?}]}` or CSV lines `prediction[,score]`; `encoding` is JSON, CSV or
+BASE64.
 Format: Amazon SageMaker AI developer guide, "Capture data from real-time endpoint".
 """
+# ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import json
 from collections.abc import Sequence
@@ -19,11 +21,11 @@ from noria.sql import identifier, literal, paths
 
 _SHORTEST_RESERVE = 2**20
 
-_COLUMNS = """{
-    captureData: 'STRUCT(
-        endpointInput STRUCT(observedContentType VARCHAR, data VARCHAR, encoding VARCHAR),
-        endpointOutput STRUCT(observedContentType VARCHAR, data VARCHAR, encoding VARCHAR))',
-    eventMetadata: 'STRUCT(eventId VARCHAR, inferenceId VARCHAR, inferenceTime VARCHAR)'}"""
+_PAYLOAD = "STRUCT(observedContentType VARCHAR, data VARCHAR, encoding VARCHAR)"
+_COLUMNS = {
+    "captureData": f"STRUCT(endpointInput {_PAYLOAD}, endpointOutput {_PAYLOAD})",
+    "eventMetadata": "STRUCT(eventId VARCHAR, inferenceId VARCHAR, inferenceTime VARCHAR)",
+}
 _PREDICTIONS = {"predictions": [{"prediction": "VARCHAR", "score": "DOUBLE", "scores": "MAP(VARCHAR, DOUBLE)"}]}
 
 
@@ -32,8 +34,8 @@ def relation(
 ) -> str:
     """SQL of a relation with one row per captured prediction, and one with `malformed` true per record that is none.
 
-    Columns: malformed, inference_id (the client's, else the event's), row (from 0), time (UTC), f0 … fn (features in the
-    order of the spec: DOUBLE or VARCHAR), prediction (VARCHAR), score (DOUBLE), scores (MAP of label to probability).
+    Columns: malformed, inference_id (the client's, else the event's), row (from 0), time (UTC), f0 … fn (features in
+    the order of the spec: DOUBLE or VARCHAR), prediction (VARCHAR), score (DOUBLE), scores (MAP of label to DOUBLE).
     A value that is not of its feature's type is NULL. A record whose time is outside [since, until) is left out.
     """
     features = list(spec.features.items())
@@ -51,8 +53,7 @@ def relation(
     return f"""(
 WITH record AS (
     SELECT captureData AS d, eventMetadata AS m
-    FROM read_json({paths(files)}, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
-        maximum_object_size = {_longest_line(files)})
+    FROM {_records(files)}
 ), decoded AS (
     SELECT coalesce(m.inferenceId, m.eventId) AS inference_id,
         TRY_CAST(m.inferenceTime AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS time,
@@ -90,6 +91,17 @@ SELECT malformed, inference_id, row, time,
 p.prediction AS prediction, p.score AS score, p.scores AS scores
 FROM rows
 )"""
+
+
+def _records(files: Sequence[Path]) -> str:
+    if not files:
+        nothing = (f"NULL::{kind} AS {name}" for name, kind in _COLUMNS.items())
+        return f"(SELECT {', '.join(nothing)} WHERE false)"
+    columns = ", ".join(f"{name}: {literal(kind)}" for name, kind in _COLUMNS.items())
+    return (
+        f"read_json({paths(files)}, format = 'newline_delimited', columns = {{{columns}}}, ignore_errors = true, "
+        f"maximum_object_size = {_longest_line(files)})"
+    )
 
 
 def _longest_line(files: Sequence[Path]) -> int:

@@ -1,8 +1,8 @@
 """A profile describes a set of rows in a few kilobytes; profiles of parts merge to the profile of the whole.
 
-    files, captured requests ─ Source ─ edges() ─ Edges        once, from the reference rows
-                                      ─ profile() ─ Profile    one scan, on fixed edges
-                                                    Profile, Profile ─ merge() ─ Profile
+files, captured requests ─ Source ─ edges() ─ Edges        once, from the reference rows
+                                  ─ profile() ─ Profile    one scan, on fixed edges
+                                                Profile, Profile ─ merge() ─ Profile
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
@@ -187,8 +187,8 @@ def edges(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> 
 def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resources: Resources = MODEST) -> Profile:
     """Describe all rows of `source` in one scan.
 
-    Without `cut`, edges are found first. A column that `cut` does not know is counted in one bin. Naming categories that
-    it does not know costs another scan, where there are any.
+    Without `cut`, edges are found first. A column that `cut` does not know is counted in one bin. Where there are
+    categories that it does not know, naming them costs another scan.
     """
     cut = cut or edges(source, spec, resources=resources)
     with connect(resources) as db:
@@ -196,7 +196,7 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
         cuts = {_feature(index): cut.features.get(name) for index, name in enumerate(spec.features)}
         cuts[_PREDICTION] = cut.prediction
         counters = {column: _Counter(column, kind, cuts[column]) for column, kind in relation.columns.items()}
-        wanted = ["count(*)", "count_if(malformed)", *(e for counter in counters.values() for e in counter.expressions)]
+        wanted = ["count(*)", _count("malformed"), *(e for counter in counters.values() for e in counter.expressions)]
         total, malformed, *counts = _row(db, f"SELECT {', '.join(wanted)} FROM {relation.sql}")
         values = iter(counts)
         columns = {column: counter.read(total - malformed, values) for column, counter in counters.items()}
@@ -221,10 +221,16 @@ class _Relation:
 
 
 _PREDICTION = "p"
+_SQL_TYPES: Mapping[Kind, str] = {"number": "DOUBLE", "category": "VARCHAR"}
 
 
 def _feature(index: int) -> str:
     return f"f{index}"
+
+
+def _count(condition: str) -> str:
+    """Rows that meet a condition; DuckDB's count_if says NULL when there are no rows at all."""
+    return f"coalesce(count_if({condition}), 0)"
 
 
 @dataclass(frozen=True)
@@ -247,10 +253,10 @@ class _Counter:
     def expressions(self) -> list[str]:
         x = self.column
         if self.kind == "category":
-            return [f"count({x})", *(f"count_if({x} = {literal(name)})" for name in self.categories)]
+            return [f"count({x})", *(_count(f"{x} = {literal(name)}") for name in self.categories)]
         # Counting what is at most an edge, for each edge, is three times as fast as DuckDB's histogram().
         return [f"count({x})", f"min({x})", f"max({x})", f"sum({x})"] + [
-            f"count_if({x} <= {number(edge)})" for edge in self.edges
+            _count(f"{x} <= {number(edge)}") for edge in self.edges
         ]
 
     def read(self, rows: int, values: Iterator[Any]) -> ColumnProfile:
@@ -258,9 +264,7 @@ class _Counter:
         if self.kind == "category":
             categories = {name: next(values) for name in self.categories}
             other = present - sum(categories.values())
-            return ColumnProfile(
-                kind="category", rows=rows, missing=rows - present, categories=categories, other=other
-            )
+            return ColumnProfile(kind="category", rows=rows, missing=rows - present, categories=categories, other=other)
         low, high, total = next(values), next(values), next(values)
         at_most = [0, *(next(values) for _ in self.edges), present]
         return ColumnProfile(
@@ -276,18 +280,86 @@ class _Counter:
 
 
 def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Relation:
-    kinds: dict[str, Kind] = {
-        _feature(index): "category" if feature.type is FeatureType.CATEGORY else "number"
-        for index, feature in enumerate(spec.features.values())
+    features = {_feature(index): name for index, name in enumerate(spec.features)}
+    columns: dict[str, Kind] = {
+        column: "category" if spec.features[name].type is FeatureType.CATEGORY else "number"
+        for column, name in features.items()
     }
-    predicted, kind = _prediction(spec)
+    predicted = "score" if spec.task is Task.BINARY else "prediction"
+    prediction: dict[str, Kind] = {_PREDICTION: "category" if spec.task is Task.MULTICLASS else "number"}
     if source.kind == "captured":
-        kinds[_PREDICTION] = kind
-        parts = [f"SELECT malformed, {', '.join(kinds)} FROM {_captured(source, spec, predicted, kinds)}"]
-    else:
-        found = {table: {name for name, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()} for table in tables(source.paths)}
-        if all(predicted in columns for columns in found.values()):
-            kinds[_PREDICTION] = kind
-        names = dict(zip(kinds, [*spec.features, predicted], strict=False))
-        parts = [f"SELECT false AS malformed, {_typed(names, kinds)} FROM {table}" for table in found]
-    ...
+        columns |= prediction
+        captured = capture.relation(source.paths, spec, since=source.since, until=source.until)
+        places = {column: column for column in features} | {_PREDICTION: predicted}
+        return _Relation(_select(captured, "malformed", places, columns), columns)
+    found = {table: _names(db, table) for table in tables(source.paths)}
+    for table, names in found.items():
+        if absent := [name for name in spec.features if name not in names]:
+            raise ValueError(f"no column {', '.join(absent)} in {table}: describe files that have all features")
+    if found and all(predicted in names for names in found.values()):
+        columns |= prediction
+    places = {column: identifier(name) for column, name in [*features.items(), (_PREDICTION, predicted)]}
+    parts = [_select(table, "false", places, columns) for table in found] or [_nothing(columns)]
+    return _Relation(f"({' UNION ALL '.join(parts)})", columns)
+
+
+def _select(table: str, malformed: str, places: Mapping[str, str], columns: Mapping[str, Kind]) -> str:
+    """Typed columns by their plain names; what is no finite number is NULL."""
+    typed = (f"TRY_CAST({places[c]} AS {_SQL_TYPES[kind]}) AS {c}" for c, kind in columns.items())
+    clean = (c if kind == "category" else f"CASE WHEN isfinite({c}) THEN {c} END AS {c}" for c, kind in columns.items())
+    rows = f"SELECT {malformed} AS malformed, {', '.join(typed)} FROM {table}"
+    return f"(SELECT malformed, {', '.join(clean)} FROM ({rows}))"
+
+
+def _nothing(columns: Mapping[str, Kind]) -> str:
+    return _select("(SELECT 1 WHERE false)", "false", dict.fromkeys(columns, "NULL"), columns)
+
+
+def _names(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    return {name for name, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()}
+
+
+def _deciles(db: duckdb.DuckDBPyConnection, relation: _Relation, columns: list[str]) -> dict[str, Cut]:
+    shares = listing(str(i / _BINS) for i in range(1, _BINS))
+    wanted = ", ".join(
+        f"quantile_disc({c}, {shares}), CASE WHEN count(DISTINCT {c}) <= {_FEW_VALUES} THEN list(DISTINCT {c}) END"
+        for c in columns
+    )
+    if not columns:
+        return {}
+    sample = f"(FROM {relation.sql} USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (0))"
+    found = _row(db, f"SELECT {wanted} FROM {sample}")
+    return {
+        column: Cut(kind="number", edges=_around(values) if values else tuple(sorted({*(deciles or ())})))
+        for column, deciles, values in zip(columns, found[::2], found[1::2], strict=True)
+    }
+
+
+def _around(values: list[float]) -> tuple[float, ...]:
+    """Edges that give each value a bin, and one to what is below all of them and one to what is above."""
+    ordered = sorted(values)
+    gap = min((high - low for low, high in pairwise(ordered)), default=max(1.0, abs(ordered[0])))
+    return (ordered[0] - gap, *ordered)
+
+
+def _frequent(db: duckdb.DuckDBPyConnection, relation: _Relation, column: str) -> tuple[str, ...]:
+    rows = db.execute(
+        f"SELECT {column} FROM {relation.sql} WHERE {column} IS NOT NULL "
+        f"GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT {_CATEGORIES}"
+    ).fetchall()
+    return tuple(name for (name,) in rows)
+
+
+def _new(db: duckdb.DuckDBPyConnection, relation: _Relation, column: str, described: ColumnProfile) -> tuple[str, ...]:
+    """Names of the categories that the edges do not know, cut to 100 characters."""
+    known = ", ".join(map(literal, described.categories))
+    rows = db.execute(
+        f"SELECT DISTINCT left({column}, 100) AS name FROM {relation.sql} "
+        f"WHERE {column} IS NOT NULL {f'AND {column} NOT IN ({known})' if known else ''} ORDER BY name LIMIT {_NEW}"
+    ).fetchall()
+    return tuple(name for (name,) in rows)
+
+
+def _row(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    (row,) = db.execute(query).fetchall()
+    return tuple(row)
