@@ -1,12 +1,18 @@
-"""How far a window is from the baseline: pure functions of two profiles."""
+"""How far a window is from the baseline: pure functions of two profiles.
 
-import math
-from collections.abc import Mapping, Sequence
+Statistics see a column as counts per bin, with missing values as a bin of their own: a feature that stops arriving has
+changed. Bins that are empty on both sides say nothing and are left out.
+"""
+
+from collections.abc import Iterable
+from math import log, log2, sqrt
 
 from pydantic import BaseModel, ConfigDict
 
 from noria.profile import ColumnProfile, Profile
 from noria.spec import ModelSpec
+
+_CATEGORY_BINS = 20
 
 
 class Part(BaseModel):
@@ -14,24 +20,22 @@ class Part(BaseModel):
 
 
 class Drift(Part):
-    """One column of the window against the baseline. Shares are of rows, from 0 to 1."""
+    """One column of the window against the baseline. `missing_*` are shares of rows, from 0 to 1."""
 
     psi: float
     js: float
     missing_baseline: float
     missing_window: float
+    missing_change: float
     new_categories: tuple[str, ...] = ()
     drifted: bool
-
-    @property
-    def missing_change(self) -> float:
-        return self.missing_window - self.missing_baseline
 
 
 class Report(Part):
     """A monitored window; `drifted` names features, most drifted first.
 
     When there are not enough rows to say anything, `features` and `drifted` are empty, `prediction` and `max_psi` None.
+    `uncompared` names features that only the spec or only the baseline has, or that changed their type between them.
     """
 
     model: str
@@ -44,44 +48,51 @@ class Report(Part):
     prediction: Drift | None
     drifted: tuple[str, ...]
     max_psi: float | None
+    uncompared: tuple[str, ...] = ()
     summary: str
 
 
 def psi(baseline: ColumnProfile, current: ColumnProfile) -> float:
-    """Population stability index, 0 and up; missing values are a bin of their own.
+    """Population stability index, 0 and up; below 0.1 is commonly read as stable, above 0.25 as changed.
 
-    Half a row is added to each bin (Jeffreys), so that an empty one gives a large number and not infinity.
-    Source: Siddiqi, Credit Risk Scorecards, 2006; below 0.1 is stable, above 0.25 has shifted.
+    The sum over bins of (q - p) ln(q / p), the symmetric Kullback-Leibler divergence (Siddiqi, Credit Risk Scorecards,
+    2006). Shares are smoothed as (count + 1) / (rows + bins), Laplace's rule of succession, so that an empty bin is no
+    infinity. Without a change it is about (bins - 1) (1/n + 1/m) for n and m rows (Yurdakul and Naranjo, Journal of
+    Risk Model Validation 14(4), 2020), which is why bins are few.
     """
-    expected, actual = _shares(baseline, current)
-    return sum((a - e) * math.log(a / e) for e, a in zip(expected, actual, strict=True))
+    before, after = _aligned(baseline, current)
+    bins, n, m = len(before), sum(before), sum(after)
+    shares = (((b + 1) / (n + bins), (a + 1) / (m + bins)) for b, a in zip(before, after, strict=True))
+    return sum((q - p) * log(q / p) for p, q in shares)
 
 
 def jensen_shannon(baseline: ColumnProfile, current: ColumnProfile) -> float:
-    """Jensen–Shannon distance with base-2 logarithms, from 0 to 1."""
-    expected, actual = _shares(baseline, current)
+    """Jensen-Shannon distance, from 0 (equal) to 1 (nothing in common): the root of the divergence in bits.
 
-    def divergence(p: Sequence[float], q: Sequence[float]) -> float:
-        return sum(a * math.log2(a / b) for a, b in zip(p, q, strict=True))
-
-    middle = [(e + a) / 2 for e, a in zip(expected, actual, strict=True)]
-    return math.sqrt(max(0.0, (divergence(expected, middle) + divergence(actual, middle)) / 2))
+    Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory 37(1), 1991. 0 when
+    one side has no rows.
+    """
+    before, after = _aligned(baseline, current)
+    n, m = sum(before), sum(after)
+    if not n or not m:
+        return 0.0
+    shares = [(b / n, a / m) for b, a in zip(before, after, strict=True)]
+    divergence = sum(_bits(p, (p + q) / 2) + _bits(q, (p + q) / 2) for p, q in shares) / 2
+    return sqrt(min(max(divergence, 0.0), 1.0))
 
 
 def compare(baseline: Profile, window: Profile, spec: ModelSpec) -> Report:
-    """A window against the baseline; too few rows give a report that says only so."""
+    """The window against the baseline, on the baseline's edges; ValueError when it was cut elsewhere."""
+    enough = window.rows >= spec.monitor.min_rows
     threshold = spec.monitor.psi
-    enough = window.rows >= spec.monitor.min_rows and baseline.rows > 0
-    features = (
-        {name: _drift(baseline.features[name], window.features[name], threshold) for name in spec.features}
-        if enough
-        else {}
-    )
-    both = enough and baseline.prediction is not None and window.prediction is not None
-    prediction = _drift(baseline.prediction, window.prediction, threshold) if both else None  # type: ignore[arg-type]
-    ranked = sorted(features, key=lambda name: -features[name].psi)
-    drifted = tuple(name for name in ranked if features[name].drifted)
-    return Report(
+    names = [*window.features, *(name for name in baseline.features if name not in window.features)]
+    pairs = {name: (baseline.features.get(name), window.features.get(name)) for name in names}
+    comparable = {name: (b, w) for name, (b, w) in pairs.items() if b and w and b.kind == w.kind}
+    features = {name: _drift(b, w, threshold) for name, (b, w) in comparable.items()} if enough else {}
+    before, after = baseline.prediction, window.prediction
+    both = before and after and before.kind == after.kind
+    drifted = sorted((name for name in features if features[name].drifted), key=lambda name: -features[name].psi)
+    report = Report(
         model=spec.model,
         enough=enough,
         rows=window.rows,
@@ -89,46 +100,79 @@ def compare(baseline: Profile, window: Profile, spec: ModelSpec) -> Report:
         malformed=window.malformed,
         threshold=threshold,
         features=features,
-        prediction=prediction,
-        drifted=drifted,
-        max_psi=features[ranked[0]].psi if ranked else None,
-        summary=_summary(spec, window, features, drifted),
+        prediction=_drift(before, after, threshold) if enough and both and before and after else None,
+        drifted=tuple(drifted),
+        max_psi=max((drift.psi for drift in features.values()), default=None),
+        uncompared=tuple(name for name in names if name not in comparable),
+        summary="",
     )
+    return report.model_copy(update={"summary": " ".join(_sentences(report, spec))})
 
 
-def _summary(spec: ModelSpec, window: Profile, features: Mapping[str, Drift], drifted: Sequence[str]) -> str:
-    if not features:
-        return f"{window.rows:,} rows are fewer than the {spec.monitor.min_rows:,} that a comparison needs."
-    if not drifted:
-        return f"None of {len(features)} features drifted in {window.rows:,} rows (PSI below {spec.monitor.psi:g})."
-    named = ", ".join(f"{name} ({features[name].psi:.2f})" for name in drifted)
-    return f"{len(drifted)} of {len(features)} features drifted in {window.rows:,} rows, by PSI: {named}."
-
-
-def _drift(baseline: ColumnProfile, current: ColumnProfile, threshold: float) -> Drift:
-    index = psi(baseline, current)
+def _drift(baseline: ColumnProfile, window: ColumnProfile, threshold: float) -> Drift:
+    index = psi(baseline, window)
+    before, after = _missing(baseline), _missing(window)
     return Drift(
         psi=index,
-        js=jensen_shannon(baseline, current),
-        missing_baseline=baseline.missing / baseline.rows if baseline.rows else 0.0,
-        missing_window=current.missing / current.rows if current.rows else 0.0,
-        new_categories=current.new,
-        drifted=index >= threshold,
+        js=jensen_shannon(baseline, window),
+        missing_baseline=before,
+        missing_window=after,
+        missing_change=after - before,
+        # Where the baseline itself has categories without a name, an unknown name need not be new.
+        new_categories=() if baseline.other else window.new,
+        drifted=index > threshold,
     )
 
 
-def _shares(baseline: ColumnProfile, current: ColumnProfile) -> tuple[list[float], list[float]]:
-    """Smoothed shares of all bins, missing values and other categories among them; ValueError when bins differ."""
-    if (baseline.kind, baseline.edges, set(baseline.categories)) != (
-        current.kind,
-        current.edges,
-        set(current.categories),
-    ):
-        raise ValueError("profiles on different edges cannot be compared: profile the window on the baseline's edges")
-    pairs = [*zip(baseline.counts, current.counts, strict=True)]
-    pairs += [(count, current.categories[name]) for name, count in baseline.categories.items()]
-    pairs += [(baseline.other, current.other), (baseline.missing, current.missing)]
-    pairs = [pair for pair in pairs if any(pair)] or [(0, 0)]
-    expected = [e + 0.5 for e, _ in pairs]
-    actual = [a + 0.5 for _, a in pairs]
-    return [e / sum(expected) for e in expected], [a / sum(actual) for a in actual]
+def _missing(column: ColumnProfile) -> float:
+    return column.missing / column.rows if column.rows else 0.0
+
+
+def _aligned(baseline: ColumnProfile, current: ColumnProfile) -> tuple[list[int], list[int]]:
+    """Counts of both columns in the same bins."""
+    if baseline.cut != current.cut:
+        raise ValueError(
+            "columns cut at different edges cannot be compared: profile the window on the baseline's edges"
+        )
+    if baseline.kind == "number":
+        before, after = [*baseline.counts], [*current.counts]
+    else:
+        # Many rare categories would drown a change in chance: the frequent are compared one by one, the rest as one.
+        frequent = sorted(baseline.categories, key=lambda name: (-baseline.categories[name], name))[:_CATEGORY_BINS]
+        before, after = (
+            [*(column.categories[name] for name in frequent), _rest(column, frequent)] for column in (baseline, current)
+        )
+    pairs = zip([*before, baseline.missing], [*after, current.missing], strict=True)
+    kept = [pair for pair in pairs if any(pair)]
+    return [b for b, _ in kept], [a for _, a in kept]
+
+
+def _rest(column: ColumnProfile, named: Iterable[str]) -> int:
+    return column.rows - column.missing - sum(column.categories[name] for name in named)
+
+
+def _bits(p: float, q: float) -> float:
+    return p * log2(p / q) if p else 0.0
+
+
+def _sentences(report: Report, spec: ModelSpec) -> Iterable[str]:
+    features, rows = report.features, f"{report.rows:,} rows"
+    if not report.enough:
+        yield f"Not enough data: {rows} were captured and {spec.monitor.min_rows:,} are needed to compare."
+    elif report.drifted:
+        most = ", ".join(f"{name} {features[name].psi:.2f}" for name in report.drifted[:3])
+        yield f"{len(report.drifted)} of {len(features)} features drifted in {rows}: PSI above {report.threshold:g},"
+        yield f"{'most of all' if len(report.drifted) > 3 else 'namely'} {most}."
+    elif features:
+        name = max(features, key=lambda name: features[name].psi)
+        yield f"No feature drifted in {rows}: the largest PSI is {features[name].psi:.2f} ({name}),"
+        yield f"the limit {report.threshold:g}."
+    if report.prediction:
+        yield f"The predictions' PSI is {report.prediction.psi:.2f}."
+    for name, drift in features.items():
+        if drift.new_categories:
+            yield f"New in {name}: {', '.join(drift.new_categories[:5])}."
+    if report.uncompared:
+        yield f"Not compared, because baseline and spec differ: {', '.join(report.uncompared)}."
+    if report.malformed:
+        yield f"{report.malformed:,} captured records could not be read and were left out."
