@@ -1,4 +1,5 @@
 """The data contract: what a file must be to become a dataset, and everything about it that is not."""
+# ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import codecs
 import difflib
@@ -146,35 +147,46 @@ def _hash(path: Path) -> str:
 
 def _not_readable(path: Path, filename: str, kind: Format | None, size: int) -> list[Violation]:
     """What keeps a file from being read at all."""
+    found: tuple[str, str] | None
     if kind is None:
-        return [
-            Violation(rule="format", message=f"{filename!r} is neither .csv nor .parquet: export it as one of them")
-        ]
-    if size == 0:
-        return [Violation(rule="empty", message="the file is empty: upload it again")]
+        found = "format", f"{filename!r} is neither .csv nor .parquet: export it as one of them"
+    elif size == 0:
+        found = "empty", "the file is empty: upload it again"
+    elif kind == "parquet":
+        found = _not_parquet(path)
+    else:
+        found = _not_text(path)
+    return [Violation(rule=found[0], message=found[1])] if found else []
+
+
+def _not_parquet(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
-        start = file.read(8)
-    if kind == "parquet":
-        if not start.startswith(b"PAR1"):
-            return [Violation(rule="format", message="the name says Parquet, the content does not: export it again")]
-        return []
-    looks = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
-    if looks:
-        return [Violation(rule="format", message=f"the name says CSV, the content is {looks}: upload plain CSV")]
+        if file.read(4) != b"PAR1":
+            return "format", "the name says Parquet, the content does not: export it again"
+    return None
+
+
+def _not_text(path: Path) -> tuple[str, str] | None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
-        offset = 0
+        start = file.read(8)
+        looks = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+        if looks:
+            return "format", f"the name says CSV, the content is {looks}: upload plain CSV"
+        file.seek(0)
+        read = start_of_chunk = 0
         try:
             while chunk := file.read(_CHUNK):
+                # The decoder keeps the beginning of a character that the chunk before cut in two.
+                start_of_chunk = read - len(decoder.getstate()[0])
+                read += len(chunk)
                 if b"\0" in chunk:
-                    return [Violation(rule="format", message="the file holds NUL bytes: it is not a CSV text")]
+                    return "format", "the file holds NUL bytes: it is not a CSV text"
                 decoder.decode(chunk)
-                offset += len(chunk)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
-            at = offset + error.start
-            return [Violation(rule="encoding", message=f"byte {at:,} is not UTF-8: export the file as UTF-8")]
-    return []
+            return "encoding", f"byte {start_of_chunk + error.start:,} is not UTF-8: export the file as UTF-8"
+    return None
 
 
 def _scan(path: Path, spec: ModelSpec, kind: Format, now: datetime, resources: Resources) -> _Found:
@@ -331,7 +343,7 @@ def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
 def _ragged(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
     """Lines that the reader refused: too few or too many fields, quotes that never close."""
     found = connection.execute(
-        f"SELECT count(DISTINCT line), min(line, {FIRST}), min(left(csv_line, {LONGEST_SAMPLE}), {FIRST}) "  # noqa: S608
+        f"SELECT count(DISTINCT line), min(line, {FIRST}), min(left(csv_line, {LONGEST_SAMPLE}), {FIRST}) "
         "FROM reject_errors"
     ).fetchone()
     if not found or not found[0]:

@@ -1,0 +1,115 @@
+"""The cloud as a whole: what is synthesised, from what, and whether the scanners accept it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aws_cdk
+import pytest
+from aws_cdk import aws_s3 as s3
+from cdk_nag import AwsSolutionsChecks
+
+from app import build
+from noria.spec import SpecError
+from tests.infrastructure.assembly import ACCOUNT, CONTEXT, REGION, REPOSITORY, Assembly
+
+CLOUDFORMATION_LIMIT = 500  # resources of a stack
+TEMPLATE_LIMIT = 1_000_000  # bytes of a template in S3
+
+
+def test_an_environment_has_two_stacks_and_each_model_three(local: Assembly) -> None:
+    of_models = {
+        f"noria-local-{model}-{part}"
+        for model in ("flight-delay", "house-prices")
+        for part in ("training", "serving", "monitoring")
+    }
+    assert set(local.templates) == {"noria-local-foundation", "noria-local-reactions"} | of_models
+
+
+def test_no_stack_comes_near_the_limits_of_cloudformation(prod: Assembly) -> None:
+    for template in prod.templates.values():
+        assert 0 < len(template.resources) < CLOUDFORMATION_LIMIT / 2
+    assert all(path.stat().st_size < TEMPLATE_LIMIT / 2 for path in prod.directory.glob("*.template.json"))
+
+
+@pytest.mark.parametrize("env", ["local", "prod"])
+def test_cdk_nag_and_the_cdk_find_nothing(env: str, request: pytest.FixtureRequest) -> None:
+    assembly: Assembly = request.getfixturevalue(env)
+    assert assembly.findings == []
+
+
+def test_cdk_nag_would_find_something() -> None:
+    app = aws_cdk.App(context=CONTEXT)
+    s3.Bucket(aws_cdk.Stack(app, "Careless"), "Bucket")
+    report = AwsSolutionsChecks(app).validate_scope(app)
+    assert {violation.rule_name for violation in report.violations} >= {"AwsSolutions-S1", "AwsSolutions-S10"}
+
+
+@pytest.mark.parametrize("env", ["local", "prod"])
+def test_cfn_lint_accepts_every_template(env: str, request: pytest.FixtureRequest) -> None:
+    assembly: Assembly = request.getfixturevalue(env)
+    templates = sorted(str(path) for path in assembly.directory.glob("*.template.json"))
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", REGION, "--", *templates]
+    lint = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (lint.returncode, lint.stdout) == (0, "")
+
+
+def test_two_synths_are_the_same_to_the_last_byte(tmp_path: Path) -> None:
+    outs = [tmp_path / "first", tmp_path / "second"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=REPOSITORY,
+            env=os.environ
+            | {
+                "CDK_OUTDIR": str(out),
+                "CDK_CONTEXT_JSON": '{"env": "dev"}',
+                "CDK_DEFAULT_ACCOUNT": ACCOUNT,
+                "CDK_DEFAULT_REGION": REGION,
+                "PYTHONHASHSEED": seed,
+            },
+        )
+        for out, seed in zip(outs, ("1", "2"), strict=True)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    first, second = ({p.relative_to(o): p.read_bytes() for p in o.rglob("*") if p.is_file()} for o in outs)
+    assert first.keys() == second.keys()
+    assert [str(name) for name in first if first[name] != second[name]] == []
+
+
+def test_a_synth_without_account_or_region_leaves_them_to_the_deployment(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("CDK_DEFAULT_ACCOUNT", "CDK_DEFAULT_REGION"):
+        monkeypatch.delenv(variable, raising=False)
+    app = aws_cdk.App(context=CONTEXT, outdir=str(tmp_path))
+    build(app, env="dev", models=models)
+    app.synth()
+    assembly = Assembly(tmp_path)
+    assert assembly.findings == []
+    mapping = assembly["noria-dev-flight-delay-training"].body["Mappings"]
+    assert mapping["Registries"]["eu-west-1"] == {"account": "141502667606"}
+
+
+def test_a_spec_that_is_wrong_stops_the_synth_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("model: wrong\ntask: divination\n")
+    with pytest.raises(SpecError, match=r"wrong\.yaml:2: task = 'divination'"):
+        build(aws_cdk.App(), env="dev", models=tmp_path)
+
+
+def test_an_unknown_environment_is_refused_with_those_that_exist(models: Path) -> None:
+    with pytest.raises(ValueError, match=r"no environment 'staging'.*local\|dev\|prod"):
+        build(aws_cdk.App(), env="staging", models=models)
+
+
+def test_without_models_there_is_an_environment_to_add_one_to(tmp_path: Path) -> None:
+    app = aws_cdk.App(context=CONTEXT)
+    build(app, env="dev", models=tmp_path)
+    assert {child.node.id for child in app.node.children} >= {"Foundation", "Reactions"}
+
+
+@pytest.mark.parametrize(("env", "protected"), [("local", False), ("prod", True)])
+def test_only_prod_is_protected_from_deletion(env: str, protected: bool, request: pytest.FixtureRequest) -> None:
+    assembly: Assembly = request.getfixturevalue(env)
+    assert {assembly.is_protected(stack) for stack in assembly.templates} == {protected}
