@@ -147,6 +147,7 @@ _detect_service = app.detect_service
 _access_denied = iam_actions.access_denied_response
 _extract_action = iam_actions.extract_iam_action
 _extract_resource = iam_actions.extract_resource_arn
+_request_context = iam_actions.request_tag_context
 
 
 def _deny(
@@ -195,10 +196,28 @@ def _resource(  # noqa: PLR0917 - MiniStack's signature
     return permissions[0].resource if permissions else "*"
 
 
+def _context(name: str, action: str, body: bytes, query: dict[str, list[str]]) -> dict[str, Any]:
+    """Condition keys of a request, and those of PutEvents that MiniStack does not know.
+
+    AWS asks for each entry. Where entries differ we leave the key out, so that a policy that asks for it refuses them.
+    Keys: EventBridge guide, "Using IAM policy conditions".
+    """
+    context: dict[str, Any] = _request_context(name, action, body, query)
+    if action == "events:PutEvents":
+        with suppress(ValueError, TypeError, AttributeError):  # a malformed request is answered by the service
+            entries = json.loads(body)["Entries"]
+            for key, field_name in (("events:source", "Source"), ("events:detail-type", "DetailType")):
+                values = {entry.get(field_name) for entry in entries}
+                if len(values) == 1:
+                    context[key] = values.pop()
+    return context
+
+
 app.detect_service = _route
 iam_actions.access_denied_response = _deny
 iam_actions.extract_iam_action = _action
 iam_actions.extract_resource_arn = _resource
+iam_actions.request_tag_context = _context
 
 
 # --- doors of our own

@@ -25,8 +25,9 @@ def allow(role: iam.Role, *grants: Grant) -> None:
         if any("*" in action for action in grant.actions):
             raise ValueError(f"{role.node.path}: list the actions instead of {', '.join(grant.actions)}")
         for resource in grant.resources:
-            name = _flatten(Stack.of(role).resolve(resource))
-            if "*" in name:
+            resolved = Stack.of(role).resolve(resource)
+            if "*" in str(resolved):
+                name = _flatten(resolved)
                 if not grant.because:
                     raise ValueError(f"{role.node.path}: say why {name} needs a wildcard")
                 acknowledge(role, f"AwsSolutions-IAM5[Resource::{name}]", grant.because)
