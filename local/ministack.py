@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import cbor2
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from ministack import app
@@ -197,20 +198,31 @@ def _resource(  # noqa: PLR0917 - MiniStack's signature
 
 
 def _context(name: str, action: str, body: bytes, query: dict[str, list[str]]) -> dict[str, Any]:
-    """Condition keys of a request, and those of PutEvents that MiniStack does not know.
+    """Condition keys of a request, those included that MiniStack does not know.
 
-    AWS asks for each entry. Where entries differ we leave the key out, so that a policy that asks for it refuses them.
-    Keys: EventBridge guide, "Using IAM policy conditions".
+    AWS asks for each event of a PutEvents. Where they differ we leave the key out, so that a policy that asks for it
+    refuses them. Keys: EventBridge guide, "Using IAM policy conditions"; CloudWatch guide, "Using condition keys to
+    limit access to CloudWatch namespaces".
     """
     context: dict[str, Any] = _request_context(name, action, body, query)
-    if action == "events:PutEvents":
-        with suppress(ValueError, TypeError, AttributeError):  # a malformed request is answered by the service
+    with suppress(ValueError, TypeError, AttributeError, KeyError):  # the service itself answers a malformed request
+        if action == "events:PutEvents":
             entries = json.loads(body)["Entries"]
             for key, field_name in (("events:source", "Source"), ("events:detail-type", "DetailType")):
                 values = {entry.get(field_name) for entry in entries}
                 if len(values) == 1:
                     context[key] = values.pop()
+        elif action == "cloudwatch:PutMetricData":
+            context["cloudwatch:namespace"] = _namespace(body, query)
     return context
+
+
+def _namespace(body: bytes, query: Mapping[str, list[str]]) -> str:
+    """The namespace of PutMetricData, in any of the three protocols that SDKs send it with."""
+    if "Namespace" in query:
+        return query["Namespace"][0]
+    decoded = json.loads(body) if body.startswith(b"{") else cbor2.loads(body)
+    return str(decoded["Namespace"])
 
 
 app.detect_service = _route

@@ -30,7 +30,8 @@ def month(year_month: int) -> bytes:
     year, number = divmod(year_month, 100)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "month.csv"
-        _tables().sql(_MONTH, params=[year, number]).write_csv(str(path))
+        # A cursor, for months that are asked for at once: a connection serves one caller at a time.
+        _tables().cursor().sql(_MONTH, params=[year, number]).write_csv(str(path))
         return path.read_bytes()
 
 
