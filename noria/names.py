@@ -87,3 +87,8 @@ class ObjectKey:
 
 def key(model: str, area: Area, rest: str) -> str:
     return f"{model}/{area}/{rest}"
+
+
+def version(package: str | None) -> str:
+    """A model package's ARN as people say it: `version 3`; `nothing` when there is none."""
+    return f"version {package.rsplit('/', 1)[-1]}" if package else "nothing"

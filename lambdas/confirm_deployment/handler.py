@@ -42,6 +42,7 @@ from noria.events import (
     parse,
 )
 from noria.ledger import Fact, Kind
+from noria.names import version
 
 OUTCOME = "noria:outcome"
 """Property of a package that says what came of its deployment."""
@@ -157,11 +158,11 @@ def _live(
 ) -> None:
     registry.mark(told.request.package, OUTCOME, "live")
     bus.publish(ModelDeployed.of(told.event))
-    after = f", after {_short(told.before)}" if told.before else ", as the first"
+    after = f", after {version(told.before)}" if told.before else ", as the first"
     ledger.record(
         told.fact(
             Kind.DEPLOYED,
-            f"{_short(told.request.package)} is live{after}.",
+            f"{version(told.request.package).capitalize()} is live{after}.",
             config=serving.config if serving else None,
             models=sorted(serving.models.values()) if serving else [],
         )
@@ -171,12 +172,12 @@ def _live(
 def _rolled_back(
     told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, pages: Pages, ledger: Ledger
 ) -> None:
-    what = f"{_short(told.request.package)} was rolled back; {_short(told.live)} answers. {told.reason}"
+    what = f"{version(told.request.package).capitalize()} was rolled back; {version(told.live)} answers. {told.reason}"
     registry.mark(told.request.package, OUTCOME, "rolled-back")
     bus.publish(ModelRolledBack.of(told.event))
     pages.send(
         Page(
-            subject=f"{told.model}: {_short(told.request.package)} was rolled back",
+            subject=f"{told.model}: {version(told.request.package)} was rolled back",
             what=what,
             where=f"{told.request.package}\nendpoint of {told.model}",
             do="Nobody is waiting: the version before answers. Find out why; this version is not deployed again.",
@@ -189,12 +190,12 @@ def _rolled_back(
 def _failed(
     told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, pages: Pages, ledger: Ledger
 ) -> None:
-    answers = f"{_short(told.live)} answers" if told.live else "nothing answers"
-    what = f"{_short(told.request.package)} could not be deployed; {answers}. {told.reason}"
+    answers = f"{version(told.live)} answers" if told.live else "nothing answers"
+    what = f"{version(told.request.package).capitalize()} could not be deployed; {answers}. {told.reason}"
     registry.mark(told.request.package, OUTCOME, "failed")
     pages.send(
         Page(
-            subject=f"{told.model}: {_short(told.request.package)} could not be deployed",
+            subject=f"{told.model}: {version(told.request.package)} could not be deployed",
             what=what,
             where=f"{told.request.package}\nCloudFormation and endpoint of {told.model}",
             do="Mend the cause, then approve the package again: the new decision deploys it.",
@@ -228,7 +229,7 @@ def _restore(rollout: Rollout, stack: StackState, live: str | None, *, pages: Pa
             kind=Kind.SERVING_RESTORED,
             subject=subject,
             at=now,
-            summary=f"The serving stack wanted {_short(stack.package)} while {_short(live)} is live: "
+            summary=f"The serving stack wanted {version(stack.package)} while {version(live)} is live: "
             "it is brought back to what is live.",
             details={"wanted": stack.package, "live": live},
         )
@@ -262,8 +263,3 @@ def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointStat
 
 def _name(physical_id: str) -> str:
     return physical_id.rsplit("/", 1)[-1]
-
-
-def _short(package: str | None) -> str:
-    """`model-package/<group>/<version>`, enough for people."""
-    return package.rsplit(":", 1)[-1] if package else "nothing"

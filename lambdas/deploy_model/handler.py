@@ -24,6 +24,7 @@ from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import deployment_id, predecessors, rollback_of, wanted_package
 from noria.events import ModelPackageStateChange, StackStatusChange, parse
 from noria.ledger import Fact, Kind
+from noria.names import version
 
 
 class Outcome(StrEnum):
@@ -159,7 +160,7 @@ def _request(model: str, package: str, decision: str, why: str, *, ledger: Ledge
             kind=Kind.DEPLOYMENT_REQUESTED,
             subject=deployment_id(package, decision),
             at=now,
-            summary=f"{package.rsplit(':', 1)[-1]} is to go live: {why}.",
+            summary=f"{version(package).capitalize()} is to go live: {why}.",
             details={"package": package, "decision": decision},
         )
     )

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import TYPE_CHECKING
 
 import boto3
@@ -64,9 +65,8 @@ class Ledger:
         return [Entry.model_validate_json(item["body"]["S"]) for page in pages for item in page["Items"]]
 
     def newest(self, models: Iterable[str]) -> list[Entry]:
-        """The entries of several models, newest first."""
-        entries = [entry for model in models for entry in self.entries(model)]
-        return sorted(entries, key=lambda entry: (entry.at, entry.number), reverse=True)
+        """The entries of several models, newest first; a model's own keep the order in which they were written."""
+        return list(merge(*(reversed(self.entries(model)) for model in models), key=lambda e: e.at, reverse=True))
 
     def _head(self, model: str) -> tuple[int, str]:
         key = {"model": {"S": model}, "sk": {"S": "head"}}

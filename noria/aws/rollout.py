@@ -12,6 +12,7 @@ from noria.aws.pages import Page
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.deployment import Request, newest_request, unsettled
 from noria.ledger import Fact, Kind
+from noria.names import version
 
 # The ledger's clock and CloudFormation's are not the same one.
 _SKEW = timedelta(minutes=5)
@@ -74,7 +75,7 @@ class Rollout:
                 kind=Kind.DEPLOYMENT_SUPERSEDED,
                 subject=request.id,
                 at=now,
-                summary=f"{request.package.rsplit(':', 1)[-1]} will not go live: another was asked for after it.",
+                summary=f"{version(request.package).capitalize()} will not go live: another was asked for after it.",
                 details={"package": request.package},
             )
         )
