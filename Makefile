@@ -36,7 +36,6 @@ lint: .venv/.ready
 .PHONY: up
 up: setup
 	@$(BIN)/python -m local up --deploy
-	@echo "source .noria/local.env    # then aws, boto3 and $(BIN)/noria talk to the local cloud"
 
 ## down: end the local cloud and everything it started
 .PHONY: down
@@ -91,6 +90,7 @@ aws-environment:
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
 	@$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install -q --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
 node_modules/.ready: package-lock.json

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from local.cloud import DEFAULT_PORT, WORK, CannotStart, LocalCloud
 from local.container import build
+from local.deployment import DeploymentFailed, deploy
 
 
 def main() -> int:
@@ -13,6 +14,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start it in the background, and write local.env into its work directory")
     up.add_argument("--port", type=int, default=DEFAULT_PORT)
+    up.add_argument("--deploy", action="store_true", help="bootstrap and deploy every stack to it")
     up.add_argument("--time-scale", type=float, default=1.0, help="AWS seconds that pass in one second (default 1)")
     down = commands.add_parser("down", help="end it and everything it started")
     commands.add_parser("container", help="build the interpreter that stands for AWS's scikit-learn image")
@@ -32,7 +34,15 @@ def main() -> int:
     except CannotStart as problem:
         sys.stderr.write(f"{problem}\n")
         return 1
-    sys.stdout.write(f"The local cloud answers at {cloud.endpoint}: source {cloud.environment_file}\n")
+    _say(f"· the local cloud answers at {cloud.endpoint}")
+    if options.deploy:
+        try:
+            deploy(cloud, progress=lambda line: _say(f"· {line}"))
+        except DeploymentFailed as problem:
+            cloud.stop()
+            sys.stderr.write(f"{problem}\nThe cloud was ended again.\n")
+            return 1
+    _say(f"source {cloud.environment_file}    # then aws, boto3 and noria talk to it")
     return 0
 
 

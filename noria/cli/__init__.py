@@ -7,6 +7,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from noria.aws.stacks import NotDeleted
 from noria.cli.commands import app
 from noria.cli.output import Refused
 from noria.spec import SpecError
@@ -16,7 +17,7 @@ def main() -> None:
     """Run the command; what went wrong is one message on standard error, never a traceback."""
     try:
         app()
-    except (Refused, SpecError) as error:
+    except (Refused, SpecError, NotDeleted) as error:
         sys.stderr.write(f"{error}\n")
     except NoCredentialsError:
         sys.stderr.write("No AWS credentials: configure them, or `source .noria/local.env` for the local cloud.\n")

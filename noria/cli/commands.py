@@ -10,8 +10,11 @@ from pydantic import BaseModel
 
 from noria import contract, spec
 from noria.aws.queues import Queues
+from noria.aws.storage import Storage
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.state import Deployed
+from noria.cli.teardown import Teardown
+from noria.names import key
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +47,12 @@ class Decided(BaseModel):
     package: str
     decision: str
     reason: str
+
+
+class Uploaded(BaseModel):
+    model: str
+    file: str
+    uri: str
 
 
 class Asked(BaseModel):
@@ -95,6 +104,25 @@ def packages(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> No
         columns=["version", "approval", "outcome", "created", "dataset", "champion"],
         as_json=as_json,
         empty=f"{model} has no version yet: upload data to <data bucket>/{model}/incoming/.",
+    )
+
+
+@app.command()
+def upload(
+    model: str,
+    file: Annotated[Path, typer.Argument(help="a CSV or Parquet file", exists=True, dir_okay=False)],
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Upload training data: it is checked against the contract, and what is good becomes a dataset."""
+    deployed = Deployed(env)
+    storage = Storage(bucket=deployed.parameter("data-bucket"))
+    target = key(deployed.require(model), "incoming", file.name)
+    storage.upload(file, target)
+    say(
+        Uploaded(model=model, file=str(file), uri=storage.uri(target)),
+        f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}",
+        as_json=as_json,
     )
 
 
@@ -173,6 +201,30 @@ def validate(
     say(report, report.to_text(), as_json=as_json)
     if not report.accepted:
         raise typer.Exit(1)
+
+
+@app.command()
+def destroy(
+    env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove every stack of an environment, its packages and, unless the environment keeps them, its data."""
+    teardown = Teardown(env=env)
+    stacks = teardown.found()
+    if not yes:
+        typer.echo("These stacks, and what is in them, are removed for good:", err=True)
+        typer.echo("\n".join(f"  {stack.name}" for stack in stacks), err=True)
+        if typer.prompt(f"Type {env} to go on", err=True) != env:
+            raise Refused("Nothing was removed.")
+    removed = teardown.run(progress=lambda line: typer.echo(line, err=True))
+    kept = "\n".join(f"  {line}" for line in removed.kept)
+    say(
+        removed,
+        f"Removed {len(removed.stacks)} stacks, {removed.packages} packages and {removed.objects} objects. "
+        f"What is left:\n{kept}",
+        as_json=as_json,
+    )
 
 
 @app.command()

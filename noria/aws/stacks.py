@@ -1,0 +1,92 @@
+"""CloudFormation stacks of an environment, as one removes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.exceptions import ClientError, WaiterError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+
+
+class NotDeleted(RuntimeError):
+    """CloudFormation could not delete a stack; the message has its reasons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    name: str
+    id: str
+    protected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackResource:
+    type: str
+    id: str
+    deletion_policy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stacks:
+    client: "CloudFormationClient" = field(default_factory=lambda: boto3.client("cloudformation"), repr=False)
+
+    def named(self, prefix: str) -> list[Stack]:
+        pages = self.client.get_paginator("describe_stacks").paginate()
+        return [
+            Stack(
+                name=stack["StackName"],
+                id=stack["StackId"],
+                protected=stack.get("EnableTerminationProtection", False),
+            )
+            for page in pages
+            for stack in page["Stacks"]
+            if stack["StackName"].startswith(prefix)
+        ]
+
+    def resources(self, stack: Stack, type_: str) -> list[StackResource]:
+        """Resources of one type, with what their template says about their deletion."""
+        policies = {
+            logical: body.get("DeletionPolicy", "Delete")
+            for logical, body in dict(self.client.get_template(StackName=stack.id)["TemplateBody"])["Resources"].items()
+        }
+        return [
+            StackResource(type=type_, id=resource["PhysicalResourceId"], deletion_policy=policies[resource_id])
+            for page in self.client.get_paginator("list_stack_resources").paginate(StackName=stack.id)
+            for resource in page["StackResourceSummaries"]
+            if resource["ResourceType"] == type_ and (resource_id := resource["LogicalResourceId"]) in policies
+        ]
+
+    def delete(self, stack: Stack) -> None:
+        """Delete a stack and wait for the end; raises `NotDeleted`. A stack that is gone already is no error."""
+        self.client.delete_stack(StackName=stack.id)
+        try:
+            self.client.get_waiter("stack_delete_complete").wait(StackName=stack.id, WaiterConfig={"Delay": 5})
+        except WaiterError as error:
+            reasons = "; ".join(dict.fromkeys(self._events(stack, "DELETE_FAILED"))) or str(error)
+            raise NotDeleted(f"{stack.name} was not deleted: {reasons}") from error
+
+    def kept(self, stack: Stack) -> list[str]:
+        """What the deleted stack left behind because its template says so: type and id."""
+        try:
+            pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack.id)
+            return sorted(
+                {
+                    f"{event['ResourceType']} {event['PhysicalResourceId']}"
+                    for page in pages
+                    for event in page["StackEvents"]
+                    if event.get("ResourceStatus") == "DELETE_SKIPPED"
+                }
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ValidationError":  # CloudFormation forgets deleted stacks in time
+                return []
+            raise
+
+    def _events(self, stack: Stack, status: str) -> Iterator[str]:
+        for page in self.client.get_paginator("describe_stack_events").paginate(StackName=stack.id):
+            for event in page["StackEvents"]:
+                if event.get("ResourceStatus") == status and event.get("ResourceStatusReason"):
+                    yield f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"

@@ -1,0 +1,80 @@
+"""Removing an environment: every stack, in the order of who needs whom, and what stays behind, said aloud."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from noria.aws.registry import Registry
+from noria.aws.stacks import Stack, Stacks
+from noria.aws.storage import Storage
+from noria.cli.output import Refused
+from noria.names import Names
+
+_ORDER = ("monitoring", "serving", "training", "reactions", "foundation")
+"""Endings of stack names, users before what they use."""
+
+_WINDOW_DAYS = 30
+
+
+class Removed(BaseModel):
+    """What was removed, and what is still there, each line with the reason."""
+
+    env: str
+    stacks: list[str]
+    packages: int
+    objects: int
+    kept: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teardown:
+    env: str
+    stacks: Stacks = field(default_factory=Stacks)
+    registry: Registry = field(default_factory=Registry)
+
+    @property
+    def names(self) -> Names:
+        return Names(env=self.env)
+
+    def found(self) -> list[Stack]:
+        """The environment's stacks, in the order of their removal; raises `Refused` where there is none to remove."""
+        found = [s for s in self.stacks.named(f"{self.names.prefix}-") if s.name.rsplit("-", 1)[-1] in _ORDER]
+        if not found:
+            raise Refused(f"No stack of environment {self.env!r} is here: there is nothing to remove.")
+        if protected := [stack.name for stack in found if stack.protected]:
+            command = "aws cloudformation update-termination-protection --no-enable-termination-protection"
+            lines = "\n".join(f"  {command} --stack-name {name}" for name in protected)
+            raise Refused(f"Protected from deletion, which only a person takes off:\n{lines}")
+        return sorted(found, key=lambda stack: (_ORDER.index(stack.name.rsplit("-", 1)[-1]), stack.name))
+
+    def run(self, *, progress: Callable[[str], None]) -> Removed:
+        """Remove all stacks; raises `NotDeleted` when CloudFormation cannot: mend what it says and run it again."""
+        packages = objects = 0
+        kept: list[str] = []
+        stacks = self.found()
+        for stack in stacks:
+            # CloudFormation deletes neither a group with packages nor a bucket with objects.
+            for group in self.stacks.resources(stack, "AWS::SageMaker::ModelPackageGroup"):
+                progress(f"emptying model package group {group.id}")
+                packages += self._delete_packages(group.id)
+            for bucket in self.stacks.resources(stack, "AWS::S3::Bucket"):
+                if bucket.deletion_policy == "Delete":
+                    progress(f"emptying bucket {bucket.id}")
+                    objects += Storage(bucket=bucket.id).delete_everything()
+            for key in self.stacks.resources(stack, "AWS::KMS::Key"):
+                if key.deletion_policy == "Delete":
+                    kept.append(f"AWS::KMS::Key {key.id}: pending deletion for {_WINDOW_DAYS} days, without cost")
+            progress(f"deleting stack {stack.name}")
+            self.stacks.delete(stack)
+            kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
+        kept.append("log groups /aws/sagemaker/*: SageMaker made them and shares them among all of the account's jobs")
+        return Removed(
+            env=self.env, stacks=[stack.name for stack in stacks], packages=packages, objects=objects, kept=kept
+        )
+
+    def _delete_packages(self, group: str) -> int:
+        packages = self.registry.packages(group)
+        for package in packages:
+            self.registry.delete(package.arn)
+        return len(packages)
