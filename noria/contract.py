@@ -14,7 +14,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from noria.spec import Feature, FeatureType, ModelSpec
-from noria.sql import CSV, MODEST, Resources, connect, identifier, literal, number, paths
+from noria.sql import MODEST, Resources, connect, csv_with_rejects, identifier, literal, number, parquet
 
 
 class Part(BaseModel):
@@ -86,8 +86,8 @@ def check(
     """Check one CSV or Parquet file. Whatever the file holds, the answer is a report."""
     size = path.stat().st_size
     digest = sha256 or _hash(path)
-    kind = _FORMATS.get(Path(filename).suffix.lower())
-    found = _Found(rows=0, columns=(), first=None, last=None, violations=_not_readable(path, filename, kind, size))
+    kind = format_of(filename)
+    found = _Found(rows=0, columns=(), first=None, last=None, violations=unreadable(path, filename))
     if not found.violations and kind is not None:
         found = _scan(path, spec, kind, now, resources)
     return Report(
@@ -145,12 +145,17 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _not_readable(path: Path, filename: str, kind: Format | None, size: int) -> list[Violation]:
-    """What keeps a file from being read at all."""
+def format_of(filename: str) -> Format | None:
+    return _FORMATS.get(Path(filename).suffix.lower())
+
+
+def unreadable(path: Path, filename: str) -> list[Violation]:
+    """What keeps a file from being read at all, found without parsing it."""
+    kind = format_of(filename)
     found: tuple[str, str] | None
     if kind is None:
         found = "format", f"{filename!r} is neither .csv nor .parquet: export it as one of them"
-    elif size == 0:
+    elif path.stat().st_size == 0:
         found = "empty", "the file is empty: upload it again"
     elif kind == "parquet":
         found = _not_parquet(path)
@@ -201,11 +206,7 @@ def _scan(path: Path, spec: ModelSpec, kind: Format, now: datetime, resources: R
 
 
 def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, kind: Format, now: datetime) -> _Found:
-    reader = (
-        f"read_csv({paths([path])}, {CSV}, all_varchar = true, store_rejects = true, auto_detect = true)"
-        if kind == "csv"
-        else f"read_parquet({paths([path])})"
-    )
+    reader = csv_with_rejects(path) if kind == "csv" else parquet([path])
     columns = tuple(str(row[0]) for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall())
     violations = list(_columns(spec, columns))
     present = set(columns)
@@ -228,7 +229,7 @@ def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec,
         f"SELECT {', '.join(asked)} FROM (SELECT *, row_number() OVER () AS {_ROW} FROM {reader})"
     ).fetchall()
     rows, first, last, targets, repeated, *rest = answer
-    violations += _ragged(connection) if kind == "csv" else []
+    violations += refused_lines(connection) if kind == "csv" else []
     violations += [
         _violation(rule, value) for rule, value in zip(rules, rest[len(shares) :], strict=True) if value["n"]
     ]
@@ -340,8 +341,8 @@ def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
     )
 
 
-def _ragged(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
-    """Lines that the reader refused: too few or too many fields, quotes that never close."""
+def refused_lines(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
+    """Lines that `noria.sql.csv` set aside: too few or too many fields, quotes that never close."""
     found = connection.execute(
         f"SELECT count(DISTINCT line), min(line, {FIRST}), min(left(csv_line, {LONGEST_SAMPLE}), {FIRST}) "
         "FROM reject_errors"
