@@ -10,8 +10,8 @@ Calls: cloudformation:DescribeStacks, cloudformation:DescribeStackEvents, cloudf
 cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its output DeployerRoleArn to
 cloudformation.amazonaws.com; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel,
 sagemaker:DeleteEndpointConfig and sagemaker:DeleteModel; sagemaker:DescribeModelPackage and
-sagemaker:UpdateModelPackage on the model's packages; events:PutEvents; sns:Publish; kms:Decrypt and
-kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+sagemaker:UpdateModelPackage on the model's packages; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey,
+kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib

@@ -4,8 +4,8 @@ decision ─ ledger ─ rolled back before? refuse ─ Deployment Requested ─ 
 
 Calls: sagemaker:DescribeModelPackage on the model's packages; cloudformation:DescribeStacks,
 cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack; iam:PassRole on its output
-DeployerRoleArn to cloudformation.amazonaws.com; sns:Publish; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem,
-dynamodb:Query and dynamodb:PutItem on the ledger.
+DeployerRoleArn to cloudformation.amazonaws.com; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 from datetime import UTC, datetime

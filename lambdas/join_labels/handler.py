@@ -1,8 +1,11 @@
 """Labels that arrive late are joined with what was predicted: how right has the live model been?
 
-Calls: s3:GetObject and s3:GetObjectVersion on */labels/*; s3:ListBucket and s3:GetObject on */captured/*;
-s3:PutObject on */reports/*; kms:Decrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria;
-dynamodb:GetItem and dynamodb:PutItem on the ledger.
+labels ─ join with captured ┬ joined:  report, metrics, ledger
+                            └ refused: page, ledger; the file stays where it is
+
+Calls: s3:GetObject and s3:GetObjectVersion on */labels/*; s3:ListBucket and s3:GetObject on */captured/*; s3:PutObject
+on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace
+Noria; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
 import tempfile
@@ -17,13 +20,14 @@ from noria.aws.captures import Captures
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
+from noria.aws.pages import Page, Pages
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.events import ObjectCreated, S3Object, parse
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, key
 from noria.profile import Source
-from noria.quality import Quality, join
+from noria.quality import LabelsError, Quality, join
 from noria.spec import ModelSpec
 
 LOOK_BACK_DAYS = 90
@@ -33,6 +37,7 @@ MOST_CAPTURED_BYTES = 2 * 1024**3
 
 class Outcome(StrEnum):
     JOINED = "LabelsJoined"
+    REFUSED = "LabelsRefused"
     KNOWN = "LabelsKnown"
     FOLDER = "FolderIgnored"
 
@@ -46,10 +51,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     storage = Storage(bucket=env.data_bucket)
     outcome = join_labels(
         upload=upload,
-        spec=env.required_spec(model),
+        spec=env.spec(model),
         captures=Captures(model=model, endpoint=env.names.model(model), storage=storage),
         storage=storage,
         ledger=Ledger(table=env.ledger_table),
+        pages=Pages(topic=env.pages_topic),
         measurements=Measurements(),
         now=datetime.now(UTC),
     )
@@ -59,18 +65,44 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 def join_labels(
     *,
     upload: S3Object,
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     captures: Captures,
     storage: Storage,
     ledger: Ledger,
+    pages: Pages,
     measurements: Measurements,
     now: datetime,
 ) -> Outcome:
+    """Join one uploaded version. `spec` is None when nobody has described the model that the key names."""
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
-    if ledger.knows(spec.model, Kind.LABELS_JOINED, upload.version):
-        return Outcome.KNOWN
     source = ObjectKey.parse(upload.key)
+    if any(ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
+        return Outcome.KNOWN
+    try:
+        quality = _join(upload, source, spec, captures=captures, storage=storage, now=now)
+    except LabelsError as error:
+        _refuse(upload, source, error, storage=storage, ledger=ledger, pages=pages, now=now)
+        return Outcome.REFUSED
+    _report(upload, source, quality, XX)
+    return Outcome.JOINED
+
+
+def _join(
+    upload: S3Object,
+    source: ObjectKey,
+    spec: ModelSpec | None,
+    *,
+    captures: Captures,
+    storage: Storage,
+    now: datetime,
+) -> Quality:
+    if spec is None:
+        problem = (
+            f"{source.filename}: no model is called {source.model!r}: upload to <model>/labels/, "
+            f"or describe it in models/{source.model}.yaml and deploy"
+        )
+        raise LabelsError([problem])
     with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
         labels = Path(folder) / f"labels{Path(source.filename).suffix.lower()}"
         storage.download(upload.key, labels, version=upload.version)

@@ -3,8 +3,9 @@
 tick ─ captured files of the window ─ profile ─ compare with the package's baseline ─ report, metrics, ledger
 
 Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:PutObject on */reports/*;
-kms:Decrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages; cloudwatch:PutMetricData
-in namespace Noria; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's
+packages; cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the
+ledger.
 """
 
 import tempfile

@@ -13,9 +13,9 @@ Each has the shape of the event that AWS sends, and is told once.
 Calls: s3:ListBucketVersions on */incoming/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages; cloudformation:DescribeStacks on its
-serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel;
-sqs:GetQueueUrl and sqs:SendMessage on the queues of the five; kms:Decrypt and kms:GenerateDataKey; dynamodb:GetItem,
-dynamodb:Query and dynamodb:PutItem on the ledger.
+serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl
+and sqs:SendMessage on the queues of the five; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
+dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """What came of a training goes to the ledger and to people: a package to approve, or why there is none.
 
 Calls: sagemaker:ListPipelineExecutionSteps and sagemaker:DescribePipelineExecution on the model's pipeline;
-sagemaker:DescribeModelPackage on its packages; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt and
-kms:GenerateDataKey; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
+sagemaker:DescribeModelPackage on its packages; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey,
+kms:Encrypt and kms:GenerateDataKey; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
 from datetime import UTC, datetime

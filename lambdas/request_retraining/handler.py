@@ -6,8 +6,8 @@ alarm or re-check ─ noria/retraining.py ┬ yes: ledger, Retraining Requested
 The ledger comes first: what it says is said again when the same message comes again.
 
 Calls: cloudwatch:DescribeAlarms; scheduler:CreateSchedule in group NORIA_SCHEDULE_GROUP; iam:PassRole on
-NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; events:PutEvents; kms:Decrypt and kms:GenerateDataKey;
-dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; events:PutEvents; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib

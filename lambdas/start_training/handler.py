@@ -3,8 +3,9 @@
 cause ─ policy ─ token ─ request.json (once) ─ manifests ─ StartPipelineExecution(token) ─ ledger
 
 Calls: s3:ListBucket on */datasets/*; s3:GetObject on */datasets/*/manifest.json and */trainings/*; s3:PutObject on
-*/trainings/*; kms:Decrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages;
-sagemaker:StartPipelineExecution on its pipeline; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+*/trainings/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
+model's packages; sagemaker:StartPipelineExecution on its pipeline; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
 """
 
 from datetime import UTC, datetime

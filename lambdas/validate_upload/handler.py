@@ -3,9 +3,9 @@
 upload ─ download, hash ─ contract ┬ accepted: copy, manifest (last), Dataset Accepted, ledger
                                    └ refused:  copy, report, Dataset Quarantined, page, ledger
 
-Calls: s3:GetObject and s3:GetObjectVersion on */incoming/*; s3:PutObject and s3:GetObject on */datasets/* and
-*/quarantine/*; s3:ListBucket; kms:Decrypt and kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem
-and dynamodb:PutItem on the ledger.
+Calls: s3:GetObject, s3:GetObjectVersion and s3:GetObjectVersionTagging on */incoming/*; s3:GetObject, s3:PutObject and
+s3:PutObjectTagging on */datasets/* and */quarantine/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
 import tempfile
