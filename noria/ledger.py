@@ -35,6 +35,7 @@ class Kind(StrEnum):
     SERVING_RESTORED = "serving_restored"  # subject: what is live # the stack's last change
     MONITORED = "monitored"  # subject: window
     LABELS_JOINED = "labels_joined"  # subject: labels object version
+    LABELS_REFUSED = "labels_refused"  # subject: labels object version
     RETRAINING_REQUESTED = "retraining_requested"  # subject: alarm transition
     RETRAINING_DECLINED = "retraining_declined"  # subject: alarm transition
     REPLAYED = "replayed"  # subject: what reconcile said again

@@ -294,6 +294,7 @@ class Reactions(Stack):
             self._list("labels", "captured"),
             self._measure(),
             *self._ledger(),
+            self._page(),
         )
         return reaction
 

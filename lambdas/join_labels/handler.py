@@ -8,9 +8,12 @@ on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKe
 Noria; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
+import shlex
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,35 +82,16 @@ def join_labels(
     source = ObjectKey.parse(upload.key)
     if any(ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
         return Outcome.KNOWN
+    refuse = partial(_refuse, upload, source, storage=storage, ledger=ledger, pages=pages, now=now)
+    if spec is None:
+        problem = (
+            f"no model is called {source.model!r}: upload to <model>/labels/, or describe it in models/ and deploy"
+        )
+        return refuse([f"{source.filename}: {problem}"])
     try:
         quality = _join(upload, source, spec, captures=captures, storage=storage, now=now)
     except LabelsError as error:
-        _refuse(upload, source, error, storage=storage, ledger=ledger, pages=pages, now=now)
-        return Outcome.REFUSED
-    _report(upload, source, quality, XX)
-    return Outcome.JOINED
-
-
-def _join(
-    upload: S3Object,
-    source: ObjectKey,
-    spec: ModelSpec | None,
-    *,
-    captures: Captures,
-    storage: Storage,
-    now: datetime,
-) -> Quality:
-    if spec is None:
-        problem = (
-            f"{source.filename}: no model is called {source.model!r}: upload to <model>/labels/, "
-            f"or describe it in models/{source.model}.yaml and deploy"
-        )
-        raise LabelsError([problem])
-    with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
-        labels = Path(folder) / f"labels{Path(source.filename).suffix.lower()}"
-        storage.download(upload.key, labels, version=upload.version)
-        files = captures.newest(now=now, days=LOOK_BACK_DAYS, most_bytes=MOST_CAPTURED_BYTES)
-        quality = join(Source.captured(*captures.fetch(files, Path(folder))), labels, spec)
+        return refuse(error.problems)
     target = key(spec.model, "reports", f"labels-{upload.version}/report.json")
     storage.write(target, quality.model_dump_json(indent=1))
     measurements.publish(spec.model, measure(quality), at=now)
@@ -129,6 +113,50 @@ def _join(
         )
     )
     return Outcome.JOINED
+
+
+def _join(
+    upload: S3Object, source: ObjectKey, spec: ModelSpec, *, captures: Captures, storage: Storage, now: datetime
+) -> Quality:
+    with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
+        labels = Path(folder) / "labels"
+        storage.download(upload.key, labels, version=upload.version)
+        files = captures.newest(now=now, days=LOOK_BACK_DAYS, most_bytes=MOST_CAPTURED_BYTES)
+        captured = Source.captured(*captures.fetch(files, Path(folder)))
+        return join(captured, labels, spec, filename=source.filename)
+
+
+def _refuse(
+    upload: S3Object,
+    source: ObjectKey,
+    problems: Sequence[str],
+    *,
+    storage: Storage,
+    ledger: Ledger,
+    pages: Pages,
+    now: datetime,
+) -> Outcome:
+    uri, listed = storage.uri(upload.key), "\n".join(f"- {problem}" for problem in problems)
+    pages.send(
+        Page(
+            subject=f"{source.model}: labels {source.filename} cannot be joined",
+            what=f"{upload.key} is no labels file of {source.model}, so nothing was measured with it.\n\n{listed}",
+            where=uri,
+            do="Correct the file and upload it again. The upload is kept; nothing was changed or lost.",
+            command=f"aws s3 cp {shlex.quote(source.filename)} {shlex.quote(uri)}",
+        )
+    )
+    ledger.record(
+        Fact(
+            model=source.model,
+            kind=Kind.LABELS_REFUSED,
+            subject=upload.version,
+            at=now,
+            summary=f"Labels refused: {problems[0]}" + (" …" if len(problems) > 1 else ""),
+            details={"key": upload.key, "problems": list(problems)},
+        )
+    )
+    return Outcome.REFUSED
 
 
 def measure(quality: Quality) -> list[Measurement]:
