@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -269,13 +270,15 @@ def main() -> None:
     chosen = parser.parse_args().target
     targets: tuple[Target, ...] = ("aws", "local") if chosen == "all" else (chosen,)
     for target in targets:
-        for bundle in (
+        began = time.time()
+        bundles = [
             runtime(target),
             data(target),
             pipeline_wheels(target),
             *(function(name, target) for name in reactions()),
-        ):
-            sys.stdout.write(f"{bundle.relative_to(REPOSITORY)}\n")
+        ]
+        if built := [bundle for bundle in bundles if bundle.stat().st_mtime >= began]:
+            sys.stdout.write(f"· {len(built)} of {len(bundles)} bundles for {target}\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """One way to answer: a table for a person, the same facts as JSON for a program."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(Exception):
@@ -15,7 +19,7 @@ class Refused(Exception):
 
 
 def show(rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, empty: str) -> None:
-    """Print `rows`: all their fields as JSON, or `columns` of them as a table; `empty` where there is none."""
+    """Print `rows`: all their fields as JSON, or `columns` of them as a table, in UTC; `empty` where there is none."""
     if as_json:
         write_json([row.model_dump(mode="json") for row in rows])
         return
@@ -27,7 +31,7 @@ def show(rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, em
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        values = row.model_dump(mode="json")
+        values = row.model_dump()
         table.add_row(*(_cell(values[column]) for column in columns))
     console.print(table)
 
@@ -47,4 +51,7 @@ def write_json(value: Any) -> None:
 def _cell(value: object) -> str:
     if value is None or value == []:
         return "·"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:12] if _HASH.fullmatch(text) else text

@@ -90,6 +90,7 @@ class Deployed:
     @cached_property
     def models(self) -> tuple[str, ...]:
         """Models whose training stack is deployed: each has a package group of its name."""
+        self.parameter("data-bucket")  # refuses where the environment is not deployed at all
         pages = (
             boto3.client("sagemaker")
             .get_paginator("list_model_package_groups")

@@ -1,0 +1,20 @@
+"""The end of an environment: nothing that costs money is left, and what is left is named."""
+
+from local.demo.world import World
+from tests.e2e.test_3_command import run
+
+
+def test_destroy_removes_every_stack_and_names_what_it_leaves(world: World) -> None:
+    assert world.sagemaker.list_endpoints()["Endpoints"]
+    removed = run(world, "destroy", "--env", "local", answers="local\n")
+    assert removed.returncode == 0, removed.stderr
+    assert "pending deletion for 30 days" in removed.stdout
+    stacks = world.client("cloudformation").describe_stacks()["Stacks"]
+    assert [stack["StackName"] for stack in stacks if stack["StackName"].startswith("noria-")] == []
+    assert not world.sagemaker.list_endpoints()["Endpoints"]
+    assert not world.sagemaker.list_models()["Models"]
+    assert not world.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+    assert not [b for b in world.s3.list_buckets()["Buckets"] if b["Name"].startswith("noria-")]
+    assert not [q for q in world.client("sqs").list_queues().get("QueueUrls", []) if "noria-local" in q]
+    assert not world.client("lambda").list_functions()["Functions"]
+    assert world.client("dynamodb").list_tables()["TableNames"] == []
