@@ -13,8 +13,20 @@ from typing import Any, Literal
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from noria.spec import Feature, FeatureType, ModelSpec
-from noria.sql import MODEST, Resources, connect, csv_with_rejects, identifier, literal, number, parquet
+from noria.spec import Feature, FeatureType, ModelSpec, Task
+from noria.sql import (
+    LONGEST_LINE,
+    MODEST,
+    HeaderError,
+    Resources,
+    connect,
+    csv_with_rejects,
+    identifier,
+    label,
+    literal,
+    number,
+    parquet,
+)
 
 
 class Part(BaseModel):
@@ -22,7 +34,8 @@ class Part(BaseModel):
 
 
 class Violation(Part):
-    """One thing that is wrong. `rows` are the first data rows, from 1 after the header; `lines` those of the file."""
+    """One thing that is wrong. `lines` are the first lines of the file, counted by `\\n`, that are no rows; `rows` the
+    first rows, from 1 after the header, lines that are no rows not counted."""
 
     column: str | None = None
     rule: str
@@ -125,12 +138,11 @@ class _Found:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """Rows for which `broken` holds are violations; `value` is what is shown of them."""
+    """Rows for which `broken` holds are violations."""
 
     column: str
     rule: str
     broken: str
-    value: str
     remedy: str
 
 
@@ -179,7 +191,7 @@ def _not_text(path: Path) -> tuple[str, str] | None:
         if looks:
             return "format", f"the name says CSV, the content is {looks}: upload plain CSV"
         file.seek(0)
-        read = start_of_chunk = 0
+        read = lines = length = start_of_chunk = 0
         try:
             while chunk := file.read(_CHUNK):
                 # The decoder keeps the beginning of a character that the chunk before cut in two.
@@ -188,6 +200,11 @@ def _not_text(path: Path) -> tuple[str, str] | None:
                 if b"\0" in chunk:
                     return "format", "the file holds NUL bytes: it is not a CSV text"
                 decoder.decode(chunk)
+                last = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+                length = length + len(chunk) if last < 0 else len(chunk) - last - 1
+                lines += chunk.count(b"\n")
+                if length > LONGEST_LINE - _CHUNK:
+                    return "format", f"line {lines + 1:,} is longer than {length:,} bytes: it is not a row; mend it"
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             return "encoding", f"byte {start_of_chunk + error.start:,} is not UTF-8: export the file as UTF-8"
@@ -198,11 +215,18 @@ def _scan(path: Path, spec: ModelSpec, kind: Format, now: datetime, resources: R
     try:
         with connect(resources) as connection:
             return _examine(connection, path, spec, kind, now)
+    except HeaderError as error:
+        wrong = Violation(rule="header", message=str(error))
     except duckdb.Error as error:
         # Whatever a file does to the reader is a finding about the file.
-        message = f"the file cannot be read as {kind}: {str(error).splitlines()[0]}: export it again"
-        unreadable = [Violation(rule="readable", message=message)]
-        return _Found(rows=0, columns=(), first=None, last=None, violations=unreadable)
+        wrong = Violation(rule="readable", message=cannot_read(kind, error))
+    return _Found(rows=0, columns=(), first=None, last=None, violations=[wrong])
+
+
+def cannot_read(kind: Format | None, error: duckdb.Error) -> str:
+    if "invalid state" in str(error):
+        return "its lines end in different ways, or its quotes are broken: export the file again"
+    return f"the file cannot be read as {kind}: {str(error).splitlines()[0]}: export it again"
 
 
 def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, kind: Format, now: datetime) -> _Found:
@@ -211,15 +235,15 @@ def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec,
     violations = list(_columns(spec, columns))
     present = set(columns)
     rules = [rule for rule in _rules(spec, now) if rule.column in present]
-    time_column = f"try_cast({identifier(spec.time)} AS TIMESTAMP)" if spec.time in present else "NULL::TIMESTAMP"
+    moment = _moment(spec.time) if spec.time in present else "NULL::TIMESTAMP"
     shares = [name for name in spec.features if name in present]
-    target = identifier(spec.target) if spec.target in present else "NULL"
+    outcome = _outcome(spec) if spec.target in present else "NULL"
     ident = identifier(spec.id) if spec.id and spec.id in present else "NULL"
     asked = [
         "count(*)",
-        f"min({time_column})",
-        f"max({time_column})",
-        f"approx_count_distinct(CAST({target} AS VARCHAR))",
+        f"min({moment})",
+        f"max({moment})",
+        f"count(DISTINCT {outcome})",
         f"count({ident}) - count(DISTINCT {ident})",
         *(f"count(*) FILTER ({_empty(name)})" for name in shares),
         *(_broken(rule) for rule in rules),
@@ -228,13 +252,13 @@ def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec,
     (answer,) = connection.execute(
         f"SELECT {', '.join(asked)} FROM (SELECT *, row_number() OVER () AS {_ROW} FROM {reader})"
     ).fetchall()
-    rows, first, last, targets, repeated, *rest = answer
+    rows, first, last, outcomes, repeated, *rest = answer
     violations += refused_lines(connection) if kind == "csv" else []
     violations += [
         _violation(rule, value) for rule, value in zip(rules, rest[len(shares) :], strict=True) if value["n"]
     ]
     violations += _missing(spec, rows, dict(zip(shares, rest[: len(shares)], strict=True)))
-    violations += _whole(spec, rows, targets if spec.target in present else None, repeated)
+    violations += _whole(spec, rows, outcomes if spec.target in present else None, repeated)
     return _Found(rows=rows, columns=columns, first=_utc(first), last=_utc(last), violations=violations)
 
 
@@ -244,46 +268,65 @@ _ROW = '"\x01row"'
 def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
     missing = [name for name in spec.columns if name not in columns]
     unexpected = [name for name in columns if name not in spec.columns]
+    if len(columns) == 1 and (separator := next((s for s in ";\t|" if s in columns[0]), None)):
+        message = f"fields are separated by {separator!r} and not by commas: export the file with commas"
+        yield Violation(rule="separator", message=message)
+        return
+    folded = {name.lower(): name for name in unexpected}
     for name in missing:
-        close = difflib.get_close_matches(name, unexpected, n=1, cutoff=0.5)
-        remedy = f"rename {close[0]!r} to it" if close else "add it"
+        close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+        remedy = f"rename {folded[close[0]]!r} to it" if close else "add it"
         yield Violation(column=name, rule="column", message=f"column {name!r} is missing: {remedy}")
-    for name in unexpected:
+    if unexpected:
+        named = ", ".join(map(repr, unexpected[:FIRST])) + (" …" if len(unexpected) > FIRST else "")
         yield Violation(
-            column=name,
+            column=unexpected[0] if len(unexpected) == 1 else None,
             rule="unexpected",
             severity="warn",
-            message=f"column {name!r} is not in the spec and is ignored: remove it, or add it to features",
+            count=len(unexpected),
+            samples=tuple(name[:LONGEST_SAMPLE] for name in unexpected[:FIRST]),
+            message=f"not in the spec and ignored: {named}; remove them, or add them to features",
         )
 
 
 def _rules(spec: ModelSpec, now: datetime) -> Iterator[_Rule]:
     for name, feature in spec.features.items():
         yield from _feature_rules(name, feature)
-    column = identifier(spec.time)
-    moment = f"try_cast({column} AS TIMESTAMP)"
+    moment = _moment(spec.time)
     latest = now.astimezone(UTC).replace(tzinfo=None) + _CLOCKS
     yield _Rule(
         column=spec.time,
         rule="time",
         broken=f"{moment} IS NULL",
-        value=column,
         remedy="write ISO 8601 times, as in 2013-01-31T17:00:00",
     )
     yield _Rule(
         column=spec.time,
         rule="future",
         broken=f"{moment} > TIMESTAMP '{latest:%Y-%m-%d %H:%M:%S}'",
-        value=column,
         remedy="an event cannot be in the future; correct the clock or the time zone (times are UTC)",
     )
+    number_wanted = " (a number)" if spec.task is Task.REGRESSION else ""
     yield _Rule(
         column=spec.target,
         rule="target",
-        broken=_empty(spec.target),
-        value=identifier(spec.target),
-        remedy="every row needs its outcome; leave out rows whose outcome is not known yet",
+        broken=f"{_outcome(spec)} IS NULL",
+        remedy=f"every row needs its outcome{number_wanted}; leave out rows whose outcome is not known yet",
     )
+
+
+def _moment(name: str) -> str:
+    """SQL: a UTC time, as training reads it; NULL for what is none that a calendar has."""
+    time = f"try_cast(CAST({identifier(name)} AS VARCHAR) AS TIMESTAMPTZ)::TIMESTAMP"
+    return f"CASE WHEN {time} BETWEEN '0001-01-01' AND '9999-12-31' THEN {time} END"
+
+
+def _outcome(spec: ModelSpec) -> str:
+    """SQL: a finite number or a class label, as training reads it; NULL for what is neither."""
+    text = f"CAST({identifier(spec.target)} AS VARCHAR)"
+    if spec.task is not Task.REGRESSION:
+        return label(text)
+    return f"CASE WHEN isfinite(try_cast({text} AS DOUBLE)) THEN try_cast({text} AS DOUBLE) END"
 
 
 def _feature_rules(name: str, feature: Feature) -> Iterator[_Rule]:
@@ -293,23 +336,20 @@ def _feature_rules(name: str, feature: Feature) -> Iterator[_Rule]:
             allowed = ", ".join(literal(value) for value in feature.values)
             broken = f"{present} AND CAST({column} AS VARCHAR) NOT IN ({allowed})"
             remedy = f"allowed are {', '.join(feature.values)}; correct the rows, or add the value to the spec"
-            yield _Rule(column=name, rule="category", broken=broken, value=column, remedy=remedy)
+            yield _Rule(column=name, rule="category", broken=broken, remedy=remedy)
         return
     value = f"try_cast({column} AS DOUBLE)"
     what = "a whole number" if feature.type is FeatureType.INTEGER else "a number"
     wrong = f"{value} IS NULL OR NOT isfinite({value})"
     if feature.type is FeatureType.INTEGER:
-        wrong += f" OR {value} <> floor({value})"
-    yield _Rule(
-        column=name, rule="type", broken=f"{present} AND ({wrong})", value=column, remedy=f"it must be {what}, or empty"
-    )
+        wrong += f" OR {value} <> floor({value}) OR abs({value}) > {number(_LARGEST)}"
+    yield _Rule(column=name, rule="type", broken=f"{present} AND ({wrong})", remedy=f"it must be {what}, or empty")
     for bound, operator, words in ((feature.min, "<", "at least"), (feature.max, ">", "at most")):
         if bound is not None:
             yield _Rule(
                 column=name,
                 rule="range",
                 broken=f"isfinite({value}) AND {value} {operator} {number(bound)}",
-                value=column,
                 remedy=f"it must be {words} {bound:g}; correct the rows, or the spec",
             )
 
@@ -320,7 +360,7 @@ def _empty(name: str) -> str:
 
 
 def _broken(rule: _Rule) -> str:
-    sample = f"left(CAST({rule.value} AS VARCHAR), {LONGEST_SAMPLE})"
+    sample = f"left(CAST({identifier(rule.column)} AS VARCHAR), {LONGEST_SAMPLE})"
     return (
         f"struct_pack(n := count(*) FILTER ({rule.broken}), rows := min({_ROW}, {FIRST}) FILTER ({rule.broken}), "
         f"samples := min({sample}, {FIRST}) FILTER ({rule.broken}))"
@@ -344,16 +384,15 @@ def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
 def refused_lines(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
     """Lines that `noria.sql.csv` set aside: too few or too many fields, quotes that never close."""
     found = connection.execute(
-        f"SELECT count(DISTINCT line), min(line, {FIRST}), min(left(csv_line, {LONGEST_SAMPLE}), {FIRST}) "
-        "FROM reject_errors"
+        f"SELECT count(*), min(line, {FIRST}), min(text, {FIRST}) FROM "
+        f"(SELECT line, any_value(left(csv_line, {LONGEST_SAMPLE})) AS text FROM reject_errors GROUP BY line)"
     ).fetchone()
     if not found or not found[0]:
         return []
-    lines = tuple(sorted(set(found[1])))
     message = f"{found[0]:,} line{'' if found[0] == 1 else 's'} with the wrong number of fields or a broken quote: "
     message += "the file may be truncated; export it again"
     samples = tuple(dict.fromkeys(found[2] or ()))
-    return [Violation(rule="fields", count=found[0], lines=lines, samples=samples, message=message)]
+    return [Violation(rule="fields", count=found[0], lines=tuple(found[1]), samples=samples, message=message)]
 
 
 def _missing(spec: ModelSpec, rows: int, counts: Mapping[str, int]) -> Iterator[Violation]:
@@ -369,14 +408,18 @@ def _missing(spec: ModelSpec, rows: int, counts: Mapping[str, int]) -> Iterator[
             )
 
 
-def _whole(spec: ModelSpec, rows: int, targets: int | None, repeated: int) -> Iterator[Violation]:
+def _whole(spec: ModelSpec, rows: int, outcomes: int | None, repeated: int) -> Iterator[Violation]:
     if rows < spec.min_rows:
         yield Violation(rule="min_rows", message=f"{rows:,} rows, at least {spec.min_rows:,} are needed: upload more")
     if rows > spec.max_rows:
         yield Violation(
             rule="max_rows", message=f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
         )
-    if rows > 1 and targets == 1:
+    if spec.task is Task.BINARY and outcomes and outcomes > 2:
+        message = f"column {spec.target!r}: {outcomes:,} different outcomes, and a binary classification has two: "
+        message += "correct the rows, or give the model task multiclass_classification"
+        yield Violation(column=spec.target, rule="classes", message=message)
+    if rows > 1 and outcomes == 1:
         message = f"column {spec.target!r}: all rows have the same outcome, from which nothing can be learnt"
         yield Violation(column=spec.target, rule="constant", message=message)
     if repeated:
@@ -388,5 +431,7 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment else None
 
 
+_LARGEST = 2.0**53
+"""Whole numbers beyond this are not exact in a double, which is what models calculate with."""
 _CLOCKS = timedelta(days=1)
 """Times without a zone may be a day ahead of UTC somewhere."""

@@ -16,7 +16,7 @@ from noria import capture, contract
 from noria.evaluation import SEGMENT_ROWS
 from noria.profile import Source
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, csv_with_rejects, identifier, label, literal, parquet
+from noria.sql import MODEST, HeaderError, Resources, connect, csv_with_rejects, identifier, label, literal, parquet
 
 _SMALLEST = 1e-15  # a probability of zero for what happened would cost infinitely much
 
@@ -122,10 +122,11 @@ def _read_labels(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, nam
             f"CAST({identifier(spec.target)} AS VARCHAR) AS target FROM {reader}"
         )
         refused = contract.refused_lines(db) if kind == "csv" else []
+    except HeaderError as error:
+        raise LabelsError([f"{name}: {error}"]) from error
     except duckdb.Error as error:
         # Whatever a file does to the reader is a finding about the file.
-        problem = f"{name}: the file cannot be read as {kind}: {str(error).splitlines()[0]}: export it again"
-        raise LabelsError([problem]) from error
+        raise LabelsError([f"{name}: {contract.cannot_read(kind, error)}"]) from error
     problems = [f"{name}: lines {', '.join(map(str, v.lines))}: {v.message}" for v in refused]
     problems += _wrong(db, spec, name)
     if problems:
