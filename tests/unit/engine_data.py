@@ -11,6 +11,8 @@ from noria.spec import ModelSpec, Task
 from noria.sql import Resources
 
 SMALL = Resources(memory_mb=256, threads=1)
+ODD = ("a b", "ünï cödé 🙂", 'it\'s "x"; DROP TABLE y; --', "select", "=1+1", "*", "a.b", "{}", "f0", "row")
+"""Names that a column or a category may have."""
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
