@@ -5,6 +5,7 @@
 | `ModelPackageArn`      | the champion; without it there is no endpoint, only its alarms                           |
 | `ChallengerPackageArn` | gets `ChallengerWeight` of the traffic for each 1 that the champion gets                 |
 | `ShadowPackageArn`     | gets a copy of all requests; its answers go nowhere                                      |
+| `Guardrails`           | `off` for the update that adds or removes a challenger: else SageMaker refuses it        |
 
 A deployment is blue/green: one canary instance of the new fleet answers for a while, and this stack's alarms, which
 look at the new endpoint configuration alone, decide whether the rest follows or SageMaker goes back.
@@ -18,6 +19,8 @@ from aws_cdk import (
     CfnOutput,
     CfnParameter,
     CfnResource,
+    CfnRule,
+    CfnRuleAssertion,
     DefaultStackSynthesizer,
     Duration,
     Environment,
@@ -85,10 +88,19 @@ class Serving(Stack):
             description="Requests that the challenger gets for each one of the champion",
         )
         shadow = self._package_parameter("ShadowPackageArn", "The package that gets a copy of every request")
+        guardrails = CfnParameter(
+            self,
+            "Guardrails",
+            default="on",
+            allowed_values=["on", "off"],
+            description="off for the update that adds or removes a challenger; deploy_model switches them on",
+        )
+        self._not_both(challenger, shadow)
 
         live = self._given("Live", package)
         challenged = self._given("Challenged", package, challenger)
         shadowed = self._given("Shadowed", package, shadow)
+        guarded = CfnCondition(self, "Guarded", expression=Fn.condition_equals(guardrails.value_as_string, "on"))
 
         config = self._endpoint_config(
             champion=self._variant("champion", self._model("Model", package, live), 1),
@@ -114,7 +126,7 @@ class Serving(Stack):
                 min_requests=spec.serve.min_requests,
             )
         )
-        self._endpoint(config, alarms, live)
+        self._endpoint(config, alarms, live, guarded)
         CfnOutput(
             self,
             "DeployerRoleArn",
@@ -130,6 +142,19 @@ class Serving(Stack):
     def _given(self, id_: str, *parameters: CfnParameter) -> CfnCondition:
         given = [Fn.condition_not(Fn.condition_equals(parameter.value_as_string, NONE)) for parameter in parameters]
         return CfnCondition(self, id_, expression=given[0] if len(given) == 1 else Fn.condition_and(*given))
+
+    def _not_both(self, challenger: CfnParameter, shadow: CfnParameter) -> None:
+        none = [Fn.condition_equals(parameter.value_as_string, NONE) for parameter in (challenger, shadow)]
+        CfnRule(
+            self,
+            "ChallengerOrShadow",
+            assertions=[
+                CfnRuleAssertion(
+                    assert_=Fn.condition_or(*none),
+                    assert_description="SageMaker has a shadow beside one production variant only: end the A/B first",
+                )
+            ],
+        )
 
     # --- resources
 
@@ -208,12 +233,12 @@ class Serving(Stack):
         ]
 
     def _endpoint(
-        self, config: sagemaker.CfnEndpointConfig, alarms: list[cloudwatch.Alarm], live: CfnCondition
-    ) -> sagemaker.CfnEndpoint:
-        serve = self._spec.serve
-        bake = int(serve.bake.total_seconds())
-        canary = serve.strategy == "canary"
-        waits = bake * (2 if canary else 1) + int(TERMINATION_WAIT.to_seconds())
+        self,
+        config: sagemaker.CfnEndpointConfig,
+        alarms: list[cloudwatch.Alarm],
+        live: CfnCondition,
+        guarded: CfnCondition,
+    ) -> None:
         endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
@@ -225,25 +250,30 @@ class Serving(Stack):
                 sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DesiredWeight"),
                 sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DataCaptureConfig"),
             ],
-            deployment_config=sagemaker.CfnEndpoint.DeploymentConfigProperty(
-                blue_green_update_policy=sagemaker.CfnEndpoint.BlueGreenUpdatePolicyProperty(
-                    traffic_routing_configuration=sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
-                        type="CANARY" if canary else "ALL_AT_ONCE",
-                        canary_size=sagemaker.CfnEndpoint.CapacitySizeProperty(type="INSTANCE_COUNT", value=1)
-                        if canary
-                        else None,
-                        wait_interval_in_seconds=bake,
-                    ),
-                    termination_wait_in_seconds=int(TERMINATION_WAIT.to_seconds()),
-                    maximum_execution_timeout_in_seconds=waits + int(PROVISIONING.to_seconds()),
-                ),
-                auto_rollback_configuration=sagemaker.CfnEndpoint.AutoRollbackConfigProperty(
-                    alarms=[sagemaker.CfnEndpoint.AlarmProperty(alarm_name=alarm.alarm_name) for alarm in alarms]
-                ),
-            ),
+            # With guardrails both configurations must have the same variants; a shadow is not one of them.
+            # Source: SageMaker guide, `deployment-guardrails-exclusions`.
+            deployment_config=Fn.condition_if(guarded.logical_id, self._guardrails(alarms), NO_VALUE),
         )
         endpoint.cfn_options.condition = live
-        return endpoint
+
+    def _guardrails(self, alarms: list[cloudwatch.Alarm]) -> dict[str, Any]:
+        """A DeploymentConfig as the template has it."""
+        serve = self._spec.serve
+        bake = int(serve.bake.total_seconds())
+        canary = serve.strategy == "canary"
+        routing = {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
+        waits = bake * (2 if canary else 1) + int(TERMINATION_WAIT.to_seconds())
+        return {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": {
+                    **(routing if canary else {"Type": "ALL_AT_ONCE"}),
+                    "WaitIntervalInSeconds": bake,
+                },
+                "TerminationWaitInSeconds": int(TERMINATION_WAIT.to_seconds()),
+                "MaximumExecutionTimeoutInSeconds": waits + int(PROVISIONING.to_seconds()),
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm.alarm_name} for alarm in alarms]},
+        }
 
 
 NO_VALUE = {"Ref": "AWS::NoValue"}

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 PACKAGE = "ModelPackageArn"
+GUARDRAILS = "Guardrails"
 DEPLOYER = "DeployerRoleArn"
 """Output of the stack: the service role of its updates."""
 
 NONE = "none"
+
+CONFIG_TYPE = "AWS::SageMaker::EndpointConfig"
+MODEL_TYPE = "AWS::SageMaker::Model"
 
 
 class Update(StrEnum):
@@ -75,8 +79,12 @@ class ServingStack:
         )
 
     def update(self, package: str | None, *, token: str) -> Update:
-        """Ask for `package` (None: no endpoint), leaving template and all other parameters as they are."""
+        """Ask for `package` (None: no endpoint), leaving template and other parameters as they are.
+
+        Guardrails are switched on: whoever began or ended an A/B had to switch them off.
+        """
         state = self.state()
+        asked = {PACKAGE: package or NONE, GUARDRAILS: "on"}
         if state.in_progress:
             return Update.BUSY
         if state.stuck:
@@ -86,8 +94,8 @@ class ServingStack:
                 StackName=self.name,
                 UsePreviousTemplate=True,
                 Parameters=[
-                    {"ParameterKey": name, "ParameterValue": package or NONE}
-                    if name == PACKAGE
+                    {"ParameterKey": name, "ParameterValue": asked[name]}
+                    if name in asked
                     else {"ParameterKey": name, "UsePreviousValue": True}
                     for name in state.parameters
                 ],

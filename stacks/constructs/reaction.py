@@ -18,7 +18,6 @@ from aws_cdk import Duration, RemovalPolicy, Size
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -168,23 +167,38 @@ class Reaction(Construct):
         return function
 
     def _rule(self, trigger: Trigger) -> None:
-        events.Rule(
+        # The L2 target would let every rule of the account send to an encrypted queue.
+        rule = events.CfnRule(
             self,
             f"On-{trigger.name}",
-            rule_name=f"{self._settings.names.function(self._name)}-{trigger.name}",
-            event_bus=trigger.bus,
-            event_pattern=events.EventPattern(
-                source=[trigger.source], detail_type=list(trigger.detail_types), detail=dict(trigger.detail)
-            ),
+            name=f"{self._settings.names.function(self._name)}-{trigger.name}",
+            event_bus_name=trigger.bus.event_bus_name if trigger.bus else None,
+            event_pattern={
+                "source": [trigger.source],
+                "detail-type": list(trigger.detail_types),
+                "detail": dict(trigger.detail),
+            },
+            state="ENABLED",
             targets=[
-                targets.SqsQueue(
-                    self.queue,
-                    dead_letter_queue=self.dead_letters,
-                    max_event_age=Duration.hours(24),
-                    retry_attempts=185,
+                events.CfnRule.TargetProperty(
+                    id="queue",
+                    arn=self.queue.queue_arn,
+                    dead_letter_config=events.CfnRule.DeadLetterConfigProperty(arn=self.dead_letters.queue_arn),
+                    retry_policy=events.CfnRule.RetryPolicyProperty(
+                        maximum_event_age_in_seconds=24 * 3600, maximum_retry_attempts=185
+                    ),
                 )
             ],
         )
+        for queue in (self.queue, self.dead_letters):
+            queue.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                    actions=["sqs:SendMessage"],
+                    resources=[queue.queue_arn],
+                    conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
+                )
+            )
 
     def _alarm(self) -> None:
         alarm = cloudwatch.Alarm(

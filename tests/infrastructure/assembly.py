@@ -68,6 +68,16 @@ class Template:
                 return self[id_]
         raise AssertionError(f"{reference!r} does not point into {self.name}")
 
+    def allowed(self, role: Resource) -> list[dict[str, Any]]:
+        """Every statement that the policies of a role in this template have."""
+        policies = (p for p in self.of("AWS::IAM::Policy") if {"Ref": role.id} in p.properties["Roles"])
+        return [statement for policy in policies for statement in statements(policy.properties["PolicyDocument"])]
+
+    def queue_policy(self, queue: Resource) -> list[dict[str, Any]]:
+        """Every statement about who may use a queue."""
+        policies = (p for p in self.of("AWS::SQS::QueuePolicy") if {"Ref": queue.id} in p.properties["Queues"])
+        return [statement for policy in policies for statement in statements(policy.properties["PolicyDocument"])]
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -100,6 +110,30 @@ class Assembly:
 
     def all(self, type_: str) -> list[Resource]:
         return [resource for template in self.templates.values() for resource in template.of(type_)]
+
+    def target(self, template: Template, reference: Any) -> Resource:
+        """What a reference in a template points to, also when it is exported by another one."""
+        match reference:
+            case {"Fn::ImportValue": str(name)}:
+                for exporting in self.templates.values():
+                    for output in exporting.body.get("Outputs", {}).values():
+                        if output.get("Export", {}).get("Name") == name:
+                            return exporting.target(output["Value"])
+        return template.target(reference)
+
+    def one(self, type_: str, **properties: Any) -> tuple[Template, Resource]:
+        """The only resource with these properties in all templates, and where it is."""
+        (found,) = (
+            (template, resource)
+            for template in self.templates.values()
+            for resource in template.of(type_)
+            if all(resource.properties.get(name) == value for name, value in properties.items())
+        )
+        return found
+
+    @property
+    def env(self) -> str:
+        return next(name for name in self.templates if name.endswith("-foundation")).split("-")[1]
 
     @property
     def findings(self) -> list[Any]:

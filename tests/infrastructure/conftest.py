@@ -49,3 +49,10 @@ def local(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
 @pytest.fixture(scope="session")
 def prod(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
     return synthesise("prod", models=models, out=tmp_path_factory.mktemp("prod"))
+
+
+@pytest.fixture(params=["local", "prod"])
+def assembly(request: pytest.FixtureRequest) -> Assembly:
+    """What is true of every environment."""
+    synthesised: Assembly = request.getfixturevalue(request.param)
+    return synthesised

@@ -1,5 +1,6 @@
 """The cloud as a whole: what is synthesised, from what, and whether the scanners accept it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_two_synths_are_the_same_to_the_last_byte(tmp_path: Path) -> None:
             env=os.environ
             | {
                 "CDK_OUTDIR": str(out),
-                "CDK_CONTEXT_JSON": '{"env": "dev"}',
+                "CDK_CONTEXT_JSON": json.dumps(CONTEXT | {"env": "dev"}),
                 "CDK_DEFAULT_ACCOUNT": ACCOUNT,
                 "CDK_DEFAULT_REGION": REGION,
                 "PYTHONHASHSEED": seed,

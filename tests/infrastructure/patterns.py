@@ -1,0 +1,57 @@
+"""Which events a rule of EventBridge matches: our own reading of the guide, so that no emulator judges itself.
+
+Source: EventBridge User Guide, `eb-create-pattern-operators` and `eb-event-patterns-arrays`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    """Whether all fields of `pattern` match; raises ValueError for an operator that this reader doesn't know."""
+    for name, wanted in pattern.items():
+        if name == "$or":
+            if not any(matches(branch, event) for branch in wanted):
+                return False
+        elif isinstance(wanted, Mapping):
+            inner = event.get(name)
+            if not matches(wanted, inner if isinstance(inner, Mapping) else {}):
+                return False
+        elif not any(_fits(condition, event, name) for condition in wanted):
+            return False
+    return True
+
+
+def _fits(condition: Any, event: Mapping[str, Any], name: str) -> bool:
+    if isinstance(condition, Mapping) and "exists" in condition:
+        return (name in event and not isinstance(event[name], Mapping)) is condition["exists"]
+    if name not in event:
+        return False
+    # Of an array, any one element.
+    values = event[name] if isinstance(event[name], list) else [event[name]]
+    return any(_is(condition, value) for value in values)
+
+
+def _is(condition: Any, value: Any) -> bool:
+    if not isinstance(condition, Mapping):
+        return bool(condition == value) and isinstance(condition, bool) is isinstance(value, bool)
+    ((operator, operand),) = condition.items()
+    if operator == "anything-but":
+        others = operand if isinstance(operand, list) else [operand]
+        return not any(_is(other, value) for other in others)
+    if operator not in _ON_TEXT:
+        raise ValueError(f"an operator that these tests do not know: {operator}")
+    return isinstance(value, str) and _ON_TEXT[operator](value, operand)
+
+
+def _wildcard(value: str, text: str) -> bool:
+    expression = ".*".join(re.escape(part) for part in text.split("*"))
+    return re.fullmatch(expression, value, re.DOTALL) is not None
+
+
+_ON_TEXT: Mapping[str, Callable[[str, str], bool]] = {
+    "prefix": str.startswith,
+    "suffix": str.endswith,
+    "wildcard": _wildcard,
+}

@@ -1,0 +1,213 @@
+"""Alarms: each looks at something that is published, reaches a person, and tells them what to do."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import botocore.session
+import pytest
+import typer.core
+import typer.main
+from botocore import xform_name
+
+from lambdas.join_labels import handler as join_labels
+from lambdas.monitor_model import handler as monitor_model
+from noria.aws.metrics import Measurement
+from noria.cli.commands import app
+from noria.drift import Drift, Report
+from noria.names import METRIC_NAMESPACE
+from noria.quality import Quality, Score
+from noria.spec import Metric
+from tests.infrastructure.assembly import REPOSITORY, RUNBOOK, Assembly, Resource, Template
+
+RUNBOOKS = REPOSITORY / "docs" / "runbooks"
+
+OF_AWS = {
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
+    "AWS/SageMaker": {"Invocations", "Invocation5XXErrors", "ModelLatency"},
+}
+"""What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch`."""
+
+DRIFT = Drift(psi=0.3, js=0.1, missing_baseline=0, missing_window=0, missing_change=0, drifted=True)
+
+
+def report(*, enough: bool) -> Report:
+    return Report(
+        model="flight-delay",
+        enough=enough,
+        rows=1000,
+        baseline_rows=1000,
+        malformed=0,
+        threshold=0.25,
+        features={"hour": DRIFT} if enough else {},
+        prediction=DRIFT if enough else None,
+        drifted=("hour",) if enough else (),
+        max_psi=0.3 if enough else None,
+        summary="",
+    )
+
+
+def published() -> set[tuple[str, frozenset[str]]]:
+    """Name and dimensions of what the functions measure, as they measure it."""
+    quality = Quality(
+        model="flight-delay",
+        predictions=9,
+        labels=9,
+        matched=9,
+        unmatched_labels=0,
+        malformed=0,
+        coverage=1,
+        overall=Score(rows=9, metrics=dict.fromkeys(Metric, 0.5)),
+        segments={},
+    )
+    measured: list[Measurement] = [*monitor_model.measure(report(enough=True)), *join_labels.measure(quality)]
+    return {(m.name, frozenset(d["Name"] for d in m.dimensions("flight-delay"))) for m in measured}
+
+
+def alarms(assembly: Assembly) -> Iterator[tuple[Template, Resource]]:
+    for template in assembly.templates.values():
+        for alarm in template.of("AWS::CloudWatch::Alarm"):
+            yield template, alarm
+
+
+def metrics(alarm: Resource) -> Iterator[dict[str, Any]]:
+    """The metrics an alarm looks at, those of its expressions too, as Namespace, MetricName and Dimensions."""
+    if "MetricName" in alarm.properties:
+        yield alarm.properties
+    for part in alarm.properties.get("Metrics", []):
+        if "MetricStat" in part:
+            yield part["MetricStat"]["Metric"]
+
+
+def gates(assembly: Assembly) -> set[str]:
+    """Names of the alarms that SageMaker looks at during a deployment."""
+    return {
+        template.target(watched["AlarmName"]).properties["AlarmName"]
+        for template in assembly.templates.values()
+        for endpoint in template.of("AWS::SageMaker::Endpoint")
+        for watched in endpoint.properties["DeploymentConfig"]["Fn::If"][1]["AutoRollbackConfiguration"]["Alarms"]
+    }
+
+
+def test_every_alarm_says_what_silence_means(assembly: Assembly) -> None:
+    for _, alarm in alarms(assembly):
+        assert alarm.properties.get("TreatMissingData") in {"notBreaching", "ignore", "breaching"}, alarm.path
+
+
+def test_every_alarm_pages_but_those_that_a_deployment_goes_back_on(assembly: Assembly) -> None:
+    """SageMaker acts on the latter by itself, and confirm_deployment pages with what came of it."""
+    quiet = set()
+    for template, alarm in alarms(assembly):
+        actions = [assembly.target(template, action) for action in alarm.properties.get("AlarmActions", [])]
+        if actions:
+            assert [(a.type, a.properties["TopicName"]) for a in actions] == [
+                ("AWS::SNS::Topic", f"noria-{assembly.env}-pages")
+            ], alarm.path
+        else:
+            quiet.add(alarm.properties["AlarmName"])
+    assert quiet == gates(assembly)
+    assert quiet
+
+
+def test_every_alarm_has_a_name_of_its_own(assembly: Assembly) -> None:
+    names = [alarm.properties["AlarmName"] for _, alarm in alarms(assembly)]
+    assert len(names) == len(set(names))
+    assert all(name.startswith(f"noria-{assembly.env}-") for name in names)
+
+
+def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assembly) -> None:
+    ours = published()
+    for template, alarm in alarms(assembly):
+        watched = list(metrics(alarm))
+        assert watched, alarm.path
+        for metric in watched:
+            dimensions = {d["Name"]: d["Value"] for d in metric["Dimensions"]}
+            if metric["Namespace"] == METRIC_NAMESPACE:
+                assert (metric["MetricName"], frozenset(dimensions)) in ours, alarm.path
+                continue
+            assert metric["MetricName"] in OF_AWS[metric["Namespace"]], alarm.path
+            if metric["Namespace"] == "AWS/SQS":
+                assert template.target(dimensions["QueueName"]).type == "AWS::SQS::Queue", alarm.path
+            else:
+                assert assembly.one("AWS::SageMaker::Endpoint", EndpointName=dimensions["EndpointName"]), alarm.path
+                assert dimensions["VariantName"] == "champion", alarm.path
+
+
+def test_a_model_is_named_as_its_measurements_name_it(assembly: Assembly) -> None:
+    models = {"flight-delay", "house-prices"}
+    found = {
+        d["Value"]
+        for _, alarm in alarms(assembly)
+        for metric in metrics(alarm)
+        if metric["Namespace"] == METRIC_NAMESPACE
+        for d in metric["Dimensions"]
+        if d["Name"] == "Model"
+    }
+    assert found == models
+
+
+def test_a_window_with_too_few_rows_publishes_nothing_that_an_alarm_looks_at(assembly: Assembly) -> None:
+    said = {measurement.name for measurement in monitor_model.measure(report(enough=False))}
+    watched = {m["MetricName"] for _, alarm in alarms(assembly) for m in metrics(alarm)}
+    assert not said & watched
+
+
+# --- runbooks
+
+
+def runbook(alarm: Resource) -> str:
+    found = RUNBOOK.search(alarm.properties["AlarmDescription"])
+    assert found, f"{alarm.path} names no runbook"
+    return found[0].rsplit("/", 1)[-1]
+
+
+def test_every_alarm_names_a_runbook_and_every_runbook_has_an_alarm(assembly: Assembly) -> None:
+    written = {path.name for path in RUNBOOKS.glob("*.md")} - {"README.md"}
+    assert {runbook(alarm) for _, alarm in alarms(assembly)} == written
+
+
+def test_every_runbook_speaks_of_the_alarms_that_name_it(assembly: Assembly) -> None:
+    for _, alarm in alarms(assembly):
+        title = (RUNBOOKS / runbook(alarm)).read_text().splitlines()[0]
+        pattern = re.findall(r"`(.+)`", title)[0]
+        name = re.escape(pattern).replace("<env>", assembly.env).replace("<model>", ".+").replace("<reaction>", ".+")
+        assert re.fullmatch(name, alarm.properties["AlarmName"]), title
+
+
+PAGES = sorted(path.name for path in RUNBOOKS.glob("*.md"))
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page != "README.md"])
+def test_a_runbook_is_one_page_with_the_same_headings_and_in_the_index(name: str) -> None:
+    text = (RUNBOOKS / name).read_text()
+    headings = ["Symptom", "Meaning", "First command", "Usual causes", "How to go back", "When to escalate"]
+    assert re.findall(r"^\*\*(.+?)\.\*\*", text, re.MULTILINE) == headings
+    assert len(text.splitlines()) <= 60
+    assert f"({name})" in (RUNBOOKS / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_in_a_runbook_exists(name: str) -> None:
+    text = (RUNBOOKS / name).read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(noria [^`]+)`", text)
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for line in lines:
+        for command, rest in re.findall(r"\bnoria (?=[a-z]+\b)(?<!/noria )([a-z]+)\b(.*)", line):
+            assert command in group.commands, line
+            known = {option for param in group.commands[command].params for option in param.opts}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, line
+        for service, operation in re.findall(r"\baws ([a-z0-9]+) ([a-z0-9-]+)", line):
+            assert exists(service, operation), line
+
+
+CUSTOM = {("logs", "tail"), ("s3", "cp"), ("configure", "get")}
+"""Commands of the AWS CLI that are no operation of a service."""
+
+
+def exists(service: str, operation: str) -> bool:
+    if (service, operation) in CUSTOM:
+        return True
+    model = botocore.session.get_session().get_service_model(service)
+    return operation in {xform_name(name, "-") for name in model.operation_names}

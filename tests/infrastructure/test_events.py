@@ -1,0 +1,205 @@
+"""Which events start which reactions: the rules of the templates, on the events of tests/events."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from noria.names import EVENT_SOURCE
+from stacks.bundles import reactions
+from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
+from tests.infrastructure.patterns import matches
+
+EVENTS = REPOSITORY / "tests" / "events"
+
+MEANT = {
+    "validate-upload-uploads": {"aws.s3-object-created"},
+    "join-labels-labels": set[str](),  # the same event, of another area: below
+    "start-training-causes": {"noria-dataset-accepted", "noria-retraining-requested"},
+    "record-training-executions": {"aws.sagemaker-model-building-pipeline-execution-status-change"},
+    "deploy-model-packages": {"aws.sagemaker-model-package-state-change"},
+    "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
+    "confirm-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
+    "confirm-deployment-deployments": {"aws.sagemaker-endpoint-deployment-state-change"},
+    "confirm-deployment-stacks": {"aws.cloudformation-stack-status-change"},
+    "request-retraining-drift": {"aws.cloudwatch-alarm-state-change"},
+}
+"""What each rule is for, by its name after the environment's."""
+
+
+def event(name: str, *, env: str = "local") -> dict[str, Any]:
+    """A captured event as it would come to this environment."""
+    text = (EVENTS / f"{name}.json").read_text()
+    text = text.replace("noria-local-data", "noria-local-data-123456789012-us-east-1").replace(
+        "noria-local", f"noria-{env}"
+    )
+    captured: dict[str, Any] = json.loads(text)
+    del captured["_source"]
+    return captured
+
+
+def reactions_stack(assembly: Assembly) -> Template:
+    return assembly[f"noria-{assembly.env}-reactions"]
+
+
+def rules(assembly: Assembly) -> dict[str, Resource]:
+    start = f"noria-{assembly.env}-"
+    return {rule.properties["Name"].removeprefix(start): rule for rule in assembly.all("AWS::Events::Rule")}
+
+
+def matched(assembly: Assembly, happened: dict[str, Any]) -> set[str]:
+    return {name for name, rule in rules(assembly).items() if matches(rule.properties["EventPattern"], happened)}
+
+
+def test_every_rule_matches_what_it_is_for_and_nothing_else(assembly: Assembly) -> None:
+    captured = {path.stem: event(path.stem, env=assembly.env) for path in EVENTS.glob("*.json")}
+    found = {
+        name: {stem for stem, happened in captured.items() if matches(rule.properties["EventPattern"], happened)}
+        for name, rule in rules(assembly).items()
+    }
+    assert found == MEANT
+
+
+def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assembly) -> None:
+    def into(key: str) -> set[str]:
+        happened = event("aws.s3-object-created", env=assembly.env)
+        happened["detail"]["object"]["key"] = key
+        return matched(assembly, happened)
+
+    assert into("flight-delay/incoming/2013/january.csv") == {"validate-upload-uploads"}
+    assert into("flight-delay/labels/2013-01.csv") == {"join-labels-labels"}
+    for area in ("datasets", "quarantine", "captured", "reports", "baselines", "trainings", "runs"):
+        assert into(f"flight-delay/{area}/x.csv") == set(), area
+    assert into("incoming/no-model.csv") == set()
+
+
+def set_(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def change(happened: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            happened = happened[name]
+        happened[path[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("aws.s3-object-created", set_("detail", "bucket", "name", to="somebody-elses")),
+        ("aws.s3-object-created", set_("detail-type", to="Object Deleted")),
+        # Each mark that confirm_deployment makes on a package is such an event: it must not deploy the package again.
+        (
+            "aws.sagemaker-model-package-state-change",
+            set_("detail", "UpdatedModelPackageFields", to=["CustomerMetadata"]),
+        ),
+        ("aws.sagemaker-model-package-state-change", set_("detail", "ModelApprovalStatus", to="PendingManualApproval")),
+        ("aws.sagemaker-model-package-state-change", set_("detail", "ModelPackageGroupName", to="other-local-group")),
+        (
+            "aws.sagemaker-model-building-pipeline-execution-status-change",
+            set_("detail", "currentPipelineExecutionStatus", to="Executing"),
+        ),
+        ("aws.sagemaker-endpoint-state-change", set_("detail", "EndpointStatus", to="UPDATING")),
+        ("aws.sagemaker-endpoint-state-change", set_("detail", "EndpointName", to="somebody-elses")),
+        ("aws.cloudformation-stack-status-change", set_("detail", "status-details", "status", to="UPDATE_IN_PROGRESS")),
+        (
+            "aws.cloudformation-stack-status-change",
+            set_(
+                "detail",
+                "stack-id",
+                to="arn:aws:cloudformation:us-east-1:123456789012:stack/noria-local-reactions/5c2d",
+            ),
+        ),
+        ("aws.cloudwatch-alarm-state-change", set_("detail", "state", "value", to="OK")),
+        ("aws.cloudwatch-alarm-state-change", set_("detail", "state", "value", to="INSUFFICIENT_DATA")),
+        (
+            "aws.cloudwatch-alarm-state-change",
+            set_("detail", "alarmName", to="noria-local-flight-delay-endpoint-errors"),
+        ),
+        ("noria-dataset-accepted", set_("source", to="somebody")),
+    ],
+    ids=str,
+)
+def test_what_is_not_ours_or_not_settled_starts_nothing(
+    name: str, change: Callable[[dict[str, Any]], None], local: Assembly
+) -> None:
+    happened = event(name)
+    assert matched(local, happened), "the event as captured starts something"
+    change(happened)
+    assert matched(local, happened) == set()
+
+
+def test_an_environment_does_not_react_to_another_one(local: Assembly, prod: Assembly) -> None:
+    of_aws = [path.stem for path in EVENTS.glob("aws.*.json")]
+    for name in of_aws:
+        assert matched(prod, event(name, env="local")) == set(), name
+        assert matched(local, event(name, env="prod")) == set(), name
+
+
+def test_our_own_events_are_looked_for_on_our_own_bus_and_those_of_aws_on_the_default_one(assembly: Assembly) -> None:
+    for name, rule in rules(assembly).items():
+        (source,) = rule.properties["EventPattern"]["source"]
+        bus = rule.properties.get("EventBusName")
+        if source == EVENT_SOURCE:
+            found = assembly.target(reactions_stack(assembly), bus)
+            assert (found.type, found.properties["Name"]) == ("AWS::Events::EventBus", f"noria-{assembly.env}"), name
+        else:
+            assert bus is None, name
+
+
+def triggers(assembly: Assembly) -> Iterator[tuple[str, Resource, Resource, Resource]]:
+    """Name, rule, queue and dead-letter queue of each rule's only target."""
+    template = reactions_stack(assembly)
+    for name, rule in rules(assembly).items():
+        (target,) = rule.properties["Targets"]
+        yield name, rule, template.target(target["Arn"]), template.target(target["DeadLetterConfig"]["Arn"])
+
+
+def test_each_rule_delivers_to_its_reactions_queue_patiently_and_what_it_cannot_deliver_is_kept(
+    assembly: Assembly,
+) -> None:
+    for name, rule, queue, dead_letters in triggers(assembly):
+        reaction = next(r.replace("_", "-") for r in reactions() if name.startswith(f"{r.replace('_', '-')}-"))
+        assert queue.properties["QueueName"] == f"noria-{assembly.env}-{reaction}"
+        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-{reaction}-dlq"
+        (target,) = rule.properties["Targets"]
+        assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] >= 3600, name
+        assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0, name
+        assert rule.properties["State"] == "ENABLED", name
+
+
+def test_a_queue_takes_events_from_the_rules_that_target_it_and_from_no_other(assembly: Assembly) -> None:
+    template = reactions_stack(assembly)
+    aimed: dict[str, set[str]] = {queue.id: set() for queue in template.of("AWS::SQS::Queue")}
+    for _, rule, queue, dead_letters in triggers(assembly):
+        aimed[queue.id].add(rule.id)
+        aimed[dead_letters.id].add(rule.id)
+    for queue in template.of("AWS::SQS::Queue"):
+        allowed = [s for s in template.queue_policy(queue) if s["Effect"] == "Allow"]
+        assert all(s["Principal"] == {"Service": "events.amazonaws.com"} for s in allowed), queue.path
+        assert all(s["Action"] == ["sqs:SendMessage"] for s in allowed), queue.path
+        sources = [template.target(s["Condition"]["ArnEquals"]["aws:SourceArn"]).id for s in allowed]
+        assert set(sources) == aimed[queue.id], queue.path
+
+
+def test_each_queue_feeds_the_function_of_its_name_one_event_at_a_time(assembly: Assembly) -> None:
+    template = reactions_stack(assembly)
+    fed = {}
+    for mapping in template.of("AWS::Lambda::EventSourceMapping"):
+        assert mapping.properties["BatchSize"] == 1
+        queue = template.target(mapping.properties["EventSourceArn"])
+        function = template.target(mapping.properties["FunctionName"])
+        fed[queue.properties["QueueName"]] = function.properties["FunctionName"]
+    names = {f"noria-{assembly.env}-{reaction.replace('_', '-')}" for reaction in reactions()}
+    assert fed == {name: name for name in names}
+
+
+def test_what_schedules_send_is_what_the_captured_ticks_look_like(assembly: Assembly) -> None:
+    """The shape of a tick: its detail names the model where there is one, and the time it was due."""
+    ticks = {path.stem: json.loads(path.read_text()) for path in EVENTS.glob("noria.schedule-*.json")}
+    shapes = {tick["detail-type"]: set(tick["detail"]) for tick in ticks.values()}
+    for schedule in assembly.all("AWS::Scheduler::Schedule"):
+        sent = json.loads(schedule.properties["Target"]["Input"])
+        assert sent["source"] == "noria.schedule"
+        assert set(sent["detail"]) == shapes[sent["detail-type"]], schedule.path
+        assert sent["detail"]["time"] == "<aws.scheduler.scheduled-time>"

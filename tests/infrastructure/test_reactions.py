@@ -1,0 +1,190 @@
+"""Each reaction: what is around its function, and what it may do, compared with what its handler says it calls."""
+
+import ast
+import re
+from typing import Any
+
+import pytest
+
+from stacks.bundles import LAMBDAS, reactions
+from tests.infrastructure.assembly import Assembly, Resource, Template
+
+ACTION = re.compile(r"\b[a-z0-9-]+:[A-Z]\w+")
+
+OF_EVERY_FUNCTION = {
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+}
+"""What Lambda does with the role on its own: write logs and traces, and read the queue."""
+
+
+@pytest.fixture(params=reactions())
+def reaction(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def stack(assembly: Assembly) -> Template:
+    return assembly[f"noria-{assembly.env}-reactions"]
+
+
+@pytest.fixture
+def name(assembly: Assembly, reaction: str) -> str:
+    return f"noria-{assembly.env}-{reaction.replace('_', '-')}"
+
+
+@pytest.fixture
+def function(stack: Template, name: str) -> Resource:
+    return stack.one("AWS::Lambda::Function", FunctionName=name)
+
+
+@pytest.fixture
+def queue(stack: Template, name: str) -> Resource:
+    return stack.one("AWS::SQS::Queue", QueueName=name)
+
+
+def actions(allowed: list[dict[str, Any]]) -> set[str]:
+    return {action for statement in allowed for action in statement["Action"]}
+
+
+def calls(reaction: str) -> set[str]:
+    """The actions that the handler's docstring lists after `Calls:`."""
+    docstring = ast.get_docstring(ast.parse((LAMBDAS / reaction / "handler.py").read_text())) or ""
+    return set(ACTION.findall(docstring.partition("Calls:")[2]))
+
+
+def test_every_folder_of_lambdas_is_a_function_and_no_function_is_anything_else(assembly: Assembly) -> None:
+    deployed = {function.properties["FunctionName"] for function in assembly.all("AWS::Lambda::Function")}
+    assert deployed == {f"noria-{assembly.env}-{reaction.replace('_', '-')}" for reaction in reactions()}
+
+
+def test_what_its_role_allows_is_what_the_handler_says_it_calls(
+    stack: Template, function: Resource, reaction: str
+) -> None:
+    granted = actions(stack.allowed(stack.target(function.properties["Role"])))
+    assert granted - OF_EVERY_FUNCTION == calls(reaction) - OF_EVERY_FUNCTION
+    assert granted >= calls(reaction)
+    assert granted >= OF_EVERY_FUNCTION
+
+
+def test_no_role_has_a_wildcard_among_its_actions_or_a_denial_in_its_place(assembly: Assembly) -> None:
+    for template in assembly.templates.values():
+        for role in template.of("AWS::IAM::Role"):
+            assert role.find("ManagedPolicyArns") is None, role.path
+            allowed = template.allowed(role)
+            assert allowed, role.path
+            assert all("NotAction" not in s and "NotResource" not in s for s in allowed), role.path
+            assert not {action for action in actions(allowed) if "*" in action}, role.path
+
+
+UNNARROWED = {
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:PutMetricData",
+    "sagemaker:ListModelPackages",
+}
+"""Actions for which AWS knows no resource. Source: Service Authorization Reference; PutMetricData knows a condition."""
+
+
+def test_only_actions_that_know_no_resource_are_allowed_on_all(stack: Template, function: Resource) -> None:
+    for statement in stack.allowed(stack.target(function.properties["Role"])):
+        if "*" in statement["Resource"]:
+            assert set(statement["Action"]) <= UNNARROWED
+            if "cloudwatch:PutMetricData" in statement["Action"]:
+                assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Noria"}}
+
+
+def test_a_role_is_passed_on_to_one_named_service_only(stack: Template, function: Resource) -> None:
+    for statement in stack.allowed(stack.target(function.properties["Role"])):
+        if "iam:PassRole" in statement["Action"]:
+            assert statement["Action"] == ["iam:PassRole"]
+            assert list(statement["Condition"]["StringEquals"]) == ["iam:PassedToService"]
+
+
+def test_its_role_is_its_own_and_only_lambda_assumes_it(stack: Template, function: Resource) -> None:
+    role = stack.target(function.properties["Role"])
+    users = [f for f in stack.of("AWS::Lambda::Function") if stack.target(f.properties["Role"]) == role]
+    assert users == [function]
+    (trust,) = role.properties["AssumeRolePolicyDocument"]["Statement"]
+    assert (trust["Action"], trust["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
+
+
+def test_its_logs_are_its_own_encrypted_and_end_some_day(
+    assembly: Assembly, stack: Template, function: Resource, name: str
+) -> None:
+    logs = stack.target(function.properties["LoggingConfig"]["LogGroup"])
+    assert logs.properties["LogGroupName"] == f"/aws/lambda/{name}"
+    assert logs.properties["RetentionInDays"] == {"local": 7, "prod": 365}[assembly.env]
+    assert assembly.target(stack, logs.properties["KmsKeyId"]).type == "AWS::KMS::Key"
+    (writing,) = (
+        s for s in stack.allowed(stack.target(function.properties["Role"])) if "logs:PutLogEvents" in s["Action"]
+    )
+    assert [stack.target(resource) for resource in writing["Resource"]] == [logs]
+
+
+def test_it_is_traced(function: Resource) -> None:
+    assert function.find("TracingConfig", "Mode") == "Active"
+
+
+def test_what_it_cannot_do_goes_to_its_dead_letters_after_some_tries(
+    stack: Template, queue: Resource, name: str
+) -> None:
+    redrive = queue.properties["RedrivePolicy"]
+    dead_letters = stack.target(redrive["deadLetterTargetArn"])
+    assert dead_letters.properties["QueueName"] == f"{name}-dlq"
+    # Fewer than five, and Lambda's own throttling may use them up. Source: Lambda guide, `services-sqs-configure`.
+    assert redrive["maxReceiveCount"] >= 5
+    # The age of a message counts from its first arrival: the dead-letter queue must keep at least as long.
+    assert dead_letters.properties["MessageRetentionPeriod"] >= queue.properties["MessageRetentionPeriod"]
+
+
+def test_dead_letters_page_somebody(stack: Template, name: str) -> None:
+    alarm = stack.one("AWS::CloudWatch::Alarm", AlarmName=f"{name}-dlq")
+    (dimension,) = alarm.properties["Dimensions"]
+    assert stack.target(dimension["Value"]).properties["QueueName"] == f"{name}-dlq"
+    # The first dead letter is one too many, and stays in the alarm until somebody has dealt with it.
+    assert alarm.properties["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+    assert (alarm.properties["Threshold"], alarm.properties["EvaluationPeriods"]) == (1, 1)
+
+
+def test_a_message_stays_hidden_for_six_times_as_long_as_its_function_may_take(
+    queue: Resource, function: Resource
+) -> None:
+    # Source: Lambda guide, `services-sqs-configure`.
+    assert queue.properties["VisibilityTimeout"] >= 6 * function.properties["Timeout"]
+
+
+def test_so_many_run_at_the_same_time_and_no_more(stack: Template, function: Resource, queue: Resource) -> None:
+    (mapping,) = (
+        m for m in stack.of("AWS::Lambda::EventSourceMapping") if stack.target(m.properties["FunctionName"]) == function
+    )
+    assert stack.target(mapping.properties["EventSourceArn"]) == queue
+    assert mapping.properties["ScalingConfig"]["MaximumConcurrency"] == 5
+    # Reserving would take from the account's share what the event source already limits.
+    assert function.find("ReservedConcurrentExecutions") is None
+
+
+def test_schedules_reach_only_the_queues_they_need_and_prove_who_they_are(assembly: Assembly, stack: Template) -> None:
+    schedules = [(t, s) for t in assembly.templates.values() for s in t.of("AWS::Scheduler::Schedule")]
+    (role,) = {assembly.target(t, s.properties["Target"]["RoleArn"]).id for t, s in schedules}
+    sending = (s for s in stack.allowed(stack[role]) if "sqs:SendMessage" in s["Action"])
+    reached = {stack.target(arn).properties["QueueName"] for s in sending for arn in s["Resource"]}
+    aimed = {
+        assembly.target(template, arn).properties["QueueName"]
+        for template, schedule in schedules
+        for arn in (schedule.properties["Target"]["Arn"], schedule.properties["Target"]["DeadLetterConfig"]["Arn"])
+    }
+    again = f"noria-{assembly.env}-request-retraining"  # books its own schedules
+    assert reached == aimed | {again, f"{again}-dlq"}
+    (trust,) = stack[role].properties["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert list(trust["Condition"]["StringEquals"]) == ["aws:SourceAccount"]
