@@ -322,7 +322,7 @@ def _names(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
 def _deciles(db: duckdb.DuckDBPyConnection, relation: _Relation, columns: list[str]) -> dict[str, Cut]:
     shares = listing(str(i / _BINS) for i in range(1, _BINS))
     wanted = ", ".join(
-        f"quantile_disc({c}, {shares}), CASE WHEN count(DISTINCT {c}) <= {_FEW_VALUES} THEN list(DISTINCT {c}) END"
+        f"quantile_disc({c}, {shares}), CASE WHEN count(DISTINCT {c}) <= {_FEW_VALUES} THEN list(DISTINCT {c}) FILTER ({c} IS NOT NULL) END"
         for c in columns
     )
     if not columns:
