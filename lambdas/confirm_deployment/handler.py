@@ -29,7 +29,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.registry import Registry
 from noria.aws.rollout import Begun, CarriedOut, Rollout, stuck
-from noria.aws.serving import ServingStack, StackState, Update
+from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack, StackState, Update
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import RESTORES, Observed, Outcome, Request, live_package, predecessors, restores, settle
 from noria.events import (
@@ -46,9 +46,6 @@ from noria.names import version
 
 OUTCOME = "noria:outcome"
 """Property of a package that says what came of its deployment."""
-
-CONFIG_TYPE = "AWS::SageMaker::EndpointConfig"
-MODEL_TYPE = "AWS::SageMaker::Model"
 
 
 class Other(StrEnum):

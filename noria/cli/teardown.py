@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
+from noria.aws.endpoints import Endpoint
 from noria.aws.registry import Registry
+from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
 from noria.aws.storage import Storage
 from noria.cli.output import Refused
@@ -65,13 +68,27 @@ class Teardown:
             for key in self.stacks.resources(stack, "AWS::KMS::Key"):
                 if key.deletion_policy == "Delete":
                     kept.append(f"AWS::KMS::Key {key.id}: pending deletion for {_WINDOW_DAYS} days, without cost")
+            retired = self._retired(stack)
             progress(f"deleting stack {stack.name}")
             self.stacks.delete(stack)
+            self._delete_retired(stack, retired)
             kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
         kept.append("log groups /aws/sagemaker/*: SageMaker made them and shares them among all of the account's jobs")
         return Removed(
             env=self.env, stacks=[stack.name for stack in stacks], packages=packages, objects=objects, kept=kept
         )
+
+    def _retired(self, stack: Stack) -> list[tuple[str, str]]:
+        """Endpoint configs and models of a serving stack, those included that it keeps when it replaces them."""
+        if not stack.name.endswith("-serving"):
+            return []
+        made = ServingStack(name=stack.name).resources_made(before=datetime.now(UTC))
+        return sorted((kind, id_.rsplit("/", 1)[-1]) for kind, id_ in made if kind in (CONFIG_TYPE, MODEL_TYPE))
+
+    def _delete_retired(self, stack: Stack, retired: list[tuple[str, str]]) -> None:
+        endpoint = Endpoint(name=stack.name.removesuffix("-serving"))
+        for kind, name in retired:
+            (endpoint.delete_config if kind == CONFIG_TYPE else endpoint.delete_model)(name)
 
     def _delete_packages(self, group: str) -> int:
         packages = self.registry.packages(group)
