@@ -1,0 +1,104 @@
+"""The monitoring stack: when windows are compared, when that is an alarm, and what a person sees."""
+
+import json
+from typing import Any
+
+import pytest
+
+from noria.names import METRIC_NAMESPACE
+from noria.spec import ModelSpec, load_all
+from tests.infrastructure.assembly import Assembly, Resource, Template
+from tests.infrastructure.test_alarms import OF_AWS, published
+
+
+@pytest.fixture(params=["flight-delay", "house-prices"])
+def spec(request: pytest.FixtureRequest, models: Any) -> ModelSpec:
+    return next(spec for spec in load_all(models) if spec.model == request.param)
+
+
+@pytest.fixture
+def name(assembly: Assembly, spec: ModelSpec) -> str:
+    return f"noria-{assembly.env}-{spec.model}"
+
+
+@pytest.fixture
+def stack(assembly: Assembly, name: str) -> Template:
+    return assembly[f"{name}-monitoring"]
+
+
+@pytest.fixture
+def drift(stack: Template, name: str) -> Resource:
+    return stack.one("AWS::CloudWatch::Alarm", AlarmName=f"{name}-drift")
+
+
+def test_each_window_is_asked_for_when_it_ends(assembly: Assembly, stack: Template, spec: ModelSpec) -> None:
+    schedule = stack.one("AWS::Scheduler::Schedule")
+    minutes = int(spec.monitor.every.total_seconds()) // 60
+    assert schedule.properties["ScheduleExpression"] == f"rate({minutes} minutes)"
+    queue = assembly.target(stack, schedule.properties["Target"]["Arn"])
+    assert queue.properties["QueueName"] == f"noria-{assembly.env}-monitor-model"
+    sent = json.loads(schedule.properties["Target"]["Input"])
+    assert (sent["detail-type"], sent["detail"]["model"]) == ("Monitor Model", spec.model)
+
+
+def test_drift_is_an_alarm_in_as_many_windows_as_the_spec_says(drift: Resource, spec: ModelSpec) -> None:
+    assert drift.properties["DatapointsToAlarm"] == spec.monitor.when.breaching
+    assert drift.properties["EvaluationPeriods"] == spec.monitor.when.of
+    # One period for one window: a measurement carries its window's end.
+    assert drift.properties["Period"] == spec.monitor.every.total_seconds()
+    # CloudWatch looks at no more than a week, at no more than a day if periods are shorter than an hour.
+    looked_at = drift.properties["Period"] * drift.properties["EvaluationPeriods"]
+    assert looked_at <= (7 if drift.properties["Period"] >= 3600 else 1) * 86400
+
+
+def test_one_drifted_feature_is_drift(drift: Resource) -> None:
+    assert drift.properties["MetricName"] == "DriftedFeatures"
+    assert (drift.properties["ComparisonOperator"], drift.properties["Threshold"]) == (
+        "GreaterThanOrEqualToThreshold",
+        1,
+    )
+
+
+def test_a_window_that_says_nothing_leaves_the_alarm_as_it_is(drift: Resource) -> None:
+    assert drift.properties["TreatMissingData"] == "ignore"
+
+
+def test_what_is_live_pages_later_than_a_deployment_goes_back(assembly: Assembly, stack: Template, name: str) -> None:
+    """Else the same bad canary would page although it was taken back already."""
+    serving = {a.properties["AlarmName"]: a for a in assembly[f"{name}-serving"].of("AWS::CloudWatch::Alarm")}
+    for what in ("errors", "latency"):
+        live = stack.one("AWS::CloudWatch::Alarm", AlarmName=f"{name}-endpoint-{what}")
+        gate = serving[f"{name}-rollback-{what}"]
+        assert live.properties["Threshold"] == gate.properties["Threshold"]
+        assert live.properties["DatapointsToAlarm"] > gate.properties["EvaluationPeriods"]
+
+
+def test_a_dashboard_shows_what_is_published_of_this_model(
+    assembly: Assembly, stack: Template, spec: ModelSpec, name: str
+) -> None:
+    dashboard = stack.one("AWS::CloudWatch::Dashboard")
+    assert dashboard.properties["DashboardName"] == name
+    widgets = json.loads(assembly.flat(dashboard.properties["DashboardBody"]))["widgets"]
+    shown = [
+        metric for widget in widgets for metric in widget["properties"]["metrics"] if not isinstance(metric[0], dict)
+    ]
+    assert shown
+    for namespace, metric, *rest in shown:
+        pairs = [part for part in rest if isinstance(part, str)]
+        dimensions = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        if namespace == METRIC_NAMESPACE:
+            assert (metric, frozenset(dimensions)) in published(), metric
+            assert dimensions == {"Model": spec.model}
+        else:
+            assert metric in OF_AWS[namespace]
+            assert dimensions == {"EndpointName": name, "VariantName": "champion"}
+
+
+def test_the_dashboard_shows_the_limit_of_the_spec(assembly: Assembly, stack: Template, spec: ModelSpec) -> None:
+    body = json.loads(assembly.flat(stack.one("AWS::CloudWatch::Dashboard").properties["DashboardBody"]))
+    limits = [
+        line["value"]
+        for widget in body["widgets"]
+        for line in widget["properties"].get("annotations", {}).get("horizontal", [])
+    ]
+    assert spec.monitor.psi in limits
