@@ -130,7 +130,7 @@ def _missing(column: ColumnProfile) -> float:
 
 def _aligned(baseline: ColumnProfile, current: ColumnProfile) -> tuple[list[int], list[int]]:
     """Counts of both columns in the same bins."""
-    if baseline.cut != current.cut:
+    if not baseline.cut_like(current):
         raise ValueError(
             "columns cut at different edges cannot be compared: profile the window on the baseline's edges"
         )

@@ -110,9 +110,13 @@ class ColumnProfile(Part):
         labels = [f"x ≤ {self.edges[0]:g}", *between, f"x > {self.edges[-1]:g}"]
         return dict(zip(labels, self.counts, strict=True))
 
+    def cut_like(self, other: Self) -> bool:
+        """Whether both were cut at the same edges, or count the same categories one by one."""
+        return (self.kind, self.edges, {*self.categories}) == (other.kind, other.edges, {*other.categories})
+
     def merge(self, other: Self) -> Self:
         """Both sets of rows together; ValueError when they were not cut at the same edges."""
-        if (self.kind, self.edges, {*self.categories}) != (other.kind, other.edges, {*other.categories}):
+        if not self.cut_like(other):
             raise ValueError("columns cut at different edges do not merge: profile both on the edges of one")
         return self.model_copy(
             update={
@@ -322,7 +326,8 @@ def _names(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
 def _deciles(db: duckdb.DuckDBPyConnection, relation: _Relation, columns: list[str]) -> dict[str, Cut]:
     shares = listing(str(i / _BINS) for i in range(1, _BINS))
     wanted = ", ".join(
-        f"quantile_disc({c}, {shares}), CASE WHEN count(DISTINCT {c}) <= {_FEW_VALUES} THEN list(DISTINCT {c}) FILTER ({c} IS NOT NULL) END"
+        f"quantile_disc({c}, {shares}), "
+        f"CASE WHEN count(DISTINCT {c}) <= {_FEW_VALUES} THEN list(DISTINCT {c}) FILTER ({c} IS NOT NULL) END"
         for c in columns
     )
     if not columns:
