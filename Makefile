@@ -118,4 +118,4 @@ clean: down
 .PHONY: help
 help:
 	@echo "Noria: event-driven MLOps on AWS, and the same cloud on a laptop"; echo
-	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@awk '/^## /{at = index($$0, ":"); printf "  make %-10s%s\n", substr($$0, 4, at - 4), substr($$0, at + 1)}' $(firstword $(MAKEFILE_LIST))
