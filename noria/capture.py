@@ -122,7 +122,7 @@ def _text(payload: str) -> str:
 
 def _csv(text: str) -> str:
     """SQL: lines of fields of a CSV text (RFC 4180); quoted fields may hold commas, newlines and doubled quotes."""
-    body = f"regexp_replace(replace({text}, chr(13), ''), '\\n+$', '')"
+    body = f"regexp_replace(replace({text}, chr(13) || chr(10), chr(10)), '\\n+$', '')"
     lines = f"""regexp_extract_all(chr(10) || {body}, '\\n((?:"(?:[^"]|"")*"|[^"\\n])*)', 1)"""
     fields = """regexp_extract_all(',' || line, ',("(?:[^"]|"")*"|[^,]*)', 1)"""
     value = """CASE WHEN starts_with(field, '"') THEN replace(field[2:-2], '""', '"') ELSE nullif(field, '') END"""
