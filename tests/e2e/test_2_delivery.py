@@ -1,7 +1,12 @@
 """Events come twice and at once; files are large: nothing is lost and nothing happens twice."""
 
 import json
+import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 from local.demo import flights
 from local.demo.scenes import YEAR, Play
@@ -69,6 +74,23 @@ def test_a_300_megabyte_file_passes_through_validation(world: World) -> None:
     world.upload("large.csv", b"\n".join([header, *[body.rstrip(b"\n")] * copies]) + b"\n")
     accepted = world.wait_for(Kind.DATASET_ACCEPTED, after=mark, never=[Kind.DATASET_QUARANTINED], patience=240)
     assert accepted.details["bytes"] > 300_000_000  # type: ignore[operator]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_validation_of_a_large_file_stays_within_its_functions_memory(world: World) -> None:
+    function = world.names.function("validate-upload")
+    allowed = world.client("lambda").get_function_configuration(FunctionName=function)["MemorySize"]
+    workers = [p for p in Path("/proc").glob("[0-9]*") if function in _read(p / "cmdline")]
+    peaks = [int(found[1]) // 1024 for p in workers if (found := re.search(r"VmHWM:\s+(\d+) kB", _read(p / "status")))]
+    assert peaks, "the function that validated the large file is gone"
+    assert max(peaks) < allowed, f"{max(peaks)} MB were used, the function has {allowed}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the process ended while we looked
+        return ""
 
 
 def _idle(world: World, reaction: str) -> bool:

@@ -1,0 +1,224 @@
+"""Adapters against moto: a second opinion on what AWS answers, from people who did not write the local cloud."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from noria.aws.bus import Bus, BusError
+from noria.aws.captures import Captures
+from noria.aws.ledger import Ledger
+from noria.aws.metrics import Measurement, Measurements
+from noria.aws.pages import Page, Pages
+from noria.aws.queues import Queues
+from noria.aws.registry import Registry
+from noria.aws.schedules import Schedules
+from noria.aws.storage import Storage
+from noria.events import DatasetAccepted
+from noria.ledger import Fact, Kind, verify
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def storage() -> Storage:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_bucket_versioning(Bucket="data", VersioningConfiguration={"Status": "Enabled"})
+    return Storage(bucket="data")
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    boto3.client("dynamodb").create_table(
+        TableName="ledger",
+        KeySchema=[{"AttributeName": "model", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "model", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return Ledger(table="ledger")
+
+
+def fact(subject: str, *, model: str = "m", at: datetime = NOW) -> Fact:
+    return Fact(model=model, kind=Kind.DATASET_ACCEPTED, subject=subject, at=at, summary=f"{subject} came")
+
+
+def test_an_earlier_version_of_an_object_is_read_and_copied(storage: Storage, tmp_path: Path) -> None:
+    first = boto3.client("s3").put_object(Bucket="data", Key="m/incoming/a.csv", Body=b"first")["VersionId"]
+    storage.write("m/incoming/a.csv", "second")
+    got = storage.download("m/incoming/a.csv", tmp_path / "a", version=first)
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert (got.sha256, got.size) == (hashlib.sha256(b"first").hexdigest(), 5)
+    storage.copy("m/incoming/a.csv", "m/datasets/x/data.csv", version=first)
+    assert storage.read("m/datasets/x/data.csv") == b"first"
+    assert [v.size for v in storage.versions("m/incoming/")] == [6, 5]
+
+
+def test_writing_once_leaves_what_is_there(storage: Storage) -> None:
+    assert storage.write_once("m/x.json", "1")
+    assert not storage.write_once("m/x.json", "2")
+    assert storage.read("m/x.json") == b"1"
+    assert storage.exists("m/x.json")
+    assert not storage.exists("m/x")
+
+
+def test_a_bucket_is_emptied_of_all_versions_and_markers(storage: Storage) -> None:
+    for _ in range(3):
+        storage.write("a", "x")
+    boto3.client("s3").delete_object(Bucket="data", Key="a")
+    assert storage.delete_everything() == 4
+    boto3.client("s3").delete_bucket(Bucket="data")
+
+
+def test_captured_files_are_found_by_hour_and_newest_first(storage: Storage, tmp_path: Path) -> None:
+    captures = Captures(model="m", endpoint="e", storage=storage)
+    for name in ("2026/11/21/09/a", "2026/11/21/11/b", "2026/11/21/12/c", "2026/11/20/23/d"):
+        storage.write(f"m/captured/e/champion/{name}.jsonl", name)
+    storage.write("m/captured/e/challenger/2026/11/21/11/z.jsonl", "z")
+    found = captures.between(NOW - timedelta(hours=1), NOW)
+    assert [file.key[-7:-6] for file in found] == ["b", "c"]
+    newest = captures.newest(now=NOW, days=1, most_bytes=3 * len("2026/11/21/09/a"))
+    assert [file.key[-7:-6] for file in newest] == ["c", "b", "a"]
+    paths = captures.fetch(found, tmp_path)
+    assert [path.read_text()[-1] for path in paths] == ["b", "c"]
+
+
+def test_a_fact_is_recorded_once_and_chained(ledger: Ledger) -> None:
+    assert ledger.record(fact("one"))
+    assert not ledger.record(fact("one", at=NOW + timedelta(hours=1)))
+    assert ledger.record(fact("two"))
+    assert ledger.record(fact("one", model="other"))
+    entries = ledger.entries("m")
+    assert [(entry.number, entry.subject, entry.at) for entry in entries] == [(1, "one", NOW), (2, "two", NOW)]
+    assert verify(entries) == []
+    assert [entry.model for entry in ledger.newest(["m", "other"])] == ["m", "m", "other"]
+
+
+def test_an_entry_that_someone_removes_or_edits_shows(ledger: Ledger) -> None:
+    for subject in ("one", "two", "three"):
+        ledger.record(fact(subject))
+    table = boto3.resource("dynamodb").Table("ledger")
+    table.delete_item(Key={"model": "m", "sk": "entry#000000000002"})
+    assert verify(ledger.entries("m")) == ["m: entry 2 is missing: found 3"]
+
+
+def _queue(name: str) -> tuple[str, str]:
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    return url, arn
+
+
+def _received(url: str) -> list[Any]:
+    messages = boto3.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(message["Body"]) for message in messages]
+
+
+def test_a_page_reaches_those_who_subscribed_within_the_limits_of_sns() -> None:
+    topic = boto3.client("sns").create_topic(Name="pages")["TopicArn"]
+    url, arn = _queue("pager")
+    boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    page = Page(subject="Überlänge\n" * 30, what="It broke.", where="here", do="Mend it.", command="noria status")
+    Pages(topic=topic).send(page)
+    (received,) = _received(url)
+    assert len(received["Subject"]) == 100
+    assert received["Subject"].isascii()
+    assert "It broke." in received["Message"]
+    assert "noria status" in received["Message"]
+
+
+def test_an_event_is_published_on_the_bus_that_is_named() -> None:
+    events = boto3.client("events")
+    events.create_event_bus(Name="noria-test")
+    events.put_rule(Name="all", EventBusName="noria-test", EventPattern=json.dumps({"source": ["noria"]}))
+    url, arn = _queue("listener")
+    events.put_targets(Rule="all", EventBusName="noria-test", Targets=[{"Id": "q", "Arn": arn}])
+    accepted = DatasetAccepted.model_validate(
+        json.loads((Path(__file__).parents[1] / "events" / "noria-dataset-accepted.json").read_text())
+    )
+    Bus(name="noria-test").publish(accepted)
+    (received,) = _received(url)
+    assert (received["source"], received["detail-type"]) == ("noria", "Dataset Accepted")
+    assert received["detail"] == json.loads(accepted.detail.model_dump_json())
+
+
+def test_an_event_that_the_bus_does_not_take_is_an_error() -> None:
+    class Refuses:
+        def put_events(self, **_: object) -> dict[str, Any]:
+            return {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException", "ErrorMessage": "slow"}]}
+
+    accepted = DatasetAccepted.model_validate(
+        json.loads((Path(__file__).parents[1] / "events" / "noria-dataset-accepted.json").read_text())
+    )
+    with pytest.raises(BusError, match="ThrottlingException: slow"):
+        Bus(name="b", client=Refuses()).publish(accepted)  # type: ignore[arg-type]
+
+
+def test_measurements_carry_model_feature_and_time() -> None:
+    measurements = Measurements()
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    measured = [Measurement(name="Psi", value=0.3, feature="temp"), Measurement(name="Rows", value=7)]
+    measurements.publish("m", measured, at=now)
+    client = boto3.client("cloudwatch")
+    metrics = client.list_metrics(Namespace="Noria")["Metrics"]
+    described = {m["MetricName"]: {d["Name"]: d["Value"] for d in m["Dimensions"]} for m in metrics}
+    assert described == {"Psi": {"Model": "m", "Feature": "temp"}, "Rows": {"Model": "m"}}
+    assert measurements.alarm_state("none") is None
+
+
+def test_a_message_is_sent_to_a_queue_by_name() -> None:
+    url, _ = _queue("noria-test-monitor-model")
+    Queues().send("noria-test-monitor-model", '{"a": 1}')
+    assert _received(url) == [{"a": 1}]
+
+
+def test_a_look_booked_twice_is_booked_once() -> None:
+    scheduler = boto3.client("scheduler")
+    scheduler.create_schedule_group(Name="group")
+    _, arn = _queue("q")
+    schedules = Schedules(group="group", role_arn="arn:aws:iam::123456789012:role/r", dead_letters_arn=arn)
+    for later in (1, 2):
+        schedules.once("look", at=NOW + timedelta(hours=later), queue_arn=arn, message="{}")
+    booked = scheduler.get_schedule(Name="look", GroupName="group")
+    assert booked["ScheduleExpression"] == "at(2026-11-21T13:00:00)"
+    assert booked["ActionAfterCompletion"] == "DELETE"
+
+
+def test_packages_are_listed_and_decided_with_a_reason() -> None:
+    sagemaker = boto3.client("sagemaker")
+    sagemaker.create_model_package_group(ModelPackageGroupName="g")
+    first, second = (
+        sagemaker.create_model_package(
+            ModelPackageGroupName="g",
+            ModelApprovalStatus="PendingManualApproval",
+        )["ModelPackageArn"]
+        for _ in range(2)
+    )
+    registry = Registry()
+    registry.decide(first, "Approved", reason="passed its gates")
+    package = registry.describe(first)
+    assert (package.approval, package.reason) == ("Approved", "passed its gates")
+    assert {(p.arn, p.version, p.approval) for p in registry.packages("g")} == {
+        (second, 2, "PendingManualApproval"),
+        (first, 1, "Approved"),
+    }
