@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from noria.spec import FeatureType, ModelSpec, Task
-from noria.sql import Resources, connect, identifier, literal, tables
+from noria.sql import Resources, connect, identifier, label, literal, tables
 
 ROWS = "rows.parquet"
 """Name of the prepared rows in the folders of the training and the test set."""
@@ -99,15 +99,10 @@ def _select(table: str, spec: ModelSpec) -> str:
 
 
 def _target(spec: ModelSpec) -> str:
-    """A number, or a label written one way: 1.0 and 1 are one label, and so are True and true."""
     target = identifier(spec.target)
     if spec.task is Task.REGRESSION:
         return f"CAST({target} AS DOUBLE) AS {target}"
-    text = f"trim(CAST({target} AS VARCHAR))"
-    return (
-        f"CASE WHEN lower({text}) IN ('true', 'false') THEN lower({text}) "
-        rf"ELSE nullif(regexp_replace({text}, '^(-?\d+)\.0+$', '\1'), '') END AS {target}"
-    )
+    return f"{label(f'CAST({target} AS VARCHAR)')} AS {target}"
 
 
 def _pair(db: duckdb.DuckDBPyConnection, query: str) -> tuple[int, int]:
