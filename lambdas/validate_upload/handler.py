@@ -68,7 +68,7 @@ def validate_upload(
         return Outcome.FOLDER
     source = ObjectKey.parse(upload.key)
     with tempfile.TemporaryDirectory(prefix="noria-upload-") as folder:
-        path = Path(folder) / f"upload{Path(source.filename).suffix.lower()}"
+        path = Path(folder) / "upload"
         file = storage.download(upload.key, path, version=upload.version)
         if spec is None:
             report = _unknown_model(source, file)
