@@ -1,7 +1,7 @@
 """Which events start which reactions: the rules of the templates, on the events of tests/events."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,58 +74,42 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
     assert into("incoming/no-model.csv") == set()
 
 
-def set_(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
-    def change(happened: dict[str, Any]) -> None:
-        for name in path[:-1]:
-            happened = happened[name]
-        happened[path[-1]] = to
-
-    return change
-
-
 @pytest.mark.parametrize(
-    ("name", "change"),
+    ("name", "path", "value"),
     [
-        ("aws.s3-object-created", set_("detail", "bucket", "name", to="somebody-elses")),
-        ("aws.s3-object-created", set_("detail-type", to="Object Deleted")),
+        ("aws.s3-object-created", "detail/bucket/name", "somebody-elses"),
+        ("aws.s3-object-created", "detail-type", "Object Deleted"),
         # Each mark that confirm_deployment makes on a package is such an event: it must not deploy the package again.
-        (
-            "aws.sagemaker-model-package-state-change",
-            set_("detail", "UpdatedModelPackageFields", to=["CustomerMetadata"]),
-        ),
-        ("aws.sagemaker-model-package-state-change", set_("detail", "ModelApprovalStatus", to="PendingManualApproval")),
-        ("aws.sagemaker-model-package-state-change", set_("detail", "ModelPackageGroupName", to="other-local-group")),
+        ("aws.sagemaker-model-package-state-change", "detail/UpdatedModelPackageFields", ["CustomerMetadata"]),
+        ("aws.sagemaker-model-package-state-change", "detail/ModelApprovalStatus", "PendingManualApproval"),
+        ("aws.sagemaker-model-package-state-change", "detail/ModelPackageGroupName", "other-local-group"),
         (
             "aws.sagemaker-model-building-pipeline-execution-status-change",
-            set_("detail", "currentPipelineExecutionStatus", to="Executing"),
+            "detail/currentPipelineExecutionStatus",
+            "Executing",
         ),
-        ("aws.sagemaker-endpoint-state-change", set_("detail", "EndpointStatus", to="UPDATING")),
-        ("aws.sagemaker-endpoint-state-change", set_("detail", "EndpointName", to="somebody-elses")),
-        ("aws.cloudformation-stack-status-change", set_("detail", "status-details", "status", to="UPDATE_IN_PROGRESS")),
+        ("aws.sagemaker-endpoint-state-change", "detail/EndpointStatus", "UPDATING"),
+        ("aws.sagemaker-endpoint-state-change", "detail/EndpointName", "somebody-elses"),
+        ("aws.cloudformation-stack-status-change", "detail/status-details/status", "UPDATE_IN_PROGRESS"),
         (
             "aws.cloudformation-stack-status-change",
-            set_(
-                "detail",
-                "stack-id",
-                to="arn:aws:cloudformation:us-east-1:123456789012:stack/noria-local-reactions/5c2d",
-            ),
+            "detail/stack-id",
+            "arn:aws:cloudformation:us-east-1:123456789012:stack/noria-local-reactions/5c2d",
         ),
-        ("aws.cloudwatch-alarm-state-change", set_("detail", "state", "value", to="OK")),
-        ("aws.cloudwatch-alarm-state-change", set_("detail", "state", "value", to="INSUFFICIENT_DATA")),
-        (
-            "aws.cloudwatch-alarm-state-change",
-            set_("detail", "alarmName", to="noria-local-flight-delay-endpoint-errors"),
-        ),
-        ("noria-dataset-accepted", set_("source", to="somebody")),
+        ("aws.cloudwatch-alarm-state-change", "detail/state/value", "OK"),
+        ("aws.cloudwatch-alarm-state-change", "detail/state/value", "INSUFFICIENT_DATA"),
+        ("aws.cloudwatch-alarm-state-change", "detail/alarmName", "noria-local-flight-delay-endpoint-errors"),
+        ("noria-dataset-accepted", "source", "somebody"),
     ],
-    ids=str,
 )
-def test_what_is_not_ours_or_not_settled_starts_nothing(
-    name: str, change: Callable[[dict[str, Any]], None], local: Assembly
-) -> None:
+def test_what_is_not_ours_or_not_settled_starts_nothing(name: str, path: str, value: object, local: Assembly) -> None:
     happened = event(name)
     assert matched(local, happened), "the event as captured starts something"
-    change(happened)
+    *parents, field = path.split("/")
+    inner = happened
+    for parent in parents:
+        inner = inner[parent]
+    inner[field] = value
     assert matched(local, happened) == set()
 
 
