@@ -72,6 +72,7 @@ schema: .venv/.ready
 .PHONY: lock
 lock: .venv/.ready
 	@$(BIN)/uv pip compile -q requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
+	@$(BIN)/uv pip compile -q local/container/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/container/requirements.lock
 
 ## setup: virtual environments, node modules and bundles; done once, again when a pinned file changes
 .PHONY: setup
@@ -98,7 +99,7 @@ node_modules/.ready: package-lock.json
 	@npm ci --silent --no-audit --no-fund
 	@touch $@
 
-.noria/container/.ready: local/container/requirements.txt | .venv/.ready
+.noria/container/.ready: local/container/requirements.lock | .venv/.ready
 	@echo "· the container's Python packages"
 	@$(BIN)/python -m local container
 	@touch $@

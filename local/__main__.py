@@ -23,7 +23,7 @@ def main() -> int:
     options = parser.parse_args()
 
     if options.command == "container":
-        build(WORK / "container", report=_say)
+        build(WORK / "container")
         return 0
     if options.command == "down":
         LocalCloud(root=options.state.resolve()).stop()

@@ -43,7 +43,7 @@ def wheels_archive(out: Path, target: Target) -> Path:
     if target == "local":
         return _pack((), out)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile"]
         options = ["--no-deps", "--only-binary", ":all:", "--implementation", "cp", *_AWS, "--target", folder]
         subprocess.run([*command, *options, "--requirement", str(REQUIREMENTS)], check=True)
         installed = (path for path in Path(folder).rglob("*") if path.is_file())

@@ -172,7 +172,7 @@ def _runs(python: str) -> bool:
 
 def _install(requirements: Path, folder: Path, target: Target) -> None:
     """Wheels only, no dependencies but those listed, and nothing that the functions don't read."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
     command += ["--no-compile", "--only-binary=:all:", f"--target={folder}", f"--requirement={requirements}"]
     if target == "aws":
         command += [f"--platform={tag}" for tag in AWS_PLATFORMS]

@@ -109,7 +109,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return build(WORK / "container", report=lambda line: None)
+    return build(WORK / "container")
 
 
 @pytest.fixture(scope="module")

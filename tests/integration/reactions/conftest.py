@@ -15,7 +15,7 @@ from tests.integration.reactions.place import BUCKET, REACTIONS, Place
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    python = build(WORK / "container", report=lambda line: None)
+    python = build(WORK / "container")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
