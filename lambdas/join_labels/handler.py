@@ -43,6 +43,7 @@ class Outcome(StrEnum):
     REFUSED = "LabelsRefused"
     KNOWN = "LabelsKnown"
     FOLDER = "FolderIgnored"
+    ELSEWHERE = "OtherAreaIgnored"
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
@@ -80,6 +81,8 @@ def join_labels(
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
     source = ObjectKey.parse(upload.key)
+    if source.area != "labels":  # the rule's wildcard also matches a deeper folder of that name
+        return Outcome.ELSEWHERE
     if any(ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
         return Outcome.KNOWN
     refuse = partial(_refuse, upload, source, storage=storage, ledger=ledger, pages=pages, now=now)

@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     ACCEPTED = "DatasetAccepted"
     QUARANTINED = "DatasetQuarantined"
     FOLDER = "FolderIgnored"  # consoles make "folders": empty objects whose name ends in a slash
+    ELSEWHERE = "OtherAreaIgnored"
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
@@ -67,6 +68,8 @@ def validate_upload(
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
     source = ObjectKey.parse(upload.key)
+    if source.area != "incoming":  # the rule's wildcard also matches a deeper folder of that name
+        return Outcome.ELSEWHERE
     with tempfile.TemporaryDirectory(prefix="noria-upload-") as folder:
         path = Path(folder) / "upload"
         file = storage.download(upload.key, path, version=upload.version)

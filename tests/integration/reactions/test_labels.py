@@ -137,3 +137,11 @@ def test_a_folder_made_in_a_console_is_no_labels_file(place: Place) -> None:
     key = f"{model}/labels/2013/"
     place.deliver(join_labels, place.uploaded(key, place.put(key, b""), size=0))
     assert place.kinds(model) == []
+
+
+def test_a_deeper_folder_of_that_name_is_no_place_for_labels(place: Place) -> None:
+    spec = place.model()
+    key = f"{spec.model}/incoming/labels/january.csv"
+    place.deliver(join_labels, place.uploaded(key, place.put(key, "inference_id,late\na,1\n")))
+    assert place.entries(spec.model) == []
+    assert place.pages(spec.model) == []

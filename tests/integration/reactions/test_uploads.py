@@ -131,3 +131,12 @@ def test_a_folder_made_in_a_console_is_no_upload(place: Place) -> None:
     key = f"{spec.model}/incoming/2013/"
     place.deliver(validate_upload, place.uploaded(key, place.put(key, b""), size=0))
     assert place.kinds(spec.model) == []
+
+
+def test_a_deeper_folder_of_that_name_is_no_place_for_uploads(place: Place) -> None:
+    spec = place.model()
+    body = table(spec)
+    key = f"{spec.model}/labels/incoming/january.csv"
+    place.deliver(validate_upload, place.uploaded(key, place.put(key, body), len(body)))
+    assert place.entries(spec.model) == []
+    assert place.keys(f"{spec.model}/") == [key]

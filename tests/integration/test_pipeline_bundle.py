@@ -5,17 +5,16 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from noria.evaluation import Evaluation
-from noria.spec import Task
+from noria.spec import ModelSpec, Task
 from pipelines.bundle import code_archive, digest, wheels_archive
 from pipelines.tabular.export import DEFINITION
 from pipelines.tabular.steps.evaluate import ARCHIVE
+from tests.unit.pipelines.conftest import pack, rows_for, spec_for, write_csv
 
 ENTRYPOINT = next(
     step["Arguments"]["AppSpecification"]["ContainerEntrypoint"]
@@ -25,19 +24,19 @@ ENTRYPOINT = next(
 
 
 @pytest.fixture
-def container(tmp_path: Path, trained: Callable[[Task], Any]) -> "Container":
-    return Container(tmp_path / "ml", trained(Task.BINARY))
+def container(tmp_path: Path) -> "Container":
+    return Container(tmp_path / "ml", spec_for(Task.BINARY))
 
 
 class Container:
     """/opt/ml as a job finds it, and the program that the definition starts there."""
 
-    def __init__(self, base: Path, example: Any) -> None:
+    def __init__(self, base: Path, spec: ModelSpec) -> None:
         self.base = base
         code_archive(base / "code" / "sourcedir.tar.gz")
         wheels_archive(base / "wheels" / "wheels.tar.gz", "local")
         (base / "spec").mkdir()
-        (base / "spec" / "spec.json").write_text(example.spec.model_dump_json())
+        (base / "spec" / "spec.json").write_text(spec.model_dump_json())
         (base / "datasets" / "deep").mkdir(parents=True)
 
     def run(self, step: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -85,14 +84,14 @@ def test_the_code_holds_what_jobs_run_and_not_what_authors_them(tmp_path: Path) 
     assert names == sorted(names)
 
 
-def test_the_steps_run_from_the_archive_as_the_definition_starts_them(container: Container, tables: Any) -> None:
-    tables.csv(container.base / "datasets" / "deep" / "data.csv", tables.rows(Task.BINARY))
+def test_the_steps_run_from_the_archive_as_the_definition_starts_them(container: Container) -> None:
+    write_csv(container.base / "datasets" / "deep" / "data.csv", rows_for(Task.BINARY))
     prepared = container.run("prepare")
     assert prepared.returncode == 0, prepared.stderr
     assert "480 rows before" in prepared.stdout
     trained = container.run("train")
     assert trained.returncode == 0, trained.stderr
-    tables.pack(container.base / "model", container.base / "packed.tar.gz").rename(container.base / "model" / ARCHIVE)
+    pack(container.base / "model", container.base / "packed.tar.gz").rename(container.base / "model" / ARCHIVE)
     (container.base / "champion").mkdir()
     evaluated = container.run("evaluate")
     assert evaluated.returncode == 0, evaluated.stderr
@@ -108,10 +107,10 @@ def test_a_failure_leaves_its_reason(container: Container) -> None:
     assert container.message == "prepare: the manifest names no CSV or Parquet file: check the request of this training"
 
 
-def test_packages_that_are_brought_along_go_before_the_images(container: Container, tables: Any) -> None:
+def test_packages_that_are_brought_along_go_before_the_images(container: Container) -> None:
     package = container.base / "made" / "duckdb" / "__init__.py"
     package.parent.mkdir(parents=True)
     package.write_text("raise RuntimeError('this duckdb was brought along')")
-    tables.pack(package.parent.parent, container.base / "wheels" / "wheels.tar.gz")
+    pack(package.parent.parent, container.base / "wheels" / "wheels.tar.gz")
     container.run("prepare")
     assert "this duckdb was brought along" in container.message
