@@ -89,7 +89,7 @@ aws-environment:
 .venv/.ready: requirements.lock
 	@echo "· Python packages"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 	@$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install -q --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@

@@ -287,6 +287,7 @@ class ModelSpec(Part):
         for role, column in (("target", self.target), ("time", self.time), ("id", self.id)):
             if column in self.features:
                 yield f"{role} {column!r} is a feature too: a model must not see it; remove it from features"
+        yield from self._alike()
         for segment in self.segments:
             if segment not in self.features:
                 yield f"segment {segment!r} is not a feature: add it to features, or remove it from segments"
@@ -301,6 +302,16 @@ class ModelSpec(Part):
         for segment in self.gates.bias:
             if segment not in self.segments:
                 yield f"bias gate names {segment!r}, which is not among segments: add it there"
+
+    def _alike(self) -> Iterator[str]:
+        """Columns that SQL, which takes no notice of case, does not tell apart."""
+        roles = [column for column in (self.id, self.time, self.target) if column is not None]
+        seen: dict[str, str] = {}
+        for column in (*roles, *(name for name in self.features if name not in roles)):
+            other = seen.get(column.casefold())
+            seen[column.casefold()] = column
+            if other is not None:
+                yield f"columns {other!r} and {column!r} are one to SQL, which takes no notice of case: rename one"
 
     @property
     def primary_metric(self) -> Metric:

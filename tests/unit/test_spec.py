@@ -88,6 +88,8 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
         (("owner:", "gates: {rmse: {max: 1}}\nowner:"), "gate 'rmse' does not measure binary_classification"),
         (("owner:", "gates: {auc: {max: 1}}\nowner:"), "gate 'auc' is better when higher: use min, not max"),
         (("target: left", "target: age"), "target 'age' is a feature too: a model must not see it"),
+        (("target: left", "target: AGE"), "columns 'AGE' and 'age' are one to SQL, which takes no notice of case"),
+        (("target: left", "target: seen_at"), "columns 'seen_at' and 'seen_at' are one to SQL"),
         (("owner:", "monitor: {every: 90s}\nowner:"), "every 90s must be whole minutes between 5m and 1d"),
     ],
 )
