@@ -12,6 +12,7 @@ import string
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from graphlib import TopologicalSorter
@@ -148,12 +149,14 @@ class Execution:
         self._become("Stopping")
         self._stop.set()
         for run in list(self.runs.values()):
-            for kind, service in self.jobs.items():
-                if run.status == "Executing" and (arn := run.metadata.get(f"{kind}Job", {}).get("Arn")):
-                    try:
-                        service.stop({f"{kind}JobName": arn.rsplit("/", 1)[-1]})
-                    except Problem:  # it ended meanwhile
-                        continue
+            if run.status == "Executing":
+                self.stop_job(run)
+
+    def stop_job(self, run: StepRun) -> None:
+        for kind, service in self.jobs.items():
+            if arn := run.metadata.get(f"{kind}Job", {}).get("Arn"):
+                with suppress(Problem):  # it ended meanwhile
+                    service.stop({f"{kind}JobName": arn.rsplit("/", 1)[-1]})
 
     def _run(self) -> None:
         sorter = TopologicalSorter(self.definition.dependencies)
@@ -336,6 +339,8 @@ def _job(kind: str) -> "Perform":
         operation = f"create_{kind.lower()}_job"
         answer = execution.call("sagemaker", operation, **{f"{kind}JobName": name}, **arguments)
         run.metadata = {f"{kind}Job": {"Arn": answer[f"{kind}JobArn"]}}
+        if execution.stopped.is_set():  # while the job was made: whoever stopped the execution did not see it
+            execution.stop_job(run)
         description = execution.jobs[kind].wait(name)
         match description[f"{kind}JobStatus"]:
             case "Completed":
