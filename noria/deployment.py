@@ -90,6 +90,16 @@ def newest_request(entries: Sequence[Entry]) -> Request | None:
     return next((request for request in unsettled(entries) if last and request.id == last.subject), None)
 
 
+def overtaken_by(entries: Sequence[Entry], decided_at: datetime) -> str | None:
+    """The package that was asked for by a decision later than `decided_at`: events arrive in any order."""
+    for entry in reversed(entries):
+        if entry.kind is Kind.DEPLOYMENT_REQUESTED:
+            moment = str(entry.details["decision"]).rpartition("#")[2]
+            if datetime.fromisoformat(moment) > decided_at:
+                return str(entry.details["package"])
+    return None
+
+
 def live_package(entries: Sequence[Entry]) -> str | None:
     """The package that was confirmed last: rollbacks and failures leave it where it was."""
     return next((str(e.details["package"]) for e in reversed(entries) if e.kind is Kind.DEPLOYED), None)
@@ -128,8 +138,9 @@ def restores(entries: Sequence[Entry]) -> int:
 def settle(observed: Observed, request: Request | None) -> Settlement:
     """What became of the deployment that the stack has carried out, or begun and given up.
 
-    What fails at another resource than the endpoint says nothing about the package: it failed, and may be tried again.
-    What the endpoint gave up is rolled back, whether the stack calls that a failure or a success.
+    What the endpoint gave up because of an alarm is rolled back, whether the stack calls that a failure or a success;
+    so is what it gave up without a word, since nobody documents what it says. What failed for a stated reason of
+    another kind, as a quota or another resource, says nothing against the package: it may be tried again.
     """
     if observed.changing:
         return Settlement(outcome=Outcome.CHANGING, reason="stack or endpoint is still changing")
@@ -139,12 +150,11 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     if observed.live == request.package:
         return Settlement(outcome=Outcome.LIVE, reason="the endpoint answers with it", restore=restore)
     failure = observed.failure
-    if observed.live is None or (failure and failure.resource_type != ENDPOINT_TYPE):
-        why = (failure.reason if failure else None) or observed.endpoint_failure or "the endpoint did not start"
-        return Settlement(outcome=Outcome.FAILED, reason=why, restore=restore)
-    why = (
-        (failure.reason if failure else None)
-        or observed.endpoint_failure
-        or "the endpoint answers with its predecessor although the stack reports success"
-    )
-    return Settlement(outcome=Outcome.ROLLED_BACK, reason=why, restore=restore)
+    why = (failure.reason if failure else None) or observed.endpoint_failure
+    if observed.live is None:
+        return Settlement(outcome=Outcome.FAILED, reason=why or "the endpoint did not start", restore=restore)
+    of_endpoint = failure is None or failure.resource_type == ENDPOINT_TYPE
+    if of_endpoint and (why is None or "alarm" in why.lower()):
+        why = why or "the endpoint answers with its predecessor although the stack reports success"
+        return Settlement(outcome=Outcome.ROLLED_BACK, reason=why, restore=restore)
+    return Settlement(outcome=Outcome.FAILED, reason=why or "CloudFormation gave no reason", restore=restore)

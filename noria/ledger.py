@@ -27,7 +27,7 @@ class Kind(StrEnum):
     PACKAGE_APPROVED = "package_approved"  # subject: package arn # decision time
     PACKAGE_REJECTED = "package_rejected"
     DEPLOYMENT_REQUESTED = "deployment_requested"  # subject: deployment id
-    DEPLOYMENT_REFUSED = "deployment_refused"  # subject: package arn # reason
+    DEPLOYMENT_REFUSED = "deployment_refused"  # subject: package arn # decision time
     DEPLOYED = "deployed"  # subject: deployment id
     ROLLED_BACK = "rolled_back"  # subject: deployment id
     DEPLOYMENT_FAILED = "deployment_failed"  # subject: deployment id

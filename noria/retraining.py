@@ -24,7 +24,7 @@ LOOK_AGAIN = timedelta(minutes=15)
 
 
 class Decision(BaseModel):
-    """`reasons` are sentences, for the yes or for the no. `again_at`: when a no is looked at again; None is never."""
+    """`reasons` are sentences, for the yes or for the no. `again_at`: when it is looked at again; None is never."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,7 +56,12 @@ def decide(spec: ModelSpec, entries: Sequence[Entry], *, now: datetime) -> Decis
             reasons=tuple(reason for reason, _ in refusals),
             again_at=max(ends for _, ends in refusals),
         )
-    return Decision(retrain=True, reasons=(f"{_count(len(fresh), 'dataset')} arrived since the last training",))
+    return Decision(
+        retrain=True,
+        reasons=(f"{_count(len(fresh), 'dataset')} arrived since the last training",),
+        # The alarm speaks only when it changes: if the training comes to nothing, nobody else would ask again.
+        again_at=now + spec.retrain.cooldown,
+    )
 
 
 def _untrained(entries: Sequence[Entry]) -> list[str]:

@@ -79,7 +79,9 @@ class Foundation(Stack):
                     principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
                     actions=["kms:Decrypt", "kms:GenerateDataKey"],
                     resources=["*"],  # in a key's policy, that is this key
-                    conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+                    # EventBridge is not documented to name the account when it encrypts for a queue: each queue's own
+                    # policy says whose rules may send.
+                    conditions={} if service == "events" else {"StringEquals": {"aws:SourceAccount": self.account}},
                 )
             )
         key.add_to_resource_policy(

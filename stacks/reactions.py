@@ -87,6 +87,13 @@ class Reactions(Stack):
         self.request_retraining = self._request_retraining()
         self.reconcile = self._reconcile()
 
+        # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
+        # deployment that was to end the use, as when the last model with a schedule loses it.
+        for reaction in (self.start_training, self.monitor_model):
+            self.export_value(reaction.queue.queue_arn)
+            self.export_value(reaction.dead_letters.queue_arn)
+        self.export_value(self.clock.role.role_arn)
+
     # --- what is shared
 
     def _layers(self, specs: Sequence[ModelSpec]) -> Mapping[LayerName, lambda_.ILayerVersion]:

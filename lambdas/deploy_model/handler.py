@@ -21,7 +21,7 @@ from noria.aws.registry import Package, Registry
 from noria.aws.rollout import Begun, Rollout, stuck
 from noria.aws.serving import ServingStack
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import deployment_id, predecessors, rollback_of, wanted_package
+from noria.deployment import deployment_id, overtaken_by, predecessors, rollback_of, wanted_package
 from noria.events import ModelPackageStateChange, StackStatusChange, parse
 from noria.ledger import Fact, Kind
 from noria.names import version
@@ -32,6 +32,7 @@ class Outcome(StrEnum):
     OTHER_STACK = "OtherStack"
     NOTHING = "NothingToDeploy"
     REFUSED = "DeploymentRefused"
+    OVERTAKEN = "DeploymentOvertaken"
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
@@ -76,7 +77,9 @@ def deploy_model(
     decision = f"{package.arn}#{change.decided_at.isoformat()}"
     match package.approval:
         case "Approved":
-            outcome = _approved(rollout.model, package, decision, ledger=ledger, pages=pages, now=now)
+            outcome = _approved(
+                rollout.model, package, decision, change.decided_at, ledger=ledger, pages=pages, now=now
+            )
         case "Rejected":
             outcome = None
             _rejected(rollout.model, package, decision, registry=registry, ledger=ledger, pages=pages, now=now)
@@ -94,7 +97,7 @@ def begin(*, rollout: Rollout, pages: Pages, now: datetime) -> Begun:
 
 
 def _approved(
-    model: str, package: Package, decision: str, *, ledger: Ledger, pages: Pages, now: datetime
+    model: str, package: Package, decision: str, decided_at: datetime, *, ledger: Ledger, pages: Pages, now: datetime
 ) -> Outcome | None:
     _record_decision(model, package, Kind.PACKAGE_APPROVED, decision, ledger=ledger, now=now)
     entries = ledger.entries(model)
@@ -102,6 +105,9 @@ def _approved(
         if not ledger.knows(model, Kind.DEPLOYMENT_REFUSED, decision):
             _refuse(model, package, decision, because=before.summary, ledger=ledger, pages=pages, now=now)
         return Outcome.REFUSED
+    if later := overtaken_by(entries, decided_at):
+        _supersede(model, package, decision, later, ledger=ledger, now=now)
+        return Outcome.OVERTAKEN
     if wanted_package(entries) != package.arn:
         _request(model, package.arn, decision, f"version {package.version} was approved", ledger=ledger, now=now)
     return None
@@ -162,6 +168,19 @@ def _request(model: str, package: str, decision: str, why: str, *, ledger: Ledge
             at=now,
             summary=f"{version(package).capitalize()} is to go live: {why}.",
             details={"package": package, "decision": decision},
+        )
+    )
+
+
+def _supersede(model: str, package: Package, decision: str, later: str, *, ledger: Ledger, now: datetime) -> None:
+    ledger.record(
+        Fact(
+            model=model,
+            kind=Kind.DEPLOYMENT_SUPERSEDED,
+            subject=deployment_id(package.arn, decision),
+            at=now,
+            summary=f"Version {package.version} will not go live: {version(later)} was asked for by a later decision.",
+            details={"package": package.arn, "decision": decision},
         )
     )
 

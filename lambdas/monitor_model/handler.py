@@ -17,7 +17,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.aws.captures import Captures
+from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
@@ -51,11 +51,15 @@ class Window:
 
     @classmethod
     def of(cls, tick: Tick, spec: ModelSpec, entries: list[Entry]) -> "Window":
-        """The window that ends with the tick. What answered before the live package is no business of its baseline."""
-        end = tick.detail.time.astimezone(UTC)
+        """The window that a person asks for, or the latest whose captured files have all been written by the tick.
+
+        What answered before the live package is no business of its baseline.
+        """
+        tock = tick.detail.time.astimezone(UTC)
+        end = tock if tick.detail.since else tock - LATE
         start = (tick.detail.since or end - spec.monitor.every).astimezone(UTC)
         deployed = latest(entries, Kind.DEPLOYED)
-        return cls(start=max(start, deployed.at) if deployed else start, end=end)
+        return cls(start=min(end, max(start, deployed.at)) if deployed else start, end=end)
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
@@ -101,7 +105,7 @@ def monitor_model(
     report = _compare(spec, window, baseline, captures)
     target = key(spec.model, "reports", f"{window.end:%Y-%m-%dT%H%M}/report.json")
     storage.write(target, report.model_dump_json(indent=1))
-    measurements.publish(spec.model, measure(report), at=window.end)
+    measurements.publish(spec.model, measure(report), at=tick.detail.time)
     ledger.record(
         Fact(
             model=spec.model,

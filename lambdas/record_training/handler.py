@@ -148,7 +148,7 @@ def _failure(
         said = (failed.failure if failed else None) or pipelines.failure(execution) or "SageMaker gives no reason"
         reasons = [f"step {failed.name}: {said}" if failed else said]
         what = f"A training of {spec.model} failed at {reasons[0]}"
-        do = "Read the step's log, mend the cause, and start the execution again."
+        do = "Read the step's log, mend the cause, then retry the execution from the step that failed."
     fact = Fact(
         model=spec.model,
         kind=Kind.TRAINING_FAILED,

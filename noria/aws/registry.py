@@ -9,7 +9,7 @@ import boto3
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
-Decision = Literal["Approved", "Rejected"]
+Decision = Literal["Approved", "Rejected", "PendingManualApproval"]
 
 
 @dataclass(frozen=True, kw_only=True)

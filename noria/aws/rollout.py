@@ -41,10 +41,12 @@ class Rollout:
 
     def carried_out(self) -> CarriedOut | None:
         """The deployment without an outcome that the stack has begun: there is at most one."""
-        for request in reversed(unsettled(self.ledger.entries(self.model))):
+        requests = list(reversed(unsettled(self.ledger.entries(self.model))))
+        for request in requests:
             if operation := self.stack.operation(request.id, since=request.at - _SKEW):
                 return CarriedOut(request=request, operation=operation)
-            state = self.stack.state()
+        state = self.stack.state()
+        for request in requests:
             if not state.in_progress and state.package == request.package:
                 return CarriedOut(request=request, operation=None)
         return None

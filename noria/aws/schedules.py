@@ -1,7 +1,7 @@
 """One-time schedules: a reaction that must look again later books it here."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import boto3
@@ -20,7 +20,11 @@ class Schedules:
     client: "EventBridgeSchedulerClient" = field(default_factory=lambda: boto3.client("scheduler"), repr=False)
 
     def once(self, name: str, *, at: datetime, queue_arn: str, message: str) -> None:
-        """Send `message` to the queue at `at`; the schedule then deletes itself. Booked twice is booked once."""
+        """Send `message` to the queue at `at`; the schedule then deletes itself. Booked twice is booked once.
+
+        A time that has passed meanwhile is a minute from now: Scheduler doesn't call what is past.
+        """
+        at = max(at, datetime.now(UTC) + timedelta(minutes=1))
         try:
             self.client.create_schedule(
                 Name=name,

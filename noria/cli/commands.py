@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from noria import contract, spec
 from noria.aws.queues import Queues
+from noria.aws.registry import Decision
 from noria.aws.storage import Storage
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.state import Deployed
@@ -138,14 +139,14 @@ def reject(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: A
     _decide(Deployed(env), package, "Rejected", reason, as_json=as_json)
 
 
-def _decide(deployed: Deployed, reference: str, decision: str, reason: str, *, as_json: bool) -> None:
+def _decide(deployed: Deployed, reference: str, decision: Decision, reason: str, *, as_json: bool) -> None:
     if not reason.strip():
         raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
     arn = deployed.package_arn(reference)
-    if decision == "Approved":
-        deployed.registry.decide(arn, "Approved", reason=reason)
-    else:
-        deployed.registry.decide(arn, "Rejected", reason=reason)
+    if deployed.registry.describe(arn).approval == decision:
+        # Only a change is sure to be told as a decision.
+        deployed.registry.decide(arn, "PendingManualApproval", reason=reason)
+    deployed.registry.decide(arn, decision, reason=reason)
     say(
         Decided(package=arn, decision=decision, reason=reason),
         f"{decision} {arn}: {reason}\nFollow it with: noria events {deployed.names.model_of(arn.split('/')[-2]) or ''}",
@@ -206,16 +207,18 @@ def validate(
 @app.command()
 def destroy(
     env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
+    model: Annotated[str | None, typer.Option("--model", help="only this model; then remove its YAML")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove every stack of an environment, its packages and, unless the environment keeps them, its data."""
-    teardown = Teardown(env=env)
+    """Remove every stack of an environment or a model, its packages and, with the environment, data not to be kept."""
+    teardown = Teardown(env=env, model=model)
     stacks = teardown.found()
     if not yes:
         typer.echo("These stacks, and what is in them, are removed for good:", err=True)
         typer.echo("\n".join(f"  {stack.name}" for stack in stacks), err=True)
-        if typer.prompt(f"Type {env} to go on", err=True) != env:
+        word = model or env
+        if typer.prompt(f"Type {word} to go on", err=True) != word:
             raise Refused("Nothing was removed.")
     removed = teardown.run(progress=lambda line: typer.echo(line, err=True))
     kept = "\n".join(f"  {line}" for line in removed.kept)

@@ -1,4 +1,4 @@
-"""Removing an environment: every stack, in the order of who needs whom, and what stays behind, said aloud."""
+"""Removing an environment, or a model: every stack, users first, and what stays behind, said aloud."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ from noria.names import Names
 _ORDER = ("monitoring", "serving", "training", "reactions", "foundation")
 """Endings of stack names, users before what they use."""
 
+_OF_A_MODEL = _ORDER[:3]
+
 _WINDOW_DAYS = 30
 
 
@@ -33,6 +35,7 @@ class Removed(BaseModel):
 @dataclass(frozen=True, kw_only=True)
 class Teardown:
     env: str
+    model: str | None = None
     stacks: Stacks = field(default_factory=Stacks)
     registry: Registry = field(default_factory=Registry)
 
@@ -41,10 +44,17 @@ class Teardown:
         return Names(env=self.env)
 
     def found(self) -> list[Stack]:
-        """The environment's stacks, in the order of their removal; raises `Refused` where there is none to remove."""
-        found = [s for s in self.stacks.named(f"{self.names.prefix}-") if s.name.rsplit("-", 1)[-1] in _ORDER]
+        """The stacks of the environment, or of one model in it, in the order of their removal; else `Refused`."""
+        prefix = self.names.model(self.model) if self.model else self.names.prefix
+        parts = _OF_A_MODEL if self.model else _ORDER
+        found = [
+            stack
+            for stack in self.stacks.named(f"{prefix}-")
+            if stack.name.rsplit("-", 1)[-1] in parts and (not self.model or stack.name.rsplit("-", 1)[0] == prefix)
+        ]
         if not found:
-            raise Refused(f"No stack of environment {self.env!r} is here: there is nothing to remove.")
+            of = f"model {self.model!r} in " if self.model else ""
+            raise Refused(f"No stack of {of}environment {self.env!r} is here: there is nothing to remove.")
         if protected := [stack.name for stack in found if stack.protected]:
             command = "aws cloudformation update-termination-protection --no-enable-termination-protection"
             lines = "\n".join(f"  {command} --stack-name {name}" for name in protected)
@@ -73,6 +83,8 @@ class Teardown:
             self.stacks.delete(stack)
             self._delete_retired(stack, retired)
             kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
+        if self.model:
+            kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
         kept.append("log groups /aws/sagemaker/*: SageMaker made them and shares them among all of the account's jobs")
         return Removed(
             env=self.env, stacks=[stack.name for stack in stacks], packages=packages, objects=objects, kept=kept

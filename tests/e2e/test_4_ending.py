@@ -4,8 +4,18 @@ from local.demo.world import World
 from tests.e2e.test_3_command import run
 
 
-def test_destroy_removes_every_stack_and_names_what_it_leaves(world: World) -> None:
+def test_a_model_can_be_removed_alone(world: World) -> None:
     assert world.sagemaker.list_endpoints()["Endpoints"]
+    removed = run(world, "destroy", "--env", "local", "--model", "flight-delay", answers="flight-delay\n")
+    assert removed.returncode == 0, removed.stderr
+    assert not world.sagemaker.list_endpoints()["Endpoints"]
+    stacks = world.client("cloudformation").describe_stacks()["Stacks"]
+    left = sorted(stack["StackName"] for stack in stacks if stack["StackName"].startswith("noria-"))
+    assert left == ["noria-local-foundation", "noria-local-reactions"]
+    assert [key for key in world.keys("flight-delay/datasets/") if key.endswith("manifest.json")]
+
+
+def test_destroy_removes_every_stack_and_names_what_it_leaves(world: World) -> None:
     removed = run(world, "destroy", "--env", "local", answers="local\n")
     assert removed.returncode == 0, removed.stderr
     assert "pending deletion for 30 days" in removed.stdout

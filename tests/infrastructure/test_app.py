@@ -14,6 +14,7 @@ from cdk_nag import AwsSolutionsChecks
 from app import build
 from noria.spec import SpecError
 from tests.infrastructure.assembly import ACCOUNT, CONTEXT, REGION, REPOSITORY, Assembly
+from tests.infrastructure.conftest import synthesise
 
 CLOUDFORMATION_LIMIT = 500  # resources of a stack
 TEMPLATE_LIMIT = 1_000_000  # bytes of a template in S3
@@ -114,3 +115,18 @@ def test_without_models_there_is_an_environment_to_add_one_to(tmp_path: Path) ->
 def test_only_prod_is_protected_from_deletion(env: str, protected: bool, request: pytest.FixtureRequest) -> None:
     assembly: Assembly = request.getfixturevalue(env)
     assert {assembly.is_protected(stack) for stack in assembly.templates} == {protected}
+
+
+def test_what_models_import_is_exported_whether_one_imports_it_or_not(tmp_path: Path) -> None:
+    """Else the deployment after the last model's removal would delete an export that is still in use."""
+
+    def exports(folder: str, *specs: Path) -> dict[str, set[str]]:
+        (tmp_path / folder).mkdir()
+        for spec in specs:
+            (tmp_path / folder / spec.name).write_text(spec.read_text())
+        assembly = synthesise("dev", models=tmp_path / folder, out=tmp_path / f"{folder}.out")
+        shared = ("noria-dev-foundation", "noria-dev-reactions")
+        return {name: set(assembly[name].body.get("Outputs", {})) for name in shared}
+
+    none, one = exports("none"), exports("one", REPOSITORY / "models" / "flight-delay.yaml")
+    assert one == none

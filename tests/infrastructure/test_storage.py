@@ -32,7 +32,8 @@ def test_the_key_changes_every_year(key: Resource) -> None:
 def test_services_use_the_key_for_this_account_only(key: Resource) -> None:
     for statement in statements(key.properties["KeyPolicy"]):
         if "Service" in statement["Principal"]:
-            assert statement["Condition"], statement["Sid"]
+            # EventBridge is not documented to send the account; the queues' own policies name the rules.
+            assert "Condition" in statement or statement["Principal"]["Service"] == "events.amazonaws.com"
             assert "kms:*" not in statement["Action"]
 
 

@@ -197,10 +197,11 @@ def test_a_look_booked_twice_is_booked_once() -> None:
     scheduler.create_schedule_group(Name="group")
     _, arn = _queue("q")
     schedules = Schedules(group="group", role_arn="arn:aws:iam::123456789012:role/r", dead_letters_arn=arn)
-    for later in (1, 2):
-        schedules.once("look", at=NOW + timedelta(hours=later), queue_arn=arn, message="{}")
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    for later in (0, 1):
+        schedules.once("look", at=soon + timedelta(hours=later), queue_arn=arn, message="{}")
     booked = scheduler.get_schedule(Name="look", GroupName="group")
-    assert booked["ScheduleExpression"] == "at(2026-11-21T13:00:00)"
+    assert booked["ScheduleExpression"] == f"at({soon:%Y-%m-%dT%H:%M:%S})"
     assert booked["ActionAfterCompletion"] == "DELETE"
 
 
@@ -222,3 +223,14 @@ def test_packages_are_listed_and_decided_with_a_reason() -> None:
         (second, 2, "PendingManualApproval"),
         (first, 1, "Approved"),
     }
+
+
+def test_a_look_that_should_have_been_is_booked_for_the_next_minute() -> None:
+    scheduler = boto3.client("scheduler")
+    scheduler.create_schedule_group(Name="group")
+    _, arn = _queue("q")
+    schedules = Schedules(group="group", role_arn="arn:aws:iam::123456789012:role/r", dead_letters_arn=arn)
+    schedules.once("late", at=NOW - timedelta(days=365), queue_arn=arn, message="{}")
+    booked = scheduler.get_schedule(Name="late", GroupName="group")["ScheduleExpression"]
+    moment = datetime.fromisoformat(booked.removeprefix("at(").removesuffix(")")).replace(tzinfo=UTC)
+    assert timedelta(0) < moment - datetime.now(UTC) <= timedelta(minutes=1)

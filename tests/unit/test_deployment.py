@@ -1,6 +1,6 @@
 """What is live decides what became of a deployment, whatever the stack reports."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,6 +13,7 @@ from noria.deployment import (
     deployment_id,
     live_package,
     newest_request,
+    overtaken_by,
     predecessors,
     restores,
     rollback_of,
@@ -26,6 +27,7 @@ AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ONE, TWO, THREE = (f"arn:aws:sagemaker:eu-west-1:123456789012:model-package/m/{n}" for n in (1, 2, 3))
 REQUEST = Request(id="deploy-2", package=TWO, at=AT)
 ALARM = Failure(resource_type=ENDPOINT_TYPE, reason="rolled back because alarms were in ALARM")
+QUOTA = Failure(resource_type=ENDPOINT_TYPE, reason="ResourceLimitExceeded: ml.m5.large for endpoint usage is 4")
 NO_MODEL = Failure(resource_type="AWS::SageMaker::Model", reason="model data not found")
 
 
@@ -46,6 +48,8 @@ def entries(*said: tuple[Kind, str, str]) -> list[Entry]:
         (Observed(changing=False, wanted=ONE, live=ONE, failure=ALARM), Outcome.ROLLED_BACK, False),
         (Observed(changing=False, wanted=TWO, live=ONE), Outcome.ROLLED_BACK, True),
         (Observed(changing=False, wanted=ONE, live=ONE, failure=NO_MODEL), Outcome.FAILED, False),
+        (Observed(changing=False, wanted=ONE, live=ONE, failure=QUOTA), Outcome.FAILED, False),
+        (Observed(changing=False, wanted=TWO, live=ONE, endpoint_failure="no capacity"), Outcome.FAILED, True),
         (Observed(changing=False, wanted=None, live=None, failure=ALARM), Outcome.FAILED, False),
         (Observed(changing=False, wanted=TWO, live=None), Outcome.FAILED, True),
     ],
@@ -56,6 +60,8 @@ def entries(*said: tuple[Kind, str, str]) -> list[Entry]:
         "alarm, stack says failure",
         "alarm, stack says success",
         "another resource failed",
+        "quota, stack says failure",
+        "no capacity, stack says success",
         "first one failed",
         "first one failed, stack says success",
     ],
@@ -115,6 +121,22 @@ def test_what_did_not_go_live_leaves_what_was(kind: Kind) -> None:
     assert unsettled(history) == []
     assert live_package(history) == wanted_package(history) == TWO
     assert (rollback_of(history, THREE) is not None) is (kind is Kind.ROLLED_BACK)
+
+
+def test_a_decision_is_overtaken_by_a_later_one_whichever_is_heard_first() -> None:
+    asked = Fact(
+        model="m",
+        kind=Kind.DEPLOYMENT_REQUESTED,
+        subject="deploy-2",
+        at=AT,
+        summary="…",
+        details={"package": TWO, "decision": f"{TWO}#{AT.isoformat()}"},
+    )
+    history = [Entry.after(asked, number=1, previous=GENESIS)]
+    assert overtaken_by(history, AT - timedelta(minutes=10)) == TWO
+    assert overtaken_by(history, AT) is None
+    assert overtaken_by(history, AT + timedelta(minutes=10)) is None
+    assert overtaken_by([], AT) is None
 
 
 def test_predecessors_are_what_was_live_and_was_not_rolled_back() -> None:

@@ -47,7 +47,11 @@ def test_new_data_and_nothing_in_the_way_is_a_yes() -> None:
     decision = decide(spec(), [*MODEL, accepted("february", DAY), accepted("march", DAY)], now=NOW)
     assert decision.retrain
     assert decision.reasons == ("2 datasets arrived since the last training",)
-    assert decision.again_at is None
+
+
+def test_a_yes_is_looked_at_again_after_the_cooldown_in_case_its_training_comes_to_nothing() -> None:
+    decision = decide(spec(), [*MODEL, accepted("february", DAY)], now=NOW)
+    assert decision.again_at == NOW + spec().retrain.cooldown
 
 
 def test_a_dataset_that_came_while_the_last_training_began_is_new() -> None:
