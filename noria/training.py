@@ -6,7 +6,7 @@ cause ─ token ─ TrainingRequest ─ datasets_manifest() ─ what SageMaker m
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, Self
 
@@ -17,6 +17,7 @@ from noria.names import key
 from noria.spec import ModelSpec
 
 NO_CHAMPION = "none"
+REQUEST = "request.json"
 
 
 class Part(BaseModel):
@@ -57,6 +58,7 @@ class TrainingRequest(Part):
     dataset_hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the set, whatever its order")
     datasets: tuple[TrainingDataset, ...] = Field(min_length=1)
     champion: Champion | None
+    fresh_rows: int = Field(0, ge=0, description="rows of datasets that the champion was not trained on")
     requested_at: AwareDatetime
 
     @classmethod
@@ -67,8 +69,10 @@ class TrainingRequest(Part):
         cause: Cause,
         datasets: Iterable[TrainingDataset],
         champion: Champion | None,
+        seen: Container[str] = frozenset(),
         now: datetime,
     ) -> Self:
+        """`seen`: hashes of the datasets that the champion was trained on."""
         ordered = tuple(sorted(datasets, key=lambda dataset: (dataset.first_event, dataset.sha256)))
         return cls(
             model=model,
@@ -77,6 +81,7 @@ class TrainingRequest(Part):
             dataset_hash=set_hash(dataset.sha256 for dataset in ordered),
             datasets=ordered,
             champion=champion,
+            fresh_rows=sum(dataset.rows for dataset in ordered if dataset.sha256 not in seen) if champion else 0,
             requested_at=now,
         )
 
@@ -84,12 +89,13 @@ class TrainingRequest(Part):
         return key(self.model, "trainings", f"{self.token}/{name}")
 
     def datasets_manifest(self, bucket: str) -> str:
-        return _manifest(bucket, self.model, [dataset.key for dataset in self.datasets])
+        """The request itself, which says how to split them, and the datasets."""
+        return _manifest(bucket, self.model, [self.key(REQUEST), *(dataset.key for dataset in self.datasets)])
 
     def champion_manifest(self, bucket: str) -> str:
         """The request itself, so that the channel is never empty, and the champion's bundle if there is one."""
         champion = [self.champion.model_key] if self.champion else []
-        return _manifest(bucket, self.model, [self.key("request.json"), *champion])
+        return _manifest(bucket, self.model, [self.key(REQUEST), *champion])
 
     def parameters(self) -> dict[str, str]:
         """Parameters of the pipeline's execution."""
@@ -115,6 +121,15 @@ def trains_on_upload(spec: ModelSpec, entries: Sequence[Entry]) -> bool:
     if "upload" in spec.retrain.after:
         return True
     return latest(entries, Kind.TRAINING_SUCCEEDED) is None and not unfinished(entries)
+
+
+def trained_on(entries: Sequence[Entry], package: str) -> frozenset[str]:
+    """Hashes of the datasets that a registered package was trained on; empty where the ledger does not know."""
+    registered = (e for e in entries if e.kind is Kind.TRAINING_SUCCEEDED and e.details["package"] == package)
+    execution = next((e.subject for e in registered), None)
+    started = (e for e in entries if e.kind is Kind.TRAINING_STARTED and e.details["execution"] == execution)
+    datasets = next((e.details["datasets"] for e in started), None)
+    return frozenset(datasets) if isinstance(datasets, list) else frozenset()
 
 
 def unfinished(entries: Sequence[Entry]) -> list[Entry]:

@@ -25,7 +25,16 @@ from noria.events import DatasetAccepted, RetrainingRequested, Tick, parse
 from noria.ledger import Fact, Kind
 from noria.names import key
 from noria.spec import ModelSpec
-from noria.training import Cause, Champion, TrainingDataset, TrainingRequest, training_token, trains_on_upload
+from noria.training import (
+    REQUEST,
+    Cause,
+    Champion,
+    TrainingDataset,
+    TrainingRequest,
+    trained_on,
+    training_token,
+    trains_on_upload,
+)
 
 
 class Outcome(StrEnum):
@@ -87,12 +96,14 @@ def start_training(
     datasets = _datasets(model, storage)
     if not datasets:
         return Outcome.NO_DATA
+    champion = _champion(live_package(entries), registry, storage)
     request = _write_once(
         TrainingRequest.of(
             model=model,
             cause=cause,
             datasets=datasets,
-            champion=_champion(live_package(entries), registry, storage),
+            champion=champion,
+            seen=trained_on(entries, champion.package) if champion else frozenset(),
             now=now,
         ),
         storage,
@@ -147,8 +158,8 @@ def _champion(package: str | None, registry: Registry, storage: Storage) -> Cham
 
 def _write_once(request: TrainingRequest, storage: Storage) -> TrainingRequest:
     """The request as it is stored: this one, or the one that an earlier delivery of the same cause has written."""
-    if not storage.write_once(request.key("request.json"), request.model_dump_json(indent=1)):
-        request = TrainingRequest.model_validate_json(storage.read(request.key("request.json")))
+    if not storage.write_once(request.key(REQUEST), request.model_dump_json(indent=1)):
+        request = TrainingRequest.model_validate_json(storage.read(request.key(REQUEST)))
     storage.write_once(request.key("datasets.manifest"), request.datasets_manifest(storage.bucket))
     storage.write_once(request.key("champion.manifest"), request.champion_manifest(storage.bucket))
     return request

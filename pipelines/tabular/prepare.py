@@ -13,6 +13,9 @@ from noria.sql import Resources, connect, identifier, label, literal, tables
 ROWS = "rows.parquet"
 """Name of the prepared rows in the folders of the training and the test set."""
 
+_LEAST_TEST = 500
+"""Rows; fewer say too little about which of two models is the better one."""
+
 _TYPES = {FeatureType.INTEGER: "BIGINT", FeatureType.NUMBER: "DOUBLE", FeatureType.CATEGORY: "VARCHAR"}
 
 
@@ -38,11 +41,14 @@ class Split:
         )
 
 
-def prepare(files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, resources: Resources) -> Split:
+def prepare(
+    files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, resources: Resources, fresh_rows: int = 0
+) -> Split:
     """Write `train`/rows.parquet and `test`/rows.parquet, both in order of time.
 
-    The newest share `spec.train.holdout` of the rows is the test set; rows of one time stay together. Raises
-    `Unusable`.
+    The newest share `spec.train.holdout` of the rows is the test set, but at most half of `fresh_rows`, the rows that
+    the champion was not trained on (0: there is no champion): in a long history all that is new would be held out, and
+    the new model would know nothing that the old one does not. Rows of one time stay together. Raises `Unusable`.
     """
     if not files:
         raise Unusable("the manifest names no CSV or Parquet file: check the request of this training")
@@ -54,7 +60,7 @@ def prepare(files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, 
         kept, timed = _pair(db, f"SELECT count(*), count({time}) FROM kept")  # noqa: S608
         if timed < kept:
             raise Unusable(f"{kept - timed} rows have no {spec.time}, and rows are split by it: correct the data")
-        boundary = _boundary(db, spec, kept)
+        boundary = _boundary(db, spec, kept, fresh_rows)
         counts = {}
         for folder, side in ((train, "<"), (test, ">=")):
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +77,11 @@ def prepare(files: Sequence[Path], spec: ModelSpec, *, train: Path, test: Path, 
     )
 
 
-def _boundary(db: duckdb.DuckDBPyConnection, spec: ModelSpec, rows: int) -> datetime:
+def _boundary(db: duckdb.DuckDBPyConnection, spec: ModelSpec, rows: int, fresh_rows: int) -> datetime:
     """The time of the first test row; earlier rows must remain."""
     time = identifier(spec.time)
-    offset = int(rows * (1 - spec.train.holdout))
+    share = int(rows * (1 - spec.train.holdout))
+    offset = max(share, rows - max(fresh_rows // 2, _LEAST_TEST)) if fresh_rows else share
     found = db.execute(
         f"SELECT {time}, (SELECT min({time}) FROM kept) FROM kept ORDER BY {time} LIMIT 1 OFFSET {offset}"  # noqa: S608
     ).fetchall()

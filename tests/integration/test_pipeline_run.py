@@ -74,7 +74,8 @@ class Wheel:
         """One execution on one dataset, to its end: its description, its steps by name."""
         now = datetime.now(UTC)
         key = f"{spec.model}/datasets/{'1' * 64}/data.csv"
-        dataset = TrainingDataset(sha256="1" * 64, key=key, rows=1, first_event=now, last_event=now)
+        rows = data.count(b"\n") - 1
+        dataset = TrainingDataset(sha256="1" * 64, key=key, rows=rows, first_event=now, last_event=now)
         request = TrainingRequest.of(
             model=spec.model,
             cause=Cause(kind="upload", identity=now.isoformat(), text="a test"),

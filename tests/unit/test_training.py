@@ -8,7 +8,15 @@ import pytest
 
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.spec import ModelSpec, load
-from noria.training import Cause, Champion, TrainingDataset, TrainingRequest, training_token, trains_on_upload
+from noria.training import (
+    Cause,
+    Champion,
+    TrainingDataset,
+    TrainingRequest,
+    trained_on,
+    training_token,
+    trains_on_upload,
+)
 
 AT = datetime(2013, 1, 1, tzinfo=UTC)
 SPEC = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml")
@@ -53,7 +61,7 @@ def test_manifests_are_relative_to_the_models_folder() -> None:
     asked = request(2, 1, champion=Champion(package="arn:p", model_key="flight-delay/runs/x/model/model.tar.gz"))
     head, *keys = json.loads(asked.datasets_manifest("data"))
     assert head == {"prefix": "s3://data/flight-delay/"}
-    assert keys == [f"datasets/{n:064x}/data.csv" for n in (1, 2)]
+    assert keys == [f"trainings/{asked.token}/request.json", *(f"datasets/{n:064x}/data.csv" for n in (1, 2))]
     _, *champion = json.loads(asked.champion_manifest("data"))
     assert champion == [f"trainings/{asked.token}/request.json", "runs/x/model/model.tar.gz"]
 
@@ -98,3 +106,36 @@ def test_a_policy_that_waits_for_alarms_trains_until_there_is_a_model(entries: l
 def test_a_policy_with_uploads_always_trains() -> None:
     spec = ModelSpec.model_validate({**SPEC.model_dump(), "retrain": {"after": ["upload"]}})
     assert trains_on_upload(spec, [STARTED, said(Kind.TRAINING_SUCCEEDED, "one")])
+
+
+def test_rows_are_fresh_that_the_champion_was_not_trained_on() -> None:
+    champion = Champion(package="arn:p/1", model_key="flight-delay/runs/x/model/model.tar.gz")
+    asked = request(1, 2, 3, champion=champion)
+    seen = [dataset.sha256 for dataset in asked.datasets[:1]]
+    again = TrainingRequest.of(
+        model=asked.model, cause=asked.cause, datasets=asked.datasets, champion=champion, seen=seen, now=AT
+    )
+    assert again.fresh_rows == sum(dataset.rows for dataset in asked.datasets[1:])
+    assert asked.fresh_rows == sum(dataset.rows for dataset in asked.datasets)
+    assert request(1, 2).fresh_rows == 0
+
+
+def test_the_ledger_knows_what_a_package_was_trained_on() -> None:
+    facts = [
+        Fact(
+            model="flight-delay",
+            kind=kind,
+            subject=subject,
+            at=AT,
+            summary="…",
+            details=details,
+        )
+        for kind, subject, details in (
+            (Kind.TRAINING_STARTED, "t1", {"execution": "e1", "datasets": ["a"]}),
+            (Kind.TRAINING_STARTED, "t2", {"execution": "e2", "datasets": ["a", "b"]}),
+            (Kind.TRAINING_SUCCEEDED, "e2", {"package": "p2"}),
+        )
+    ]
+    entries = [Entry.after(fact, number=number, previous=GENESIS) for number, fact in enumerate(facts, start=1)]
+    assert trained_on(entries, "p2") == {"a", "b"}
+    assert trained_on(entries, "p1") == frozenset()

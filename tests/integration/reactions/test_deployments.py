@@ -182,3 +182,15 @@ def test_other_stacks_and_endpoints_are_none_of_its_business(place: Place) -> No
     place.deliver(confirm_deployment, place.event("aws.sagemaker", "SageMaker Endpoint State Change", detail))
     stack = {"stack-id": "arn:aws:cloudformation:eu-west-1:1:stack/other/1", "status-details": {"status": "X"}}
     place.deliver(deploy_model, place.event("aws.cloudformation", "CloudFormation Stack Status Change", stack))
+
+
+def test_an_approval_that_is_heard_after_a_later_one_does_not_take_over(served: Served) -> None:
+    early = served.decide(served.register(), "Approved")
+    two = served.register()
+    served.approve(two)
+    served.confirm()
+    served.place.deliver(deploy_model, early)
+    served.place.deliver(deploy_model, early)
+    assert served.wanted() == two
+    assert served.answers() == "2"
+    assert served.kinds()[-2:] == [Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_SUPERSEDED]

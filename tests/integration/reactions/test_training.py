@@ -163,7 +163,7 @@ def test_the_first_dataset_trains_and_its_event_twice_is_one_training(place: Pla
     request = TrainingRequest.model_validate_json(place.read(f"{folder}/request.json"))
     head, *keys = json.loads(place.read(f"{folder}/datasets.manifest"))
     assert head == {"prefix": f"s3://{BUCKET}/{spec.model}/"}
-    assert keys == [f"datasets/{sha}/data.csv"]
+    assert keys == [f"trainings/{started.subject}/request.json", f"datasets/{sha}/data.csv"]
     parameters = place.sagemaker.list_pipeline_parameters_for_execution(
         PipelineExecutionArn=execution["PipelineExecutionArn"]
     )["PipelineParameters"]

@@ -38,6 +38,25 @@ def test_the_newest_share_of_the_rows_is_the_test_set(tables: Any, tmp_path: Pat
     assert max(train) < done.boundary == min(test)
 
 
+@pytest.mark.parametrize(
+    ("fresh_rows", "test"),
+    [(0, 1000), (1600, 800), (10_000, 1000), (10, 500)],
+    ids=["no champion", "half of what is new", "the share is less", "enough to judge by"],
+)
+def test_at_most_half_of_what_the_champion_has_not_seen_is_held_out(
+    tables: Any, tmp_path: Path, fresh_rows: int, test: int
+) -> None:
+    done = prepare(
+        [tables.csv(tmp_path / "d.csv", tables.rows(Task.BINARY, 4000))],
+        tables.spec(Task.BINARY, train={"holdout": 0.25}),
+        train=tmp_path / "train",
+        test=tmp_path / "test",
+        resources=tables.resources,
+        fresh_rows=fresh_rows,
+    )
+    assert done.test == test
+
+
 def test_rows_of_one_time_stay_together(tables: Any, tmp_path: Path) -> None:
     rows = tables.rows(Task.BINARY, 100)
     for row in rows[70:]:
