@@ -8,7 +8,7 @@ ENV ?= local
 PYTHON ?= python3
 BIN := .venv/bin
 # jsii and the CDK say at every start that Node 20 is old; once, in the README, is enough.
-export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export PYTHONPATH := $(CURDIR)
 
 ## demo: run the whole loop on this machine with real flight data, about three minutes after set-up
