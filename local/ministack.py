@@ -180,6 +180,14 @@ def _action(  # noqa: PLR0917 - MiniStack's signature
     return permissions[0].action if permissions else None
 
 
+def _schedule_group(body: bytes, query: Mapping[str, list[str]]) -> str:
+    if group := query.get("groupName"):
+        return group[0]
+    with suppress(ValueError, TypeError, AttributeError):
+        return str(json.loads(body).get("GroupName") or "default")
+    return "default"
+
+
 def _resource(  # noqa: PLR0917 - MiniStack's signature
     name: str,
     method: str,
@@ -192,6 +200,8 @@ def _resource(  # noqa: PLR0917 - MiniStack's signature
 ) -> str:
     if (service := _named(name)) is None:
         arn: str = _extract_resource(name, method, path, headers, body, query, region, account)
+        if name == "scheduler" and ":schedule/default/" in arn:  # MiniStack knows no other group here
+            arn = arn.replace(":schedule/default/", f":schedule/{_schedule_group(body, query)}/")
         return arn
     permissions = service.permissions(Request(method, path, headers, body, query))
     return permissions[0].resource if permissions else "*"

@@ -1,5 +1,7 @@
 """The whole loop on the local cloud, in the order in which it turns: each test builds on the one before."""
 
+from datetime import datetime
+
 import pytest
 
 from local.demo.scenes import Play
@@ -28,6 +30,12 @@ def test_drift_retrains_and_the_new_model_goes_live_without_a_failed_request(liv
     first = live.live
     live.drift_and_retraining()
     assert live.live != first
+    requested = next(e for e in live.world.entries() if e.kind is Kind.RETRAINING_REQUESTED)
+    again = datetime.fromisoformat(str(requested.details["again_at"]))
+    booked = live.world.client("scheduler").list_schedules(NamePrefix=f"re-check-{live.world.model}")["Schedules"]
+    assert len(booked) == 1, booked
+    schedule = live.world.client("scheduler").get_schedule(Name=booked[0]["Name"], GroupName=booked[0]["GroupName"])
+    assert schedule["ScheduleExpression"] == f"at({again:%Y-%m-%dT%H:%M:%S})"
 
 
 @pytest.mark.parametrize("ending", ["success", "failure"])
