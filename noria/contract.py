@@ -370,14 +370,14 @@ def _broken(rule: _Rule) -> str:
 def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
     samples = tuple(dict.fromkeys(value["samples"] or ()))
     shown = f", as in {', '.join(repr(sample) for sample in samples[:3])}" if samples else ""
-    rows = "1 row" if value["n"] == 1 else f"{value['n']:,} rows"
+    rows = "1 row breaks" if value["n"] == 1 else f"{value['n']:,} rows break"
     return Violation(
         column=rule.column,
         rule=rule.rule,
         count=value["n"],
         rows=tuple(value["rows"] or ()),
         samples=samples,
-        message=f"column {rule.column!r}: {rows} break rule {rule.rule!r}{shown}: {rule.remedy}",
+        message=f"column {rule.column!r}: {rows} rule {rule.rule!r}{shown}: {rule.remedy}",
     )
 
 

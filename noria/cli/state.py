@@ -115,7 +115,9 @@ class Deployed:
         packages = self.registry.packages(self.names.model(self.require(model)))
         found = next((package.arn for package in packages if package.version == int(version)), None)
         if found is None:
-            versions = ", ".join(str(package.version) for package in packages) or "none yet"
+            if not packages:
+                raise Refused(f"Model {model!r} has no version yet: follow its training with `noria events {model}`.")
+            versions = ", ".join(str(package.version) for package in packages)
             raise Refused(f"Model {model!r} has no version {version}: versions are {versions}.")
         return found
 
