@@ -106,7 +106,9 @@ def _approved(
             _refuse(model, package, decision, because=before.summary, ledger=ledger, pages=pages, now=now)
         return Outcome.REFUSED
     if later := overtaken_by(entries, decided_at):
-        _supersede(model, package, decision, later, ledger=ledger, now=now)
+        # A decision that was carried out in its time, and is told again, is none that was overtaken.
+        if not ledger.knows(model, Kind.DEPLOYMENT_REQUESTED, deployment_id(package.arn, decision)):
+            _supersede(model, package, decision, later, ledger=ledger, now=now)
         return Outcome.OVERTAKEN
     if wanted_package(entries) != package.arn:
         _request(model, package.arn, decision, f"version {package.version} was approved", ledger=ledger, now=now)

@@ -194,3 +194,15 @@ def test_an_approval_that_is_heard_after_a_later_one_does_not_take_over(served: 
     assert served.wanted() == two
     assert served.answers() == "2"
     assert served.kinds()[-2:] == [Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_SUPERSEDED]
+
+
+def test_an_approval_that_is_told_again_after_a_later_one_changes_nothing(served: Served) -> None:
+    early = served.approve(served.register())
+    served.confirm()
+    two = served.register()
+    served.approve(two)
+    served.confirm()
+    before = served.kinds()
+    served.place.deliver(deploy_model, early)
+    assert served.kinds() == before
+    assert served.wanted() == two
