@@ -245,18 +245,12 @@ def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointStat
     if deployed:
         models = deployed.details["models"]
         keep |= {str(deployed.details["config"]), *(models if isinstance(models, list) else [])}
-    keep |= {_name(physical_id) for _, physical_id in rollout.stack.resources()}
-    # Physical ids are ARNs, in which SageMaker may write names in small letters; it finds them either way.
+    keep |= {name for _, name in rollout.stack.resources()}
     kept = {name.lower() for name in keep}
-    made = {(kind, _name(physical_id)) for kind, physical_id in rollout.stack.resources_made(before=before)}
-    left = {(kind, name) for kind, name in made if name.lower() not in kept}
+    left = {(kind, name) for kind, name in rollout.stack.resources_made(before=before) if name.lower() not in kept}
     for kind, name in sorted(left):
         if kind == CONFIG_TYPE:
             endpoint.delete_config(name)
     for kind, name in sorted(left):
         if kind == MODEL_TYPE:
             endpoint.delete_model(name)
-
-
-def _name(physical_id: str) -> str:
-    return physical_id.rsplit("/", 1)[-1]

@@ -126,24 +126,29 @@ class ServingStack:
         return Operation(failure=failure) if begun else None
 
     def resources(self) -> set[tuple[str, str]]:
-        """Type and physical id of what the stack holds now."""
+        """Type and name of what the stack holds now."""
         pages = self.client.get_paginator("list_stack_resources").paginate(StackName=self.name)
         return {
-            (item["ResourceType"], item["PhysicalResourceId"])
+            (item["ResourceType"], _name(item["PhysicalResourceId"]))
             for page in pages
             for item in page["StackResourceSummaries"]
             if "PhysicalResourceId" in item
         }
 
     def resources_made(self, *, before: datetime) -> set[tuple[str, str]]:
-        """Type and physical id of all that the stack made before that time, as far back as its events go (90 days)."""
+        """Type and name of all that the stack made before that time, as far back as its events go (90 days)."""
         pages = self.client.get_paginator("describe_stack_events").paginate(StackName=self.name)
         return {
-            (event["ResourceType"], event["PhysicalResourceId"])
+            (event["ResourceType"], _name(event["PhysicalResourceId"]))
             for page in pages
             for event in page["StackEvents"]
             if event.get("PhysicalResourceId") and event["Timestamp"] < before
         }
+
+
+def _name(physical_id: str) -> str:
+    """SageMaker's physical ids are ARNs; in them it may write names in small letters, and finds them either way."""
+    return physical_id.rsplit("/", 1)[-1]
 
 
 def _outcome(error: ClientError) -> Update | None:

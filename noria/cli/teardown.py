@@ -17,8 +17,6 @@ from noria.names import Names
 _ORDER = ("monitoring", "serving", "training", "reactions", "foundation")
 """Endings of stack names, users before what they use."""
 
-_OF_A_MODEL = _ORDER[:3]
-
 _WINDOW_DAYS = 30
 
 
@@ -45,13 +43,9 @@ class Teardown:
 
     def found(self) -> list[Stack]:
         """The stacks of the environment, or of one model in it, in the order of their removal; else `Refused`."""
-        prefix = self.names.model(self.model) if self.model else self.names.prefix
-        parts = _OF_A_MODEL if self.model else _ORDER
-        found = [
-            stack
-            for stack in self.stacks.named(f"{prefix}-")
-            if stack.name.rsplit("-", 1)[-1] in parts and (not self.model or stack.name.rsplit("-", 1)[0] == prefix)
-        ]
+        found = [stack for stack in self.stacks.named(f"{self.names.prefix}-") if _part(stack) in _ORDER]
+        if self.model:
+            found = [stack for stack in found if stack.name == f"{self.names.model(self.model)}-{_part(stack)}"]
         if not found:
             of = f"model {self.model!r} in " if self.model else ""
             raise Refused(f"No stack of {of}environment {self.env!r} is here: there is nothing to remove.")
@@ -59,7 +53,7 @@ class Teardown:
             command = "aws cloudformation update-termination-protection --no-enable-termination-protection"
             lines = "\n".join(f"  {command} --stack-name {name}" for name in protected)
             raise Refused(f"Protected from deletion, which only a person takes off:\n{lines}")
-        return sorted(found, key=lambda stack: (_ORDER.index(stack.name.rsplit("-", 1)[-1]), stack.name))
+        return sorted(found, key=lambda stack: (_ORDER.index(_part(stack)), stack.name))
 
     def run(self, *, progress: Callable[[str], None]) -> Removed:
         """Remove all stacks; raises `NotDeleted` when CloudFormation cannot: mend what it says and run it again."""
@@ -92,10 +86,10 @@ class Teardown:
 
     def _retired(self, stack: Stack) -> list[tuple[str, str]]:
         """Endpoint configs and models of a serving stack, those included that it keeps when it replaces them."""
-        if not stack.name.endswith("-serving"):
+        if _part(stack) != "serving":
             return []
         made = ServingStack(name=stack.name).resources_made(before=datetime.now(UTC))
-        return sorted((kind, id_.rsplit("/", 1)[-1]) for kind, id_ in made if kind in (CONFIG_TYPE, MODEL_TYPE))
+        return sorted((kind, name) for kind, name in made if kind in (CONFIG_TYPE, MODEL_TYPE))
 
     def _delete_retired(self, stack: Stack, retired: list[tuple[str, str]]) -> None:
         endpoint = Endpoint(name=stack.name.removesuffix("-serving"))
@@ -107,3 +101,7 @@ class Teardown:
         for package in packages:
             self.registry.delete(package.arn)
         return len(packages)
+
+
+def _part(stack: Stack) -> str:
+    return stack.name.rsplit("-", 1)[-1]

@@ -6,6 +6,7 @@ import aws_cdk
 import pytest
 
 from app import build
+from noria.spec import ModelSpec, load_all
 from tests.infrastructure.assembly import ACCOUNT, CONTEXT, REGION, REPOSITORY, Assembly
 
 PRICES = """
@@ -56,3 +57,13 @@ def assembly(request: pytest.FixtureRequest) -> Assembly:
     """What is true of every environment."""
     synthesised: Assembly = request.getfixturevalue(request.param)
     return synthesised
+
+
+@pytest.fixture(params=["flight-delay", "house-prices"])
+def spec(request: pytest.FixtureRequest, models: Path) -> ModelSpec:
+    return next(spec for spec in load_all(models) if spec.model == request.param)
+
+
+@pytest.fixture
+def name(assembly: Assembly, spec: ModelSpec) -> str:
+    return f"noria-{assembly.env}-{spec.model}"

@@ -1,24 +1,13 @@
 """The monitoring stack: when windows are compared, when that is an alarm, and what a person sees."""
 
 import json
-from typing import Any
 
 import pytest
 
 from noria.names import METRIC_NAMESPACE
-from noria.spec import ModelSpec, load_all
+from noria.spec import ModelSpec
 from tests.infrastructure.assembly import Assembly, Resource, Template
 from tests.infrastructure.test_alarms import OF_AWS, published
-
-
-@pytest.fixture(params=["flight-delay", "house-prices"])
-def spec(request: pytest.FixtureRequest, models: Any) -> ModelSpec:
-    return next(spec for spec in load_all(models) if spec.model == request.param)
-
-
-@pytest.fixture
-def name(assembly: Assembly, spec: ModelSpec) -> str:
-    return f"noria-{assembly.env}-{spec.model}"
 
 
 @pytest.fixture

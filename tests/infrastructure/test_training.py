@@ -12,16 +12,6 @@ from stacks import bundles
 from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
 
 
-@pytest.fixture(params=["flight-delay", "house-prices"])
-def spec(request: pytest.FixtureRequest, models: Any) -> ModelSpec:
-    return next(spec for spec in load_all(models) if spec.model == request.param)
-
-
-@pytest.fixture
-def name(assembly: Assembly, spec: ModelSpec) -> str:
-    return f"noria-{assembly.env}-{spec.model}"
-
-
 @pytest.fixture
 def stack(assembly: Assembly, name: str) -> Template:
     return assembly[f"{name}-training"]
