@@ -8,47 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, ValidationError, WithJsonSchema, model_validator
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from noria.serve import INSTANCE, Serve
+from noria.units import Duration, Part, format_duration
+
 _PERIODS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
-
-
-def _parse_duration(value: object) -> object:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)([smhd])", value.strip())):
-        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError("write a whole number and a unit of s, m, h or d, for example 10m or 24h")
-
-
-def _format_duration(value: timedelta) -> str:
-    seconds = int(value.total_seconds())
-    unit = next(u for u in "dhms" if seconds % _UNITS[u] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_parse_duration),
-    PlainSerializer(_format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+[smhd]$", "examples": ["10m", "24h"]}),
-]
-
-
-class Part(BaseModel):
-    """A part of the spec: unknown fields are mistakes, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Task(StrEnum):
@@ -138,37 +103,19 @@ class Gates(Part):
 
 
 class Train(Part):
-    instance: str = Field("ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    estimator: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="class with scikit-learn's fit and predict, as lightgbm.LGBMClassifier; the image must have it. "
+        "HistGradientBoosting of the task when left out",
+    )
+    instance: str = Field("ml.m5.large", pattern=INSTANCE)
     hyperparameters: dict[str, int | float | str | bool | None] = Field(
-        default_factory=dict, description="passed to HistGradientBoosting by name"
+        default_factory=dict, description="passed to the estimator by name"
     )
     holdout: float = Field(0.2, gt=0, lt=0.9, description="share of rows, the newest, kept for the gates")
     timeout: Duration = timedelta(hours=1)
     seed: int = 7
-
-
-class Serve(Part):
-    mode: Literal["realtime"] = "realtime"
-    instance: str = Field("ml.m5.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
-    count: int = Field(3, ge=1, le=100, description="instances")
-    strategy: Literal["canary", "all_at_once"] = "canary"
-    bake: Duration = Field(timedelta(minutes=10), description="how long the canary answers before the rest follows")
-    error_rate: float = Field(0.01, gt=0, lt=1, description="share of 5XX answers that rolls back")
-    latency_p95_ms: float = Field(500, gt=0, description="95th percentile of model latency that rolls back")
-    min_requests: int = Field(10, ge=1, description="requests a minute below which the alarms stay silent")
-    capture: int = Field(100, ge=0, le=100, description="percentage of requests kept for monitoring")
-
-    @model_validator(mode="after")
-    def _canary_is_whole_instances(self) -> Self:
-        if self.strategy == "canary" and self.count < 3:
-            raise ValueError(
-                f"strategy canary moves whole instances and needs count 3 or more, not {self.count}: "
-                "raise count, or use strategy all_at_once"
-            )
-        if not timedelta(minutes=2) <= self.bake <= timedelta(hours=1):
-            # AWS: WaitIntervalInSeconds is at most 3600; alarms with one-minute periods must fit inside.
-            raise ValueError(f"bake {_format_duration(self.bake)} must be between 2m and 1h")
-        return self
 
 
 class Threshold(Part):
@@ -206,10 +153,10 @@ class Monitor(Part):
         # CloudWatch: periods are multiples of a minute, and EvaluationPeriods x Period is at most a day below one hour,
         # at most seven days from one hour on.
         if self.every % timedelta(minutes=1) or not timedelta(minutes=5) <= self.every <= timedelta(days=1):
-            raise ValueError(f"every {_format_duration(self.every)} must be whole minutes between 5m and 1d")
+            raise ValueError(f"every {format_duration(self.every)} must be whole minutes between 5m and 1d")
         if self.every * self.when.of > timedelta(days=7 if self.every >= timedelta(hours=1) else 1):
             raise ValueError(
-                f"{self.when.of} windows of {_format_duration(self.every)} are longer than an alarm may look back"
+                f"{self.when.of} windows of {format_duration(self.every)} are longer than an alarm may look back"
             )
         return self
 
@@ -269,6 +216,12 @@ class ModelSpec(Part):
     segments: tuple[str, ...] = Field((), description="quality and bias are reported for each value of these features")
     min_rows: int = Field(1, ge=1, description="fewest rows of a dataset")
     max_rows: int = Field(100_000_000, ge=1, description="most rows of a dataset")
+    image: str | None = Field(
+        None,
+        pattern=r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[a-z0-9._/-]+(:[\w.-]+|@sha256:[0-9a-f]{64})$",
+        description="own image in ECR that trains, evaluates and serves; it must keep the contract of AWS's "
+        "scikit-learn image, best by being built on it",
+    )
     train: Train = Train()
     gates: Gates = Gates()
     serve: Serve = Serve()
@@ -288,6 +241,7 @@ class ModelSpec(Part):
             if column in self.features:
                 yield f"{role} {column!r} is a feature too: a model must not see it; remove it from features"
         yield from self._alike()
+        yield from self._image_problems()
         for segment in self.segments:
             if segment not in self.features:
                 yield f"segment {segment!r} is not a feature: add it to features, or remove it from segments"
@@ -303,6 +257,15 @@ class ModelSpec(Part):
             if segment not in self.segments:
                 yield f"bias gate names {segment!r}, which is not among segments: add it there"
 
+    def _image_problems(self) -> Iterator[str]:
+        if self.train.estimator and not (self.image or self.train.estimator.startswith("sklearn.")):
+            yield (
+                f"train.estimator {self.train.estimator!r} is not in AWS's scikit-learn image: name an image that has "
+                "it in `image`"
+            )
+        if self.image and self.serve.server:
+            yield f"serve.server {self.serve.server} is another image than `image`: remove one of the two"
+
     def _alike(self) -> Iterator[str]:
         """Columns that SQL, which takes no notice of case, does not tell apart."""
         roles = [column for column in (self.id, self.time, self.target) if column is not None]
@@ -312,6 +275,11 @@ class ModelSpec(Part):
             seen[column.casefold()] = column
             if other is not None:
                 yield f"columns {other!r} and {column!r} are one to SQL, which takes no notice of case: rename one"
+
+    @property
+    def server(self) -> Literal["noria", "aws"]:
+        """Whose contract the serving container keeps: that of Noria's model server, or that of AWS's images."""
+        return "aws" if self.image else self.serve.server or "noria"
 
     @property
     def primary_metric(self) -> Metric:

@@ -1,0 +1,267 @@
+"""How a model answers and how a new version goes live: the `serve` part of a spec.
+
+| mode       | answers                                     | strategies                                         |
+|------------|---------------------------------------------|----------------------------------------------------|
+| realtime   | requests, at once                           | canary, linear, rolling, all_at_once, progressive  |
+| async      | objects in S3, one by one, told through SNS | canary, linear, rolling, all_at_once               |
+| serverless | requests; nothing runs between them         | all_at_once                                        |
+| batch      | files uploaded under `<model>/batch/`       | all_at_once                                        |
+
+Limits: SageMaker guide, `deployment-guardrails`, `serverless-endpoints`, `endpoint-auto-scaling`.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+
+from noria.units import Duration, Part, format_duration
+
+INSTANCE = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
+SCHEDULE = r"^(rate|cron|at)\(.+\)$"
+
+
+class Mode(StrEnum):
+    REALTIME = "realtime"
+    SERVERLESS = "serverless"
+    ASYNC = "async"
+    BATCH = "batch"
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether an endpoint runs on instances that the spec chooses."""
+        return self in {Mode.REALTIME, Mode.ASYNC}
+
+
+class Strategy(StrEnum):
+    ALL_AT_ONCE = "all_at_once"
+    CANARY = "canary"
+    LINEAR = "linear"
+    ROLLING = "rolling"
+    PROGRESSIVE = "progressive"
+
+
+STEPWISE = frozenset({Strategy.CANARY, Strategy.LINEAR, Strategy.ROLLING})
+"""Strategies that move whole instances, a step at a time."""
+
+SMALLEST_SHARE = {Strategy.CANARY: 0.0, Strategy.LINEAR: 0.1, Strategy.ROLLING: 0.05}
+"""Of the fleet, in one step; the largest is half of it. Source: BlueGreenUpdatePolicy, RollingUpdatePolicy (API)."""
+
+
+class Step(Part):
+    """`1` or `25%`: how much of the fleet a step moves."""
+
+    value: int = Field(ge=1)
+    unit: Literal["instances", "percent"] = "instances"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"value": value}
+        if isinstance(value, str):
+            if not (found := re.fullmatch(r"\s*(\d+)\s*(%?)\s*", value)):
+                raise ValueError("write a number of instances or a percentage, as in 1 or 25%")
+            return {"value": int(found[1]), "unit": "percent" if found[2] else "instances"}
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.value}%" if self.unit == "percent" else str(self.value)
+
+    def instances(self, count: int) -> float:
+        """Of a fleet of `count`; less than one is possible only on paper."""
+        return count * self.value / 100 if self.unit == "percent" else self.value
+
+
+class Serverless(Part):
+    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 2048
+    concurrency: int = Field(5, ge=1, le=200, description="requests at a time")
+
+
+class ScheduledScale(Part):
+    """At these times the fleet's bounds change."""
+
+    at: str = Field(
+        pattern=SCHEDULE, description="an Application Auto Scaling expression, as in cron(0 7 ? * MON-FRI *)"
+    )
+    min: int = Field(ge=0)
+    max: int = Field(ge=1)
+    timezone: str = "UTC"
+
+
+class Scale(Part):
+    """The fleet grows and shrinks between `min` and `max` so that each instance has about `target` to do."""
+
+    min: int = Field(ge=0, description="fewest instances; 0 is possible for async only")
+    max: int = Field(ge=1, le=100, description="most instances")
+    target: float = Field(
+        gt=0, description="requests a minute for each instance (realtime), or waiting objects for each (async)"
+    )
+    out_cooldown: Duration = Field(timedelta(minutes=1), alias="out", description="wait after growing")
+    in_cooldown: Duration = Field(timedelta(minutes=5), alias="in", description="wait after shrinking")
+    schedule: tuple[ScheduledScale, ...] = ()
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Fewest and most instances: at first, then by schedule."""
+        return [(self.min, self.max), *((each.min, each.max) for each in self.schedule)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for least, most in self.bounds:
+            if least > most:
+                raise ValueError(f"min {least} is larger than max {most}: exchange them")
+        return self
+
+
+class Jwt(Part):
+    """Who may call the front door: bearers of tokens of this issuer, meant for one of these audiences."""
+
+    issuer: str = Field(pattern=r"^https://\S+$")
+    audience: tuple[str, ...] = Field(min_length=1)
+
+
+class FrontDoor(Part):
+    """An HTTP API before the endpoint: checks who asks and what, and picks the variant by feature flags."""
+
+    auth: Literal["iam"] | Jwt = "iam"
+    rate: float = Field(100, gt=0, description="requests a second, steady")
+    burst: int = Field(200, ge=1, description="requests at once")
+
+
+class Serve(Part):
+    mode: Mode = Mode.REALTIME
+    server: Literal["noria", "aws"] | None = Field(
+        None,
+        description="noria: Noria's model server, built with Docker at deploy; aws: the prebuilt scikit-learn image. "
+        "noria when left out, unless the model names its own image",
+    )
+    instance: str = Field("ml.m5.large", pattern=INSTANCE)
+    count: int = Field(3, ge=1, le=100, description="instances; at first, where `scale` moves them")
+    serverless: Serverless | None = None
+    scale: Scale | None = None
+
+    strategy: Strategy = Field(
+        Strategy.CANARY,
+        description="how a new version goes live; canary when left out, all_at_once where that cannot be",
+    )
+    step: Annotated[
+        Step, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+%?$"}]})
+    ] = Field(
+        Step(value=1),
+        description="what canary, linear and rolling move at a time: instances, or a percentage of them",
+    )
+    weights: tuple[Annotated[int, Field(gt=0, lt=100)], ...] = Field(
+        (5, 25, 50), min_length=1, description="percent of the requests that progressive gives the new version, in turn"
+    )
+    bake: Duration = Field(timedelta(minutes=10), description="how long a step answers before the next follows")
+    termination_wait: Duration = Field(
+        timedelta(minutes=5), description="how long the old fleet stays once the new one answers everything"
+    )
+
+    error_rate: float = Field(0.01, gt=0, lt=1, description="share of 5XX answers that rolls back")
+    latency_p95_ms: float = Field(500, gt=0, description="95th percentile of model latency that rolls back")
+    prediction_shift: float | None = Field(
+        0.25, gt=0, description="PSI between old and new version's answers to the same requests that rolls back"
+    )
+    golden: int = Field(20, ge=0, le=200, description="rows with known answers that a new version must still give")
+    min_requests: int = Field(10, ge=1, description="requests a minute below which the alarms stay silent")
+    capture: int = Field(100, ge=0, le=100, description="percentage of requests kept for monitoring")
+    front_door: FrontDoor | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_strategy(cls, given: object) -> object:
+        """What suits mode and size, where the spec says nothing."""
+        if not isinstance(given, Mapping) or "strategy" in given:
+            return given
+        count, mode = given.get("count", 3), given.get("mode", Mode.REALTIME)
+        stepwise = mode in {Mode.REALTIME, Mode.ASYNC} and isinstance(count, int) and count > 1
+        return {**given, "strategy": Strategy.CANARY if stepwise else Strategy.ALL_AT_ONCE}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._strategy_problems()
+        # AWS: WaitIntervalInSeconds is at most 3600; alarms with one-minute periods must fit inside.
+        if not timedelta(minutes=2) <= self.bake <= timedelta(hours=1):
+            yield f"bake {format_duration(self.bake)} must be between 2m and 1h"
+        if self.termination_wait > timedelta(hours=1):
+            yield f"termination_wait {format_duration(self.termination_wait)} must be at most 1h"
+        if list(self.weights) != sorted(set(self.weights)):
+            yield f"weights {list(self.weights)} must grow: each step gives the new version more"
+        yield from self._scale_problems()
+        if self.front_door and self.mode not in {Mode.REALTIME, Mode.SERVERLESS}:
+            yield f"front_door answers at once, which mode {self.mode.value} does not: remove it, or use mode realtime"
+        if self.serverless and self.mode is not Mode.SERVERLESS:
+            yield f"serverless says how mode serverless runs, but mode is {self.mode.value}: remove it, or change mode"
+
+    def _strategy_problems(self) -> Iterator[str]:
+        strategy, mode = self.strategy, self.mode
+        if not mode.has_instances:
+            if strategy is not Strategy.ALL_AT_ONCE:
+                yield (
+                    f"strategy {strategy.value} moves instances or weights, which mode {mode.value} does not have: "
+                    "use strategy all_at_once"
+                )
+            return
+        if strategy is Strategy.PROGRESSIVE and mode is not Mode.REALTIME:
+            yield f"strategy progressive splits requests by weight, which mode {mode.value} cannot: use mode realtime"
+        if strategy not in STEPWISE:
+            return
+        moved = self.step.instances(self.count)
+        share = math.floor(moved) / self.count
+        if moved < 1:
+            yield (
+                f"step {self.step} of {self.count} instances is less than one: raise count or step, "
+                "or use strategy progressive, which gives a share of the requests by weight"
+            )
+        elif share > 1 / 2:
+            yield (
+                f"step {self.step} of {self.count} instances is more than half of them, which SageMaker refuses: "
+                "raise count, lower step, or use strategy all_at_once"
+            )
+        elif share < SMALLEST_SHARE[strategy]:
+            least = math.ceil(self.count * SMALLEST_SHARE[strategy])
+            yield f"step {self.step} of {self.count} instances is too small for {strategy.value}: use {least} or more"
+
+    def _scale_problems(self) -> Iterator[str]:
+        if self.scale is None:
+            return
+        if not self.mode.has_instances:
+            yield f"scale moves instances, which mode {self.mode.value} does not have: remove it"
+            return
+        lowest = min(least for least, _ in self.scale.bounds)
+        if lowest == 0 and self.mode is not Mode.ASYNC:
+            yield "scale goes down to 0 instances, which mode async alone can: use min 1"
+        if not self.scale.min <= self.count <= self.scale.max:
+            yield f"count {self.count} is outside of scale's {self.scale.min} to {self.scale.max}: bring it inside"
+        # A fleet that has shrunk must still be able to move a step.
+        stepwise = self.strategy in STEPWISE and self.step.unit == "instances"
+        if stepwise and 0 < lowest < 2 * self.step.value:
+            yield (
+                f"scale goes down to {lowest} instances, of which strategy {self.strategy.value} cannot move "
+                f"{self.step}: use min {2 * self.step.value} or more, or strategy all_at_once or progressive"
+            )
+
+    @property
+    def captures(self) -> bool:
+        """Whether SageMaker captures requests and answers; serverless endpoints have no data capture."""
+        return self.capture > 0 and self.mode in {Mode.REALTIME, Mode.ASYNC}
+
+
+def mode_changes(before: Serve, after: Serve) -> Iterator[str]:
+    """Why an endpoint cannot become what the spec now says; empty where it can."""
+    if before.mode is not after.mode and Mode.SERVERLESS in {before.mode, after.mode}:
+        yield (
+            f"mode cannot change from {before.mode.value} to {after.mode.value}: SageMaker refuses it for an endpoint "
+            "that exists. Remove the model (noria destroy --model) and deploy it anew, or give it another name"
+        )
