@@ -9,7 +9,7 @@
 | aws.sagemaker      | SageMaker Endpoint Deployment State Change              | `EndpointDeploymentStateChange`  |
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
-| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm | `Tick`                           |
+| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm, Probe Deployment | `Tick`         |
 | noria              | Dataset Accepted, … Model Rolled Back                   | `DatasetAccepted`, …             |
 
 Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
@@ -183,13 +183,14 @@ class TickDetail(Shape):
     time: AwareDatetime = Field(description="the time that was scheduled, not the time of delivery")
     since: AwareDatetime | None = Field(None, description="of a window that a person asks for: where it starts")
     alarm: str | None = Field(None, description="of a re-check: the alarm to look at again")
+    attempt: int = Field(0, ge=0, description="of a probe: how often it has been put off")
 
 
 class Tick(Event):
     """What a schedule says. The envelope is written by hand in the schedule's input, so it has no id."""
 
     SOURCE = "noria.schedule"
-    DETAIL_TYPES = ("Monitor Model", "Start Training", "Reconcile", "Recheck Alarm")
+    DETAIL_TYPES = ("Monitor Model", "Start Training", "Reconcile", "Recheck Alarm", "Probe Deployment")
     detail: TickDetail
 
     @property

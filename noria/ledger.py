@@ -32,6 +32,7 @@ class Kind(StrEnum):
     ROLLED_BACK = "rolled_back"  # subject: deployment id
     DEPLOYMENT_FAILED = "deployment_failed"  # subject: deployment id
     DEPLOYMENT_SUPERSEDED = "deployment_superseded"
+    PROBED = "probed"  # subject: endpoint config # variant
     SERVING_RESTORED = "serving_restored"  # subject: what is live # the stack's last change
     MONITORED = "monitored"  # subject: window
     LABELS_JOINED = "labels_joined"  # subject: labels object version
