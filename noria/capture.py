@@ -6,7 +6,7 @@
 
 Input is `{"instances": [{feature: value}]}` or CSV without a header, in the order of the spec's features; output is
 `{"predictions": [{"prediction", "score"?, "scores"?}]}` or CSV lines `prediction[,score]`; `encoding` is JSON, CSV or
-BASE64.
+BASE64. Requests of Noria's own probes, which say so in their `inferenceId`, are no traffic and left out.
 Format: Amazon SageMaker AI developer guide, "Capture data from real-time endpoint".
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
@@ -18,6 +18,9 @@ from pathlib import Path
 
 from noria.spec import FeatureType, ModelSpec
 from noria.sql import identifier, literal, paths
+
+PROBE = "noria-probe-"
+"""How the inference ids of Noria's own requests begin."""
 
 _SHORTEST_RESERVE = 2**20
 
@@ -54,6 +57,7 @@ def relation(
 WITH record AS (
     SELECT captureData AS d, eventMetadata AS m
     FROM {_records(files)}
+    WHERE NOT coalesce(starts_with(eventMetadata.inferenceId, {literal(PROBE)}), false)
 ), decoded AS (
     SELECT coalesce(m.inferenceId, m.eventId) AS inference_id,
         TRY_CAST(m.inferenceTime AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS time,

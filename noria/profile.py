@@ -6,7 +6,7 @@ files, captured requests ─ Source ─ edges() ─ Edges        once, from the 
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -214,6 +214,22 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
         features={name: columns[_feature(index)] for index, name in enumerate(spec.features)},
         prediction=columns.get(_PREDICTION),
     )
+
+
+def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = None) -> ColumnProfile:
+    """Describe one column that is in memory: floats or texts, None where missing. Without `cut`, edges are found."""
+    with connect(MODEST) as db:
+        db.execute(
+            "CREATE TABLE answer AS SELECT unnest(?::VARCHAR[]) AS x", [[v if v is None else str(v) for v in values]]
+        )
+        relation = _Relation(_select("answer", "false", {_PREDICTION: "x"}, {_PREDICTION: kind}), {_PREDICTION: kind})
+        if cut is None and kind == "category":
+            cut = Cut(kind=kind, categories=_frequent(db, relation, _PREDICTION))
+        elif cut is None:
+            cut = _deciles(db, relation, [_PREDICTION])[_PREDICTION]
+        counter = _Counter(_PREDICTION, kind, cut)
+        total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation.sql}")
+    return counter.read(total, iter(counts))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Captured requests of an endpoint's champion, brought to a folder.
+"""Captured requests of one variant of an endpoint, brought to a folder.
 
 `<model>/captured/<endpoint>/<variant>/yyyy/mm/dd/hh/….jsonl`, by the hour in which SageMaker wrote the file.
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from noria.aws.endpoints import CHAMPION
@@ -26,6 +26,7 @@ class Captures:
     model: str
     endpoint: str
     storage: Storage
+    variant: str = CHAMPION
 
     def between(self, start: datetime, end: datetime) -> list[StoredObject]:
         """Files that may hold requests of that time; and others, so look at each request's own time."""
@@ -40,6 +41,13 @@ class Captures:
         """Files of the last days, newest day first, until they would be more than `most_bytes`."""
         return list(_up_to(most_bytes, self._by_day(now, days)))
 
+    def last(self, *, before: datetime, hours: int, files: int) -> list[StoredObject]:
+        """At most so many files of the hours before that time, newest first; the newest may hold later requests."""
+        hour = before.astimezone(UTC)
+        spans = (self._prefix(f"{hour - timedelta(hours=back):%Y/%m/%d/%H}/") for back in range(hours + 1))
+        found = (file for span in spans for file in sorted(self.storage.list(span), key=lambda f: f.key, reverse=True))
+        return list(islice(found, files))
+
     def fetch(self, files: Iterable[StoredObject], folder: Path) -> list[Path]:
         numbered = [(file.key, folder / f"{number:06}.jsonl") for number, file in zip(count(), files, strict=False)]
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
@@ -53,7 +61,7 @@ class Captures:
             yield from sorted(self.storage.list(self._prefix(f"{day:%Y/%m/%d}/")), key=lambda f: f.key, reverse=True)
 
     def _prefix(self, rest: str) -> str:
-        return key(self.model, "captured", f"{self.endpoint}/{CHAMPION}/{rest}")
+        return key(self.model, "captured", f"{self.endpoint}/{self.variant}/{rest}")
 
 
 def _up_to(most_bytes: int, files: Iterable[StoredObject]) -> Iterator[StoredObject]:

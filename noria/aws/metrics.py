@@ -28,20 +28,43 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """What answers for one variant under one configuration: SageMaker's own metrics have these dimensions too."""
+
+    endpoint: str
+    config: str
+    variant: str
+
+    @property
+    def dimensions(self) -> "list[DimensionTypeDef]":
+        return [
+            {"Name": "EndpointName", "Value": self.endpoint},
+            {"Name": "EndpointConfigName", "Value": self.config},
+            {"Name": "VariantName", "Value": self.variant},
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """Metrics of namespace Noria with dimension Model, and Feature where one is named."""
+    """Metrics of namespace Noria: of a model, and of a feature where one is named; or of a fleet of an endpoint."""
 
     client: "CloudWatchClient" = field(default_factory=lambda: boto3.client("cloudwatch"), repr=False)
 
     def publish(self, model: str, measured: Sequence[Measurement], *, at: datetime) -> None:
-        for start in range(0, len(measured), _BATCH):
-            data: list[MetricDatumTypeDef] = [
-                {"MetricName": m.name, "Dimensions": m.dimensions(model), "Timestamp": at, "Value": m.value}
-                for m in measured[start : start + _BATCH]
-            ]
-            self.client.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data)
+        self._put([_datum(m, m.dimensions(model), at) for m in measured])
+
+    def publish_of_fleet(self, fleet: "Fleet", measured: Sequence[Measurement], *, at: datetime) -> None:
+        self._put([_datum(m, fleet.dimensions, at) for m in measured])
+
+    def _put(self, data: "Sequence[MetricDatumTypeDef]") -> None:
+        for start in range(0, len(data), _BATCH):
+            self.client.put_metric_data(Namespace=METRIC_NAMESPACE, MetricData=data[start : start + _BATCH])
 
     def alarm_state(self, alarm: str) -> str | None:
         """OK, ALARM or INSUFFICIENT_DATA; None when there is no such alarm."""
         alarms = self.client.describe_alarms(AlarmNames=[alarm])["MetricAlarms"]
         return alarms[0]["StateValue"] if alarms else None
+
+
+def _datum(measured: Measurement, dimensions: "list[DimensionTypeDef]", at: datetime) -> "MetricDatumTypeDef":
+    return {"MetricName": measured.name, "Dimensions": dimensions, "Timestamp": at, "Value": measured.value}

@@ -81,6 +81,15 @@ def test_the_clients_id_names_a_request_and_else_the_events(captured: Captured) 
     assert captured.rows("inference_id", *lines) == ([("e1",), ("mine",)], 0)
 
 
+def test_what_noria_itself_asked_is_no_traffic(captured: Captured) -> None:
+    lines = [
+        record("e1", "1,2,red", "1,0.5", inference_id="noria-probe-0f3a"),
+        record("e2", "1,2", "1,0.5", inference_id="noria-probe-malformed"),
+        record("e3", "1,2,red", "1,0.5", inference_id="my-noria-probe-1"),
+    ]
+    assert captured.rows("inference_id", *lines) == ([("my-noria-probe-1",)], 0)
+
+
 def test_scores_of_classes_are_a_map(captured: Captured) -> None:
     answer = {"prediction": "a", "scores": {"a": 0.75, "b": 0.25}}
     line = record("event", INSTANCES[:1], [answer])
