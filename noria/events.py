@@ -9,8 +9,8 @@
 | aws.sagemaker      | SageMaker Endpoint Deployment State Change              | `EndpointDeploymentStateChange`  |
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
-| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm, Probe Deployment | `Tick`         |
-| noria              | Dataset Accepted, … Model Rolled Back                   | `DatasetAccepted`, …             |
+| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm, Probe Deployment, Advance Challenger | `Tick` |
+| noria              | Dataset Accepted, … Serving Requested                   | `DatasetAccepted`, …             |
 
 Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
 Fields that nobody here reads are left out: AWS may add more at any time.
@@ -184,13 +184,21 @@ class TickDetail(Shape):
     since: AwareDatetime | None = Field(None, description="of a window that a person asks for: where it starts")
     alarm: str | None = Field(None, description="of a re-check: the alarm to look at again")
     attempt: int = Field(0, ge=0, description="of a probe: how often it has been put off")
+    deployment: str | None = Field(None, description="of an advance: the step that has answered for long enough")
 
 
 class Tick(Event):
     """What a schedule says. The envelope is written by hand in the schedule's input, so it has no id."""
 
     SOURCE = "noria.schedule"
-    DETAIL_TYPES = ("Monitor Model", "Start Training", "Reconcile", "Recheck Alarm", "Probe Deployment")
+    DETAIL_TYPES = (
+        "Monitor Model",
+        "Start Training",
+        "Reconcile",
+        "Recheck Alarm",
+        "Probe Deployment",
+        "Advance Challenger",
+    )
     detail: TickDetail
 
     @property
@@ -272,9 +280,14 @@ class RetrainingDeclined(NoriaEvent):
 
 
 class Deployment(Detail):
+    """What came of a change of the endpoint. `package`, `challenger`, `percent` and `shadow` are what was asked for."""
+
     deployment: str
-    package: str = Field(description="that was asked for")
-    live: str | None = Field(description="the package that answers now")
+    package: str
+    challenger: str | None = None
+    percent: int = 0
+    shadow: str | None = None
+    live: str | None = Field(description="the champion's package that answers now")
     reason: str
 
 
@@ -286,6 +299,27 @@ class ModelDeployed(NoriaEvent):
 class ModelRolledBack(NoriaEvent):
     DETAIL_TYPES = ("Model Rolled Back",)
     detail: Deployment
+
+
+class ServingRequest(Detail):
+    """What a person asks of an endpoint. `request` names it: asked twice under one name, it is done once.
+
+    `package` is the challenger or shadow that is to begin, or the version to roll back to; of promote and abandon the
+    challenger that is meant. `percent` is the challenger's share of the requests. No package ends a shadow.
+    """
+
+    action: Literal["traffic", "shadow", "promote", "abandon", "rollback"]
+    package: str | None = None
+    percent: int | None = None
+    reason: str = Field(min_length=1)
+    by: str
+    requested_at: AwareDatetime
+    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class ServingRequested(NoriaEvent):
+    DETAIL_TYPES = ("Serving Requested",)
+    detail: ServingRequest
 
 
 # --- The door ---------------------------------------------------------------------------------------------------------

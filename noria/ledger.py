@@ -27,13 +27,16 @@ class Kind(StrEnum):
     PACKAGE_APPROVED = "package_approved"  # subject: package arn # decision time
     PACKAGE_REJECTED = "package_rejected"
     DEPLOYMENT_REQUESTED = "deployment_requested"  # subject: deployment id
-    DEPLOYMENT_REFUSED = "deployment_refused"  # subject: package arn # decision time
+    DEPLOYMENT_WAITING = "deployment_waiting"  # subject: deployment id
+    DEPLOYMENT_REFUSED = "deployment_refused"  # subject: the decision
     DEPLOYED = "deployed"  # subject: deployment id
     ROLLED_BACK = "rolled_back"  # subject: deployment id
     DEPLOYMENT_FAILED = "deployment_failed"  # subject: deployment id
     DEPLOYMENT_SUPERSEDED = "deployment_superseded"
+    CHALLENGER_ROLLED_BACK = "challenger_rolled_back"  # subject: package arn; an alarm of its own spoke against it
     PROBED = "probed"  # subject: endpoint config # variant
     SERVING_RESTORED = "serving_restored"  # subject: what is live # the stack's last change
+    SERVING_DIFFERS = "serving_differs"  # subject: live config # the stack's last change
     MONITORED = "monitored"  # subject: window
     LABELS_JOINED = "labels_joined"  # subject: labels object version
     LABELS_REFUSED = "labels_refused"  # subject: labels object version
