@@ -11,8 +11,22 @@
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Part = Literal["training", "serving", "monitoring"]
-Area = Literal["incoming", "datasets", "quarantine", "labels", "captured", "reports", "baselines", "trainings", "runs"]
+Part = Literal["training", "serving", "monitoring", "front-door"]
+Area = Literal[
+    "incoming",
+    "datasets",
+    "quarantine",
+    "labels",
+    "captured",
+    "reports",
+    "baselines",
+    "trainings",
+    "runs",
+    "batch",
+    "async",
+    "async-results",
+    "async-failures",
+]
 
 EVENT_SOURCE = "noria"
 METRIC_NAMESPACE = "Noria"

@@ -13,6 +13,7 @@ Limits: SageMaker guide, `deployment-guardrails`, `serverless-endpoints`, `endpo
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -32,6 +33,10 @@ class Mode(StrEnum):
     BATCH = "batch"
 
     @property
+    def has_endpoint(self) -> bool:
+        return self is not Mode.BATCH
+
+    @property
     def has_instances(self) -> bool:
         """Whether an endpoint runs on instances that the spec chooses."""
         return self in {Mode.REALTIME, Mode.ASYNC}
@@ -47,6 +52,12 @@ class Strategy(StrEnum):
 
 STEPWISE = frozenset({Strategy.CANARY, Strategy.LINEAR, Strategy.ROLLING})
 """Strategies that move whole instances, a step at a time."""
+
+LONGEST_DEPLOYMENT = timedelta(hours=8)
+"""Source: MaximumExecutionTimeoutInSeconds of BlueGreenUpdatePolicy and RollingUpdatePolicy (API)."""
+
+BATCH_STARTING, FLEET_STARTING = timedelta(minutes=10), timedelta(hours=1)
+"""Allowance for instances to start: a batch of a rolling deployment, or a whole new fleet."""
 
 SMALLEST_SHARE = {Strategy.CANARY: 0.0, Strategy.LINEAR: 0.1, Strategy.ROLLING: 0.05}
 """Of the fleet, in one step; the largest is half of it. Source: BlueGreenUpdatePolicy, RollingUpdatePolicy (API)."""
@@ -199,6 +210,12 @@ class Serve(Part):
         if list(self.weights) != sorted(set(self.weights)):
             yield f"weights {list(self.weights)} must grow: each step gives the new version more"
         yield from self._scale_problems()
+        if self.timeout > LONGEST_DEPLOYMENT:
+            yield (
+                f"strategy {self.strategy.value} with step {self.step} and bake {format_duration(self.bake)} takes up "
+                f"to {format_duration(self.timeout)}; SageMaker allows {format_duration(LONGEST_DEPLOYMENT)}: raise "
+                "step, or lower bake"
+            )
         if self.front_door and self.mode not in {Mode.REALTIME, Mode.SERVERLESS}:
             yield f"front_door answers at once, which mode {self.mode.value} does not: remove it, or use mode realtime"
         if self.serverless and self.mode is not Mode.SERVERLESS:
@@ -244,13 +261,37 @@ class Serve(Part):
             yield "scale goes down to 0 instances, which mode async alone can: use min 1"
         if not self.scale.min <= self.count <= self.scale.max:
             yield f"count {self.count} is outside of scale's {self.scale.min} to {self.scale.max}: bring it inside"
-        # A fleet that has shrunk must still be able to move a step.
-        stepwise = self.strategy in STEPWISE and self.step.unit == "instances"
-        if stepwise and 0 < lowest < 2 * self.step.value:
+        if self.strategy not in STEPWISE or self.step.unit == "percent":
+            return
+        # A fleet that has grown or shrunk must still be able to move a step.
+        highest = max(most for _, most in self.scale.bounds)
+        if self.step.value / highest < SMALLEST_SHARE[self.strategy]:
+            yield (
+                f"scale goes up to {highest} instances, of which step {self.step} is too small for "
+                f"{self.strategy.value}: write step as a percentage, {SMALLEST_SHARE[self.strategy]:.0%} or more"
+            )
+        if 0 < lowest < 2 * self.step.value:
             yield (
                 f"scale goes down to {lowest} instances, of which strategy {self.strategy.value} cannot move "
                 f"{self.step}: use min {2 * self.step.value} or more, or strategy all_at_once or progressive"
             )
+
+    @property
+    def steps(self) -> int:
+        """How many steps move the whole fleet, at its largest or smallest."""
+        if self.strategy not in STEPWISE:
+            return 1
+        if self.strategy is Strategy.CANARY:
+            return 2
+        sizes = {self.count, *(size for bounds in (self.scale.bounds if self.scale else ()) for size in bounds)} - {0}
+        return max(math.ceil(size / max(1, math.floor(self.step.instances(size)))) for size in sizes)
+
+    @property
+    def timeout(self) -> timedelta:
+        """How long a deployment may take: what it waits on purpose, and an allowance for instances to start."""
+        if self.strategy is Strategy.ROLLING:
+            return self.steps * (self.bake + BATCH_STARTING)
+        return self.steps * self.bake + self.termination_wait + FLEET_STARTING
 
     @property
     def captures(self) -> bool:
@@ -258,10 +299,28 @@ class Serve(Part):
         return self.capture > 0 and self.mode in {Mode.REALTIME, Mode.ASYNC}
 
 
-def mode_changes(before: Serve, after: Serve) -> Iterator[str]:
-    """Why an endpoint cannot become what the spec now says; empty where it can."""
-    if before.mode is not after.mode and Mode.SERVERLESS in {before.mode, after.mode}:
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What of a model is up: its endpoint's mode, whether something scales it, and its instances now."""
+
+    mode: Mode
+    scaled: bool
+    instances: int | None
+
+
+def impossible(running: Running, wanted: Serve) -> Iterator[str]:
+    """Why an endpoint that is up cannot become what the spec now says; empty where it can.
+
+    Sources: SageMaker guide, `serverless-endpoints`; UpdateEndpoint's own "The AsyncInferenceConfig parameter cannot be
+    removed from this endpoint" (sagemaker-python-sdk, pull request 3124).
+    """
+    if running.mode is not wanted.mode and running.mode.has_endpoint and wanted.mode.has_endpoint:
         yield (
-            f"mode cannot change from {before.mode.value} to {after.mode.value}: SageMaker refuses it for an endpoint "
-            "that exists. Remove the model (noria destroy --model) and deploy it anew, or give it another name"
+            f"mode cannot change from {running.mode.value} to {wanted.mode.value}: SageMaker refuses it for an "
+            "endpoint that exists. Remove the model (noria destroy --model) and deploy it anew, or give it another name"
+        )
+    elif running.scaled and running.instances == 0 and wanted.scale is None and wanted.mode.has_instances:
+        yield (
+            "scale cannot be removed while the endpoint has no instance: nothing is sure to start one again. Send it an "
+            "object and deploy once it has an instance, or keep scale with min 1 for one deployment"
         )
