@@ -1,0 +1,217 @@
+"""Feature flags in AppConfig: as a front door reads them, request by request, and as a person changes them.
+
+A change is a new version of one hosted configuration and its deployment: to a growing share of the functions that read
+it, watched by the front door's alarms, which bring the version before back. While one moves, no other begins.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
+
+from noria.flags import Flags
+
+if TYPE_CHECKING:
+    from mypy_boto3_appconfig import AppConfigClient
+    from mypy_boto3_appconfigdata import AppConfigDataClient
+
+POLL_SECONDS = 30
+"""How old flags may be; AppConfig allows 15 at least, and answers with what to keep to."""
+
+QUICK = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+"""A request waits for a poll: then flags that are a little old are better than late ones."""
+
+MOVING = frozenset({"VALIDATING", "DEPLOYING", "BAKING", "ROLLING_BACK"})
+
+
+def _data_client() -> "AppConfigDataClient":
+    return boto3.client("appconfigdata", config=QUICK)
+
+
+@dataclass(kw_only=True)
+class LatestFlags:
+    """The flags as they are now, asked for no more often than AppConfig wants; the last good ones when it is down."""
+
+    application: str
+    environment: str
+    profile: str
+    warn: Callable[[str], None]
+    client: "AppConfigDataClient" = field(default_factory=_data_client, repr=False)
+    clock: Callable[[], float] = time.monotonic
+    _flags: Flags = field(default=Flags(), init=False)
+    _token: str | None = field(default=None, init=False)
+    _due: float = field(default=0.0, init=False)
+
+    def get(self) -> Flags:
+        if self.clock() >= self._due:
+            self._due = self.clock() + POLL_SECONDS
+            try:
+                self._poll()
+            except (BotoCoreError, ClientError) as error:
+                self._token = None  # a token is good for one call: the next poll begins a session
+                self.warn(f"AppConfig did not answer, the last flags stay: {error}")
+        return self._flags
+
+    def _poll(self) -> None:
+        token = self._token or self._session()
+        self._token = None
+        answer = self.client.get_latest_configuration(ConfigurationToken=token)
+        self._token = answer["NextPollConfigurationToken"]
+        self._due = self.clock() + answer["NextPollIntervalInSeconds"]
+        if content := answer["Configuration"].read():  # empty: nothing has changed
+            try:
+                self._flags = Flags.model_validate_json(content)
+            except ValidationError as error:
+                self.warn(f"these flags cannot be read, the last ones stay: {error}")
+
+    def _session(self) -> str:
+        return self.client.start_configuration_session(
+            ApplicationIdentifier=self.application,
+            EnvironmentIdentifier=self.environment,
+            ConfigurationProfileIdentifier=self.profile,
+            RequiredMinimumPollIntervalInSeconds=POLL_SECONDS,
+        )["InitialConfigurationToken"]
+
+
+class FlagsMovingError(RuntimeError):
+    """A deployment of flags is under way: another cannot begin."""
+
+
+class NothingBeforeError(RuntimeError):
+    """There are no earlier flags to go back to."""
+
+
+class RefusedFlagsError(ValueError):
+    """AppConfig's own validator refused the flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlagDeployment:
+    """One deployment of flags: `percent` is the share of readers that has got them, `why` says why it went back.
+
+    A list of deployments tells neither the description nor why.
+    """
+
+    number: int
+    version: int
+    state: str
+    percent: float
+    description: str = ""
+    why: str | None = None
+
+    @property
+    def moving(self) -> bool:
+        return self.state in MOVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlagStore:
+    """A model's flags, as a person sees and changes them."""
+
+    application: str
+    environment: str
+    profile: str
+    gradual: str
+    at_once: str
+    client: "AppConfigClient" = field(default_factory=lambda: boto3.client("appconfig"), repr=False)
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, str]) -> Self:
+        """From the outputs of a front-door stack, which say where a model's flags are."""
+        return cls(
+            application=outputs["FlagsApplication"],
+            environment=outputs["FlagsEnvironment"],
+            profile=outputs["FlagsProfile"],
+            gradual=outputs["FlagsGradualStrategy"],
+            at_once=outputs["FlagsAtOnceStrategy"],
+        )
+
+    def deployments(self) -> list[FlagDeployment]:
+        """Newest first."""
+        pages = self.client.get_paginator("list_deployments").paginate(**self._place)
+        found = [
+            FlagDeployment(
+                number=item["DeploymentNumber"],
+                version=int(item["ConfigurationVersion"]),
+                state=item["State"],
+                percent=float(item["PercentageComplete"]),
+            )
+            for page in pages
+            for item in page["Items"]
+        ]
+        return sorted(found, key=lambda each: each.number, reverse=True)
+
+    def deployment(self, number: int) -> FlagDeployment:
+        found = self.client.get_deployment(**self._place, DeploymentNumber=number)
+        rollbacks = [event for event in found.get("EventLog", []) if event.get("EventType") == "ROLLBACK_STARTED"]
+        return FlagDeployment(
+            number=number,
+            version=int(found["ConfigurationVersion"]),
+            state=found["State"],
+            percent=float(found.get("PercentageComplete", 0.0)),
+            description=found.get("Description", ""),
+            why=rollbacks[0].get("Description") if rollbacks else None,
+        )
+
+    def flags(self, version: int) -> Flags:
+        answer = self.client.get_hosted_configuration_version(
+            ApplicationId=self.application, ConfigurationProfileId=self.profile, VersionNumber=version
+        )
+        return Flags.model_validate_json(answer["Content"].read())
+
+    def set(self, flags: Flags, *, reason: str) -> FlagDeployment:
+        """Deploy new flags, gradually. Raises `FlagsMovingError` and `RefusedFlagsError`."""
+        self._refuse_while_moving(self.deployments())
+        version = self.client.create_hosted_configuration_version(
+            ApplicationId=self.application,
+            ConfigurationProfileId=self.profile,
+            Content=flags.model_dump_json(exclude_defaults=True).encode(),
+            ContentType="application/json",
+            Description=reason[:1024],
+        )["VersionNumber"]
+        return self._deploy(version, strategy=self.gradual, reason=reason)
+
+    def roll_back(self, *, reason: str) -> FlagDeployment:
+        """End the deployment that is under way, or deploy the flags before the current ones, at once.
+
+        Raises `NothingBeforeError`.
+        """
+        deployments = self.deployments()
+        if deployments and deployments[0].moving:
+            self.client.stop_deployment(**self._place, DeploymentNumber=deployments[0].number)
+            return self.deployment(deployments[0].number)
+        done = [each for each in deployments if each.state == "COMPLETE"]
+        before = next((each for each in done if each.version != done[0].version), None)
+        if before is None:
+            raise NothingBeforeError("there are no flags before these")
+        return self._deploy(before.version, strategy=self.at_once, reason=reason)
+
+    def _refuse_while_moving(self, deployments: list[FlagDeployment]) -> None:
+        if deployments and (newest := deployments[0]).moving:
+            raise FlagsMovingError(
+                f"deployment {newest.number} of version {newest.version} is under way ({newest.percent:g} %)"
+            )
+
+    def _deploy(self, version: int, *, strategy: str, reason: str) -> FlagDeployment:
+        try:
+            started = self.client.start_deployment(
+                **self._place,
+                ConfigurationProfileId=self.profile,
+                ConfigurationVersion=str(version),
+                DeploymentStrategyId=strategy,
+                Description=reason[:1024],
+            )
+        except self.client.exceptions.ConflictException as error:
+            raise FlagsMovingError(str(error)) from error
+        except self.client.exceptions.BadRequestException as error:
+            raise RefusedFlagsError(str(error)) from error
+        return self.deployment(started["DeploymentNumber"])
+
+    @property
+    def _place(self) -> Any:
+        return {"ApplicationId": self.application, "EnvironmentId": self.environment}
