@@ -321,6 +321,6 @@ def impossible(running: Running, wanted: Serve) -> Iterator[str]:
         )
     elif running.scaled and running.instances == 0 and wanted.scale is None and wanted.mode.has_instances:
         yield (
-            "scale cannot be removed while the endpoint has no instance: nothing is sure to start one again. Send it an "
-            "object and deploy once it has an instance, or keep scale with min 1 for one deployment"
+            "scale cannot be removed while the endpoint has no instance: nothing is sure to start one again. Send it "
+            "an object and deploy once it has an instance, or keep scale with min 1 for one deployment"
         )
