@@ -37,7 +37,7 @@ def install(cloud: Cloud) -> None:
     ministack.register_service(
         Api([tags, registry, processing, training, pipelines, models, configs, endpoints]),
     )
-    ministack.register_service(Runtime(cloud, endpoints, metrics))
+    ministack.register_service(Runtime(cloud, endpoints, metrics), busy=True)
     ministack.register_door(SETTINGS_PATH, settings.answer)
     ministack.scale_schedules(cloud.time_scale)
     for resource in (
