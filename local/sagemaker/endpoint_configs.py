@@ -71,8 +71,7 @@ class EndpointConfigs:
                 raise invalid(f'Could not find endpoint configuration "{arn}".')
             return self._records[name]
 
-    @staticmethod
-    def _check(request: Document) -> None:
+    def _check(self, request: Document) -> None:
         production, shadow = request["ProductionVariants"], request.get("ShadowProductionVariants", [])
         names = [variant["VariantName"] for variant in all_variants(request)]
         if len(set(names)) != len(names):
@@ -89,8 +88,28 @@ class EndpointConfigs:
                     f"Variant {variant['VariantName']} needs either a ServerlessConfig, or an InstanceType and an "
                     "InitialInstanceCount."
                 )
-            if serverless and (shadow or request.get("DataCaptureConfig", {}).get("EnableCapture", False)):
-                raise invalid("Serverless endpoints support neither data capture nor shadow variants.")
+        if is_serverless(request):
+            self._check_serverless(request)
+        if is_asynchronous(request) and (len(production) > 1 or shadow):
+            raise invalid("Asynchronous inference supports exactly one production variant and no shadow variant.")
+
+    def _check_serverless(self, request: Document) -> None:
+        """Guide, `serverless-endpoints`: feature exclusions, and memory sizes."""
+        variant, *more = all_variants(request)
+        model = self._models.model(variant["ModelName"])
+        excluded = {
+            "multiple production variants": bool(more) and not request.get("ShadowProductionVariants"),
+            "shadow variants": bool(request.get("ShadowProductionVariants")),
+            "data capture": request.get("DataCaptureConfig", {}).get("EnableCapture", False),
+            "asynchronous inference": is_asynchronous(request),
+            "network isolation": model.isolated,
+            "inference pipelines": len(model.containers) > 1,
+        }
+        if found := [feature for feature, used in excluded.items() if used]:
+            raise invalid(f"Serverless endpoints do not support {', '.join(found)}.")
+        memory = variant["ServerlessConfig"]["MemorySizeInMB"]
+        if memory % 1024:
+            raise invalid(f"MemorySizeInMB must be 1024, 2048, 3072, 4096, 5120 or 6144; not {memory}.")
 
 
 def all_variants(config: Document) -> list[dict[str, Any]]:
@@ -103,3 +122,7 @@ def instance_count(variant: dict[str, Any]) -> int:
 
 def is_serverless(config: Document) -> bool:
     return any("ServerlessConfig" in variant for variant in config["ProductionVariants"])
+
+
+def is_asynchronous(config: Document) -> bool:
+    return bool(config.get("AsyncInferenceConfig"))

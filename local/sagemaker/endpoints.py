@@ -16,16 +16,28 @@ from local.sagemaker.api import Document, Problem, invalid
 from local.sagemaker.capture import Capture
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.deployments import Counts, Deployment, RollbackError
-from local.sagemaker.endpoint_configs import EndpointConfigs, instance_count, is_serverless
+from local.sagemaker.endpoint_configs import EndpointConfigs, instance_count, is_asynchronous, is_serverless
 from local.sagemaker.endpoint_state import Endpoint, Pending, deployment_event, description, state_event
-from local.sagemaker.fleet import Fleet, StartError, VariantSpec, start_fleet
+from local.sagemaker.fleet import (
+    INVOCATION_TIMEOUT,
+    Fleet,
+    Place,
+    StartError,
+    Variant,
+    VariantSpec,
+    start_fleet,
+    start_variant,
+)
 from local.sagemaker.listing import listed, summary
 from local.sagemaker.models import Models
+from local.sagemaker.serverless import start_serverless
 from local.sagemaker.tags import Tags
 from local.sagemaker.traffic import Router
 
 # Seconds for a container's first ping; AWS waits longer, but a model server that isn't up by then never will be.
 STARTUP_TIMEOUT = 60.0
+# Seconds that an asynchronous invocation may take, at most: InvokeEndpointAsync, InvocationTimeoutSeconds.
+LONGEST_INVOCATION = 3600.0
 # Seconds here between two looks at a deployment's alarms, at least.
 SHORTEST_POLL = 0.25
 
@@ -71,6 +83,7 @@ class Endpoints:
         config = self._configs.config(request["EndpointConfigName"])
         deployment_config = request.get("DeploymentConfig")
         endpoint = self._idle(request["EndpointName"])
+        _check_conversion(endpoint.config, config)
         if deployment_config is None and request.get("RetainDeploymentConfig"):
             deployment_config = endpoint.deployment_config
         self._check_deployment(deployment_config, config, endpoint)
@@ -257,7 +270,8 @@ class Endpoints:
 
     def _start_fleet(self, endpoint: str, config: Document, retained: Retained) -> Fleet:
         try:
-            production = [self._spec(variant, retained) for variant in config["ProductionVariants"]]
+            slow = is_asynchronous(config)
+            production = [self._spec(variant, retained, slow) for variant in config["ProductionVariants"]]
             shadows = [self._spec(variant, Retained()) for variant in config.get("ShadowProductionVariants") or []]
         except Problem as problem:  # a model was deleted in the meantime
             raise StartError(problem.message) from problem
@@ -267,13 +281,14 @@ class Endpoints:
             config_name=config["EndpointConfigName"],
             variants=production,
             shadows=shadows,
+            start=_start_of(config),
         )
         capture = retained.capture or config.get("DataCaptureConfig")
         if capture and capture.get("EnableCapture", True):
             fleet.capture = Capture(self._cloud, endpoint, capture)
         return fleet
 
-    def _spec(self, variant: Document, retained: Retained) -> VariantSpec:
+    def _spec(self, variant: Document, retained: Retained, asynchronous: bool = False) -> VariantSpec:
         model = self._models.model(variant["ModelName"])
         name, instances = self._instances(variant, retained)
         return VariantSpec(
@@ -284,6 +299,7 @@ class Endpoints:
             instance_count=instances,
             weight=retained.weights.get(name, variant.get("InitialVariantWeight", 1.0)),
             startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
+            invocation_timeout=LONGEST_INVOCATION if asynchronous else INVOCATION_TIMEOUT,
         )
 
     @staticmethod
@@ -309,6 +325,18 @@ class Endpoints:
         with self._lock:
             detail = deployment_event(endpoint, self._tags.of(endpoint.arn))
         self._cloud.emit("SageMaker Endpoint Deployment State Change", detail, [endpoint.arn])
+
+
+def _check_conversion(before: Document, after: Document) -> None:
+    """Guide, `serverless-endpoints`: what an endpoint cannot become."""
+    if is_serverless(after) and not is_serverless(before):
+        raise invalid("An instance-based endpoint cannot be updated to a serverless endpoint.")
+
+
+def _start_of(config: Document) -> Callable[[Cloud, VariantSpec, Place], Variant]:
+    if not is_serverless(config):
+        return start_variant
+    return start_serverless(config["ProductionVariants"][0]["ServerlessConfig"]["MaxConcurrency"])
 
 
 def _running(endpoint: Endpoint) -> Fleet:

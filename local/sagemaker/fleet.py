@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,16 @@ class VariantSpec:
     instance_count: int
     weight: float
     startup_timeout: float
+    invocation_timeout: float = INVOCATION_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variant's servers are: their directory, the path their logs' names begin with, their log group."""
+
+    directory: Path
+    logs: Path
+    log_group: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,10 @@ class StartError(Exception):
 
 class NoAnswerError(Exception):
     """The container did not answer: it died, or took too long."""
+
+
+class ThrottledError(Exception):
+    """The variant answers as many requests as it may at once."""
 
 
 # --- one process
@@ -245,7 +259,13 @@ class Variant:
     _in_flight: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
 
+    @property
+    def utilization(self) -> float | None:
+        """The share of the requests allowed at once that are under way; None where nothing limits them."""
+        return None
+
     def enter(self) -> None:
+        """Begin a request. Raises `ThrottledError` where the variant takes no more of them."""
         with self._idle:
             self._in_flight += 1
 
@@ -254,11 +274,15 @@ class Variant:
             self._in_flight -= 1
             self._idle.notify_all()
 
-    def invoke(self, headers: Mapping[str, str], body: bytes) -> Answer:
+    def warm(self) -> float | None:
+        """Seconds that a cold start took, None if there was none; between `enter` and `leave`. Raises `StartError`."""
+        return None
+
+    def invoke(self, headers: Mapping[str, str], body: bytes, timeout: float | None = None) -> Answer:
         """Answer one request; between `enter` and `leave`. Raises `NoAnswerError`."""
         for server in self.servers:
             try:
-                answer = server.ask("POST", "/invocations", headers, body, INVOCATION_TIMEOUT)
+                answer = server.ask("POST", "/invocations", headers, body, timeout or self.spec.invocation_timeout)
             except NoAnswerError:
                 server.revive()
                 raise
@@ -271,7 +295,7 @@ class Variant:
     def stop(self) -> None:
         """End the servers once no request is under way."""
         with self._idle:
-            self._idle.wait_for(lambda: self._in_flight == 0, timeout=INVOCATION_TIMEOUT)
+            self._idle.wait_for(lambda: self._in_flight == 0, timeout=self.spec.invocation_timeout)
         for server in self.servers:
             server.stop()
 
@@ -300,37 +324,53 @@ class Fleet:
             self.capture.close()
 
 
+def start_servers(cloud: Cloud, spec: VariantSpec, place: Place) -> list[ModelServer]:
+    """A server for each container of a variant, all up. Raises `StartError`, once nothing is left running."""
+    servers = [
+        ModelServer(
+            cloud,
+            container,
+            role_arn=spec.role_arn,
+            isolated=spec.isolated,
+            root=place.directory / str(number),
+            log=place.logs.with_name(f"{place.logs.name}-{number}.log"),
+            log_group=place.log_group,
+        )
+        for number, container in enumerate(spec.containers)
+    ]
+    try:
+        for server in servers:
+            server.start(variant=spec.name, timeout=spec.startup_timeout)
+    except StartError:
+        for server in servers:
+            server.stop()
+        raise
+    return servers
+
+
+def start_variant(cloud: Cloud, spec: VariantSpec, place: Place) -> Variant:
+    """Raises `StartError`."""
+    return Variant(spec, start_servers(cloud, spec, place), spec.instance_count, spec.weight)
+
+
 def start_fleet(
-    cloud: Cloud, *, endpoint: str, config_name: str, variants: list[VariantSpec], shadows: list[VariantSpec]
+    cloud: Cloud,
+    *,
+    endpoint: str,
+    config_name: str,
+    variants: list[VariantSpec],
+    shadows: list[VariantSpec],
+    start: Callable[[Cloud, VariantSpec, Place], Variant] = start_variant,
 ) -> Fleet:
     """Start every variant, all at once. Raises `StartError` with the first reason, once nothing is left running."""
     directory = cloud.root / "endpoints" / endpoint / f"{config_name}-{time.monotonic_ns()}"
     logs = cloud.root / "logs" / "endpoints" / endpoint
 
-    def start(spec: VariantSpec) -> Variant:
-        servers = [
-            ModelServer(
-                cloud,
-                container,
-                role_arn=spec.role_arn,
-                isolated=spec.isolated,
-                root=directory / spec.name / str(number),
-                log=logs / f"{config_name}-{spec.name}-{number}.log",
-                log_group=f"/aws/sagemaker/Endpoints/{endpoint}",
-            )
-            for number, container in enumerate(spec.containers)
-        ]
-        variant = Variant(spec, servers, spec.instance_count, spec.weight)
-        try:
-            for server in servers:
-                server.start(variant=spec.name, timeout=spec.startup_timeout)
-        except StartError:
-            variant.stop()
-            raise
-        return variant
+    def place(spec: VariantSpec) -> Place:
+        return Place(directory / spec.name, logs / f"{config_name}-{spec.name}", f"/aws/sagemaker/Endpoints/{endpoint}")
 
     with ThreadPoolExecutor(max_workers=len(variants) + len(shadows)) as pool:
-        starting = [(spec, pool.submit(start, spec)) for spec in [*variants, *shadows]]
+        starting = [(spec, pool.submit(start, cloud, spec, place(spec))) for spec in [*variants, *shadows]]
     failures = [failure for _, future in starting if (failure := future.exception())]
     started = {spec.name: future.result() for spec, future in starting if not future.exception()}
     if failures:

@@ -18,7 +18,11 @@ NAMESPACE = "AWS/SageMaker"
 
 @dataclass(frozen=True)
 class Invocation:
-    """What became of one request; latencies in microseconds. `status` is the container's, None if it gave none."""
+    """What became of one request; latencies in microseconds. `status` is the container's, None if it gave none.
+
+    Of serverless variants only: `setup`, how long a cold start took, and `utilization`, the share of the requests
+    allowed at once that were under way.
+    """
 
     endpoint: str
     variant: str
@@ -27,6 +31,8 @@ class Invocation:
     status: int | None
     model_latency: float
     overhead_latency: float
+    setup: float | None = None
+    utilization: float | None = None
 
 
 def interval(cloud: Cloud) -> float:
@@ -72,7 +78,7 @@ def _publish(collected: dict[tuple[str, str, str], list[Invocation]]) -> None:
 def metrics_of(invocations: list[Invocation]) -> dict[str, tuple[str, Counter[float]]]:
     """Unit and values, each with how often it was seen, by metric. Errors are 1 or 0 for every request."""
     statuses = [invocation.status for invocation in invocations]
-    return {
+    found: dict[str, tuple[str, Counter[float]]] = {
         "Invocations": ("None", Counter({1.0: len(invocations)})),
         "InvocationsPerInstance": ("None", Counter(1 / invocation.instances for invocation in invocations)),
         "Invocation4XXErrors": ("None", Counter(float(s is not None and 400 <= s < 500) for s in statuses)),
@@ -80,7 +86,13 @@ def metrics_of(invocations: list[Invocation]) -> dict[str, tuple[str, Counter[fl
         "InvocationModelErrors": ("None", Counter(float(s is None or not 200 <= s < 300) for s in statuses)),
         "ModelLatency": ("Microseconds", Counter(_rounded(i.model_latency) for i in invocations)),
         "OverheadLatency": ("Microseconds", Counter(_rounded(i.overhead_latency) for i in invocations)),
+        "ModelSetupTime": ("Microseconds", Counter(_rounded(i.setup) for i in invocations if i.setup is not None)),
+        "ServerlessConcurrentExecutionsUtilization": (
+            "None",
+            Counter(i.utilization for i in invocations if i.utilization is not None),
+        ),
     }
+    return {name: (unit, values) for name, (unit, values) in found.items() if values}
 
 
 def _rounded(microseconds: float) -> float:

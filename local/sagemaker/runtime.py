@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 from local.ministack import Permission, Request, Response
+from local.sagemaker import serverless
 from local.sagemaker.api import Document, Problem
 from local.sagemaker.capture import Exchange
 from local.sagemaker.cloud import Cloud
+from local.sagemaker.endpoint_configs import is_asynchronous, is_serverless
 from local.sagemaker.endpoint_state import Endpoint
 from local.sagemaker.endpoints import Endpoints
-from local.sagemaker.fleet import Answer, NoAnswerError, Variant
+from local.sagemaker.fleet import Answer, NoAnswerError, StartError, ThrottledError, Variant
 from local.sagemaker.metrics import Invocation, Metrics
 from local.sagemaker.traffic import Route, Router, UnroutableError
 
@@ -72,6 +74,8 @@ class Runtime:
             return _error(problem.status, problem.code, {"Message": problem.message})
         except ModelError as error:
             return _error(424, "ModelError", error.body)
+        except ThrottledError:
+            return _error(400, "ThrottlingException", {"message": None})  # AWS gives no message either
         headers = {
             "Content-Type": answer.headers.get("content-type", ""),
             "x-Amzn-Invoked-Production-Variant": variant,
@@ -84,6 +88,7 @@ class Runtime:
         began = time.perf_counter()
         _check(request)
         endpoint, router = self._in_service(_endpoint_name(request))
+        _check_mode(endpoint, request)
         try:
             with router.route(request.headers.get("x-amzn-sagemaker-target-variant")) as route:
                 self._mirror(endpoint, route, request)
@@ -95,6 +100,8 @@ class Runtime:
             raise ModelError(self._model_error(endpoint.name, name, None))
         if not 200 <= answer.status < 300:
             raise ModelError(self._model_error(endpoint.name, name, answer))
+        if is_serverless(endpoint.config) and len(answer.body) > serverless.LARGEST_BODY:
+            raise _too_large("Response", len(answer.body), serverless.LARGEST_BODY)
         return answer, name
 
     def _in_service(self, name: str) -> tuple[Endpoint, Router]:
@@ -109,10 +116,12 @@ class Runtime:
 
     def _ask(self, endpoint: Endpoint, route: Route, variant: Variant, request: Request, began: float) -> Answer | None:
         """The container's answer, None if it gave none; measured, and captured if it is good."""
-        asked = time.perf_counter()
+        asked, setup = time.perf_counter(), None
         try:
+            setup = variant.warm()
+            asked = time.perf_counter()
             answer = variant.invoke(_for_container(request.headers), request.body)
-        except NoAnswerError:
+        except (NoAnswerError, StartError):
             answer = None
         answered = time.perf_counter()
         if answer is not None and 200 <= answer.status < 300 and route.fleet.capture is not None:
@@ -126,6 +135,8 @@ class Runtime:
                 status=answer.status if answer else None,
                 model_latency=(answered - asked) * MICROSECONDS,
                 overhead_latency=(time.perf_counter() - began - (answered - asked)) * MICROSECONDS,
+                setup=None if setup is None else setup * MICROSECONDS,
+                utilization=variant.utilization,
             )
         )
         return answer
@@ -174,9 +185,7 @@ def _endpoint_name(request: Request) -> str:
 
 def _check(request: Request) -> None:
     if len(request.body) > LARGEST_BODY:
-        raise Problem(
-            "ValidationError", f"Request body of {len(request.body)} bytes is larger than {LARGEST_BODY}.", 413
-        )
+        raise _too_large("Request", len(request.body), LARGEST_BODY)
     for header, (member, longest) in _CONSTRAINTS.items():
         value = request.headers.get(header)
         if value is not None and not 1 <= len(value) <= longest:
@@ -185,6 +194,19 @@ def _check(request: Request) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have "
                 f"length between 1 and {longest}",
             )
+
+
+def _check_mode(endpoint: Endpoint, request: Request) -> None:
+    if is_asynchronous(endpoint.config):
+        raise Problem(
+            "ValidationError", f"Endpoint {endpoint.name} is asynchronous: invoke it with InvokeEndpointAsync."
+        )
+    if is_serverless(endpoint.config) and len(request.body) > serverless.LARGEST_BODY:
+        raise _too_large("Request", len(request.body), serverless.LARGEST_BODY)
+
+
+def _too_large(what: str, size: int, largest: int) -> Problem:
+    return Problem("ValidationError", f"{what} body of {size} bytes is larger than {largest}.", 413)
 
 
 def _for_container(headers: Mapping[str, str]) -> dict[str, str]:

@@ -115,12 +115,12 @@ class World:
         self.client("s3").put_object(Bucket="data", Key=key, Body=packed)
         return f"s3://data/{key}"
 
-    def model(self, version: str, script: str = SCRIPT, role_arn: str | None = None) -> str:
+    def model(self, version: str, script: str = SCRIPT, role_arn: str | None = None, *, isolated: bool = True) -> str:
         name = self.name("model")
         self.client("sagemaker").create_model(
             ModelName=name,
             ExecutionRoleArn=role_arn or self.role_arn,
-            EnableNetworkIsolation=True,
+            EnableNetworkIsolation=isolated,
             PrimaryContainer={
                 "Image": IMAGE,
                 "ModelDataUrl": self.artifact(version, script),
