@@ -10,16 +10,12 @@ from noria.names import Names, Part
 from noria.spec import ModelSpec
 
 
-class Environment(BaseModel):
-    """`NORIA_*` variables; a reaction that needs more inherits. A wrong one fails at once and is named."""
+class Variables(BaseModel):
+    """`NORIA_*` variables of every function; one that needs more inherits. A wrong one fails at once and is named."""
 
     model_config = ConfigDict(frozen=True)
 
     env: str = Field(min_length=1)
-    data_bucket: str = Field(min_length=1)
-    event_bus: str = Field(min_length=1)
-    pages_topic: str = Field(pattern=r"^arn:[^:]+:sns:[^:]+:\d{12}:.+$")
-    ledger_table: str = Field(min_length=1)
     models_dir: Path = Path("/opt/models")
 
     @classmethod
@@ -31,14 +27,6 @@ class Environment(BaseModel):
     @property
     def names(self) -> Names:
         return Names(env=self.env)
-
-    @property
-    def region(self) -> str:
-        return self.pages_topic.split(":")[3]
-
-    @property
-    def account(self) -> str:
-        return self.pages_topic.split(":")[4]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -59,3 +47,20 @@ class Environment(BaseModel):
     def model_of_stack(self, stack: str, part: Part) -> str | None:
         """The model whose `part` stack this is; None for any other stack."""
         return next((model for model in self.models if self.names.stack(model, part) == stack), None)
+
+
+class Environment(Variables):
+    """What every reaction is told besides."""
+
+    data_bucket: str = Field(min_length=1)
+    event_bus: str = Field(min_length=1)
+    pages_topic: str = Field(pattern=r"^arn:[^:]+:sns:[^:]+:\d{12}:.+$")
+    ledger_table: str = Field(min_length=1)
+
+    @property
+    def region(self) -> str:
+        return self.pages_topic.split(":")[3]
+
+    @property
+    def account(self) -> str:
+        return self.pages_topic.split(":")[4]
