@@ -102,7 +102,14 @@ class Reaction(Construct):
             "Role",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
         )
-        self.function = self._function(name, work)
+        self.function = function(
+            self,
+            folder=name,
+            name=self._settings.names.function(self._name),
+            role=self.role,
+            surroundings=surroundings,
+            work=work,
+        )
         self.function.add_event_source(
             sources.SqsEventSource(self.queue, batch_size=1, max_concurrency=max(2, work.concurrency))
         )
@@ -125,46 +132,6 @@ class Reaction(Construct):
             retention_period=Duration.days(14),
             **properties,
         )
-
-    def _function(self, name: str, work: Work) -> lambda_.Function:
-        function_name = self._settings.names.function(self._name)
-        log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"/aws/lambda/{function_name}",
-            retention=RETENTION[self._settings.log_days],
-            encryption_key=self._surroundings.key,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-        allow(
-            self.role,
-            Grant(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log_group.log_group_arn]),
-        )
-        acknowledge(
-            self.role,
-            "AwsSolutions-IAM5[Resource::*]",
-            "X-Ray's PutTraceSegments and PutTelemetryRecords know no resources, and tracing needs both.",
-        )
-        function = lambda_.Function(
-            self,
-            "Function",
-            function_name=function_name,
-            description=f"docs/architecture.md, {name}",
-            code=lambda_.Code.from_asset(str(bundles.function(name, self._settings.target))),
-            handler=f"{name}.handler.handler",
-            runtime=runtime(self._settings.target),
-            architecture=architecture(self._settings.target),
-            layers=[self._surroundings.layers[layer] for layer in work.layers],
-            timeout=Duration.seconds(work.timeout),
-            memory_size=work.memory,
-            ephemeral_storage_size=Size.mebibytes(work.disk),
-            role=self.role,
-            log_group=log_group,
-            tracing=lambda_.Tracing.ACTIVE,
-            environment={**self._surroundings.variables, **work.variables},
-        )
-        acknowledge(function, "AwsSolutions-L1", RUNTIME_REASON[self._settings.target])
-        return function
 
     def _rule(self, trigger: Trigger) -> None:
         # The L2 target would let every rule of the account send to an encrypted queue.
@@ -215,6 +182,50 @@ class Reaction(Construct):
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
         alarm.add_alarm_action(cloudwatch_actions.SnsAction(self._surroundings.pages))
+
+
+def function(
+    scope: Construct, *, folder: str, name: str, role: iam.Role, surroundings: Surroundings, work: Work
+) -> lambda_.Function:
+    """The function of `lambdas/<folder>/`, called `name`, with its log group and what `role` needs to log and trace."""
+    settings = surroundings.settings
+    log_group = logs.LogGroup(
+        scope,
+        "Logs",
+        log_group_name=f"/aws/lambda/{name}",
+        retention=RETENTION[settings.log_days],
+        encryption_key=surroundings.key,
+        removal_policy=RemovalPolicy.DESTROY,
+    )
+    allow(
+        role,
+        Grant(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log_group.log_group_arn]),
+    )
+    acknowledge(
+        role,
+        "AwsSolutions-IAM5[Resource::*]",
+        "X-Ray's PutTraceSegments and PutTelemetryRecords know no resources, and tracing needs both.",
+    )
+    made = lambda_.Function(
+        scope,
+        "Function",
+        function_name=name,
+        description=f"docs/architecture.md, {folder}",
+        code=lambda_.Code.from_asset(str(bundles.function(folder, settings.target))),
+        handler=f"{folder}.handler.handler",
+        runtime=runtime(settings.target),
+        architecture=architecture(settings.target),
+        layers=[surroundings.layers[layer] for layer in work.layers],
+        timeout=Duration.seconds(work.timeout),
+        memory_size=work.memory,
+        ephemeral_storage_size=Size.mebibytes(work.disk),
+        role=role,
+        log_group=log_group,
+        tracing=lambda_.Tracing.ACTIVE,
+        environment={**surroundings.variables, **work.variables},
+    )
+    acknowledge(made, "AwsSolutions-L1", RUNTIME_REASON[settings.target])
+    return made
 
 
 RETENTION = {7: logs.RetentionDays.ONE_WEEK, 30: logs.RetentionDays.ONE_MONTH, 365: logs.RetentionDays.ONE_YEAR}

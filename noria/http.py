@@ -1,0 +1,74 @@
+"""A request as API Gateway hands it to a function, in payload format 2.0.
+
+Shape: API Gateway guide, `http-api-develop-integrations-lambda`.
+"""
+
+import base64
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from noria.flags import Caller
+
+ID_CLAIMS = ("sub", "client_id")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel)
+
+
+class Iam(_Part):
+    user_arn: str | None = None
+
+
+class Jwt(_Part):
+    claims: dict[str, str] = Field(default_factory=dict)
+
+
+class Authorizer(_Part):
+    iam: Iam | None = None
+    jwt: Jwt | None = None
+
+
+class Context(_Part):
+    authorizer: Authorizer = Authorizer()
+    domain_name: str = ""
+
+
+class HttpRequest(_Part):
+    """`route_key` is `POST /predict` and the like; header names are in lower case."""
+
+    route_key: str
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str | None = None
+    is_base64_encoded: bool = False
+    request_context: Context
+
+    @classmethod
+    def parse(cls, event: dict[str, Any]) -> "HttpRequest":
+        return cls.model_validate(event)
+
+    @property
+    def content(self) -> bytes:
+        text = self.body or ""
+        return base64.b64decode(text) if self.is_base64_encoded else text.encode()
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, as the authoriser proved it: an IAM caller's ARN, or a token's subject."""
+        authorizer = self.request_context.authorizer
+        if authorizer.iam and authorizer.iam.user_arn:
+            return Caller(id=authorizer.iam.user_arn, headers=self.headers)
+        claims = authorizer.jwt.claims if authorizer.jwt else {}
+        who = next((claims[name] for name in ID_CLAIMS if name in claims), "")
+        return Caller(id=who, headers=self.headers, claims={name: _values(value) for name, value in claims.items()})
+
+
+def _values(claim: str) -> list[str]:
+    """A claim's values: API Gateway writes a list as `[a b]`."""
+    return claim[1:-1].split() if claim.startswith("[") and claim.endswith("]") else [claim]
