@@ -75,6 +75,7 @@ class Reactions(Stack):
         self.record_training = self._record_training()
         self.deploy_model = self._deploy_model()
         self.confirm_deployment = self._confirm_deployment()
+        self.probe_deployment = self._probe_deployment()
         self.monitor_model = self._monitor_model()
         self.join_labels = self._join_labels()
         self.clock = Clock(
@@ -130,7 +131,7 @@ class Reactions(Stack):
             "POWERTOOLS_METRICS_NAMESPACE": METRIC_NAMESPACE,
         }
 
-    # --- the nine that are functions; the tenth, learning, is the pipeline in stacks/training.py
+    # --- those that are functions; learning is the pipeline in stacks/training.py
 
     def _validate_upload(self) -> Reaction:
         reaction = Reaction(
@@ -269,6 +270,42 @@ class Reactions(Stack):
             self._pass_deployers(),
             *self._ledger("Query"),
             self._announce(),
+            self._page(),
+        )
+        return reaction
+
+    def _probe_deployment(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "ProbeDeployment",
+            name="probe_deployment",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="endpoints",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Endpoint State Change"],
+                    detail={"EndpointName": [{"prefix": f"{self._prefix}-"}], "EndpointStatus": ["IN_SERVICE"]},
+                ),
+                Trigger(
+                    name="deployments",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Endpoint Deployment State Change"],
+                    detail={"EndpointName": [{"prefix": f"{self._prefix}-"}]},
+                ),
+            ],
+            # Two versions are asked for at most 45 seconds each.
+            work=Work(timeout=180, memory=1024, layers=("runtime", "data", "models")),
+        )
+        reaction.allow(
+            self._on("endpoint", "DescribeEndpoint", "InvokeEndpoint"),
+            self._on_generated("DescribeEndpointConfig", "DescribeModel"),
+            self._on("model-package", "DescribeModelPackage"),
+            self._objects("captured", "baselines", actions=("GetObject",)),
+            self._list("captured", "baselines"),
+            Grant(actions=["sqs:GetQueueUrl", "sqs:SendMessage"], resources=[reaction.queue.queue_arn]),
+            self._measure(),
+            *self._ledger("Query"),
             self._page(),
         )
         return reaction

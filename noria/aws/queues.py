@@ -1,6 +1,7 @@
 """The queues in front of the reactions."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import boto3
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 class Queues:
     client: "SQSClient" = field(default_factory=lambda: boto3.client("sqs"), repr=False)
 
-    def send(self, queue: str, message: str) -> None:
+    def send(self, queue: str, message: str, *, delay: timedelta = timedelta(0)) -> None:
+        """Send a message that is seen after `delay`, at most 15 minutes."""
         url = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
-        self.client.send_message(QueueUrl=url, MessageBody=message)
+        self.client.send_message(QueueUrl=url, MessageBody=message, DelaySeconds=round(delay.total_seconds()))

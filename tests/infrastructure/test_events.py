@@ -22,6 +22,8 @@ MEANT = {
     "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
     "confirm-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
     "confirm-deployment-deployments": {"aws.sagemaker-endpoint-deployment-state-change"},
+    "probe-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
+    "probe-deployment-deployments": {"aws.sagemaker-endpoint-deployment-state-change"},
     "confirm-deployment-stacks": {"aws.cloudformation-stack-status-change"},
     "request-retraining-drift": {"aws.cloudwatch-alarm-state-change"},
 }
