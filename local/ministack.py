@@ -3,7 +3,7 @@
     register_service      a service of ours beside MiniStack's, authorised by IAM like them
     register_resource     a CloudFormation type of ours
     register_door         a path of ours that is no AWS service's
-    scale_schedules       EventBridge's rates in scaled time
+    scale_time            EventBridge's rates and CloudWatch's minutes in scaled time
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
@@ -21,7 +21,10 @@ import logging
 import secrets
 import signal
 import sys
+import time
 import uuid
+from bisect import bisect_left
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -567,8 +570,10 @@ def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[
     _invoke_target(target, event, rule, view)
 
 
-def scale_schedules(time_scale: float) -> None:
-    """Let the rates of schedules (`rate(5 minutes)`) pass faster; moments (`at`, `cron`) stay on the clock."""
+def scale_time(time_scale: float) -> None:
+    """Let minutes of metrics and rates of schedules (`rate(5 minutes)`) pass faster; moments stay on the clock."""
+    global _minute  # noqa: PLW0603 - as MiniStack's own settings, this is the process's
+    _minute = 60 / time_scale
 
     def seconds(expression: str) -> float | None:
         rate = _rate_seconds(expression)
@@ -659,6 +664,7 @@ def _trusts(policy: str | dict[str, Any], service: str) -> bool:
 # --- CloudWatch ---------------------------------------------------------------------------------------------------
 
 Alarm = dict[str, Any]
+Point = dict[str, Any]
 AlarmListener = Callable[[Alarm, str, str], None]
 
 _alarm_listeners: list[AlarmListener] = []
@@ -704,20 +710,78 @@ def set_alarm_state(alarm: Alarm, state: str, reason: str, reason_data: str | No
     cloudwatch._evaluate_parent_alarms(alarm)
 
 
+# Minutes in which each value of a metric is known, as percentiles need it; of older ones a statistic set is left.
+KEPT_MINUTES = 180
+EVICTION_INTERVAL = 60.0
+
+_minute = 60.0  # seconds here of a minute in the cloud
+_values_by_minute: defaultdict[tuple[str, str, Any], deque[tuple[int, dict[float, Point]]]] = defaultdict(deque)
+_evict = cloudwatch._evict_old_metrics
+_store_datum = cloudwatch._store_datum
+_next_eviction = 0.0
+
+
 def put_metric(
     namespace: str, name: str, values: Mapping[float, int], *, unit: str, dimensions: Mapping[str, str]
 ) -> None:
-    """Add values of a metric, each with how often it was seen; on the loop only."""
+    """Add values of a metric, each with how often it was seen; on the loop only.
+
+    What comes within a minute of the cloud's is one point for each value, however often it is put, so that a steady
+    load makes neither memory nor alarms grow with its rate.
+    """
     moment = datetime.now(UTC).timestamp()
-    counts = list(values.values())
-    cloudwatch._store_datum(namespace, name, dict(dimensions), moment, unit, None, list(values), counts, None)
-
-
-def metric_points(namespace: str, name: str, dimensions: Mapping[str, str], since: float) -> list[dict[str, Any]]:
-    """The stored points of one metric (`Timestamp` in epoch seconds, `Value`, or statistic sets); on the loop only."""
     key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
-    return [point for point in cloudwatch._metrics.get(key, []) if point["Timestamp"] >= since]
+    points, minutes = cloudwatch._metric_bucket(key), _values_by_minute[key]
+    if not minutes or minutes[-1][0] != moment // _minute:
+        minutes.append((int(moment // _minute), {}))
+        if len(minutes) > KEPT_MINUTES:
+            _summarise(points, list(minutes.popleft()[1].values()))
+    known = minutes[-1][1]
+    for value, count in values.items():
+        if value in known:
+            known[value]["Count"] += count
+        else:
+            known[value] = {"Timestamp": moment, "Unit": unit, "Dimensions": dict(dimensions), "Value": value}
+            known[value]["Count"] = float(count)
+            points.append(known[value])
 
+
+def _summarise(points: list[Point], minute: list[Point]) -> None:
+    """Put one statistic set in the place of a minute's points."""
+    total = sum(point["Value"] * point["Count"] for point in minute)
+    count = sum(point["Count"] for point in minute)
+    values = [point["Value"] for point in minute]
+    statistics = {"SampleCount": count, "Sum": total, "Minimum": min(values), "Maximum": max(values)}
+    start = bisect_left(points, minute[0]["Timestamp"], key=_timestamp)
+    points[start : start + len(minute)] = [{**minute[0], "Value": total / count, "Count": count, "_stat": statistics}]
+
+
+def metric_points(namespace: str, name: str, dimensions: Mapping[str, str], since: float) -> list[Point]:
+    """The stored points of one metric (`Timestamp` in epoch seconds, `Value`, or statistic sets); on the loop only."""
+    points: list[Point] = cloudwatch._metrics.get((namespace, name, cloudwatch._dims_key(dict(dimensions))), [])
+    return points[bisect_left(points, since, key=_timestamp) :]
+
+
+def _timestamp(point: Point) -> float:
+    return float(point["Timestamp"])
+
+
+def _store_in_order(namespace: str, name: str, dimensions: dict[str, str], *datum: Any) -> None:
+    """Keep the points of a metric in the order of their time, also those that arrive late."""
+    _store_datum(namespace, name, dimensions, *datum)
+    cloudwatch._metric_bucket((namespace, name, cloudwatch._dims_key(dimensions))).sort(key=_timestamp)
+
+
+def _evict_sometimes() -> None:
+    """MiniStack looks at every point of every metric before it answers anything about any."""
+    global _next_eviction  # noqa: PLW0603 - MiniStack's own state is the module's, too
+    if time.monotonic() >= _next_eviction:
+        _next_eviction = time.monotonic() + EVICTION_INTERVAL
+        _evict()
+
+
+cloudwatch._store_datum = _store_in_order
+cloudwatch._evict_old_metrics = _evict_sometimes
 
 _put_alarm = cloudwatch._put_metric_alarm
 _alarm_record = provisioners._cw_metric_alarm_record

@@ -19,6 +19,7 @@ from local.sagemaker.registry import Registry
 from local.sagemaker.runtime import Runtime
 from local.sagemaker.tags import Tags
 from local.sagemaker.training import Training
+from local.sagemaker.transform import Transform
 
 
 def install(cloud: Cloud) -> None:
@@ -30,16 +31,17 @@ def install(cloud: Cloud) -> None:
     training = Training(cloud, tags, slots)
     pipelines = Pipelines(cloud, tags, {"Processing": processing.jobs, "Training": training.jobs})
     models = Models(cloud, tags, registry.describe_model_package)
+    transform = Transform(cloud, tags, models, slots)
     configs = EndpointConfigs(cloud, tags, models)
     endpoints = Endpoints(cloud, tags, models, configs)
     metrics = Metrics(cloud)
     settings = Settings.from_environment()
     ministack.register_service(
-        Api([tags, registry, processing, training, pipelines, models, configs, endpoints]),
+        Api([tags, registry, processing, training, transform, pipelines, models, configs, endpoints]),
     )
     ministack.register_service(Runtime(cloud, endpoints, metrics), busy=True)
     ministack.register_door(SETTINGS_PATH, settings.answer)
-    ministack.scale_schedules(cloud.time_scale)
+    ministack.scale_time(cloud.time_scale)
     for resource in (
         PipelineType(cloud),
         ModelPackageGroupType(cloud),
