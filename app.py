@@ -1,4 +1,7 @@
-"""The whole cloud: `npx cdk synth|deploy|diff|destroy -c env=local|dev|prod` (dev when left out)."""
+"""The whole cloud: `npx cdk synth|deploy|diff|destroy -c env=local|dev|prod` (dev when left out).
+
+`-c models=<directory>` takes the specs from elsewhere than `models/`.
+"""
 
 import os
 import sys
@@ -65,7 +68,11 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
 def main() -> None:
     app = App()
     try:
-        build(app, env=app.node.try_get_context("env") or "dev")
+        build(
+            app,
+            env=app.node.try_get_context("env") or "dev",
+            models=Path(app.node.try_get_context("models") or MODELS),
+        )
     except (SpecError, ValueError) as problem:
         sys.exit(str(problem))
     app.synth()

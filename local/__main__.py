@@ -6,7 +6,7 @@ from pathlib import Path
 
 from local.cloud import DEFAULT_PORT, WORK, CannotStart, LocalCloud
 from local.container import build
-from local.deployment import DeploymentFailed, deploy
+from local.deployment import MODELS, DeploymentFailed, deploy
 
 
 def main() -> int:
@@ -16,6 +16,9 @@ def main() -> int:
     up.add_argument("--port", type=int, default=DEFAULT_PORT)
     up.add_argument("--deploy", action="store_true", help="bootstrap and deploy every stack to it")
     up.add_argument("--time-scale", type=float, default=1.0, help="AWS seconds that pass in one second (default 1)")
+    up.add_argument(
+        "--models", type=Path, default=MODELS, help=f"directory of the specs to deploy (default {MODELS.name})"
+    )
     down = commands.add_parser("down", help="end it and everything it started")
     commands.add_parser("container", help="build the interpreter that stands for AWS's scikit-learn image")
     for command in (up, down):
@@ -37,7 +40,7 @@ def main() -> int:
     _say(f"· the local cloud answers at {cloud.endpoint}")
     if options.deploy:
         try:
-            deploy(cloud, progress=lambda line: _say(f"· {line}"))
+            deploy(cloud, models=options.models, progress=lambda line: _say(f"· {line}"))
         except DeploymentFailed as problem:
             cloud.stop()
             sys.stderr.write(f"{problem}\nThe cloud was ended again.\n")

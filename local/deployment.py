@@ -8,6 +8,7 @@ from pathlib import Path
 
 from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
 
+MODELS = REPOSITORY / "models"
 CDK = REPOSITORY / "node_modules" / ".bin" / "cdk"
 _ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
 _FINISHED = re.compile(r"^\s*✅\s+\S+ \((\S+)\)")
@@ -17,8 +18,8 @@ class DeploymentFailed(Exception):
     """The CDK said no; the message is what it printed last."""
 
 
-def deploy(cloud: LocalCloud, *, progress: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Deploy all stacks and return their names, in the order in which they came up."""
+def deploy(cloud: LocalCloud, *, models: Path = MODELS, progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Deploy all stacks for the specs in `models` and return their names, in the order in which they came up."""
     stacks: list[str] = []
 
     def follow(line: str) -> None:
@@ -31,24 +32,28 @@ def deploy(cloud: LocalCloud, *, progress: Callable[[str], None] = lambda _: Non
         cloud,
         # AdministratorAccess is the CDK's own default; said aloud, MiniStack gives it to the role.
         ["bootstrap", f"aws://{ACCOUNT}/{REGION}", "--cloudformation-execution-policies", _ADMINISTRATOR],
+        models,
         lambda _: None,
     )
     progress("synthesising the stacks")
     _cdk(
         cloud,
         ["deploy", "--all", "--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"],
+        models,
         follow,
     )
     return stacks
 
 
-def _cdk(cloud: LocalCloud, arguments: Sequence[str], follow: Callable[[str], None]) -> None:
+def _cdk(cloud: LocalCloud, arguments: Sequence[str], models: Path, follow: Callable[[str], None]) -> None:
     output = cloud.root / "cdk.out"
     command: list[str | Path] = [
         CDK,
         *arguments,
         "-c",
         "env=local",
+        "-c",
+        f"models={models.resolve()}",
         "--output",
         output,
         "--no-color",
