@@ -19,7 +19,10 @@ _NAMES = {
     "PipelineName": "pipeline",
     "ProcessingJobName": "processing-job",
     "TrainingJobName": "training-job",
+    "TransformJobName": "transform-job",
 }
+# What a request names without needing a permission on it.
+_NOT_ASKED = {("CreateTransformJob", "ModelName")}
 _ARNS = ("PipelineExecutionArn", "ModelPackageArn", "ResourceArn")
 _PASSED_ROLES = ("RoleArn", "ExecutionRoleArn")
 
@@ -63,6 +66,8 @@ def _alarms(request: dict[str, Any]) -> Iterator[str]:
 
 def _resources(operation: str, request: dict[str, Any]) -> Iterator[str]:
     for member, kind in _NAMES.items():
+        if (operation, member) in _NOT_ASKED:
+            continue
         if isinstance(name := request.get(member), str):
             yield name if name.startswith("arn:") else arn(kind, name)
     for member in _ARNS:

@@ -1,8 +1,8 @@
-"""Jobs: what processing and training have in common.
+"""Jobs: what processing, training and transform have in common.
 
-create ─▶ InProgress: download ▸ run ▸ upload ─▶ Completed
-                 │                        └────▶ Failed     (with SageMaker's reason)
-                 └─▶ Stopping ────────────────▶ Stopped
+create ─▶ InProgress: work ─▶ Completed
+                 │       └──▶ Failed     (with SageMaker's reason)
+                 └─▶ Stopping ─▶ Stopped
 """
 
 import subprocess
@@ -14,9 +14,8 @@ from typing import Any, Protocol
 from local.ministack import CannotAssumeRole
 from local.sagemaker.api import Document, Problem, invalid
 from local.sagemaker.cloud import Cloud
-from local.sagemaker.container import Container, NoImage
+from local.sagemaker.container import NoImage
 from local.sagemaker.events import milliseconds
-from local.sagemaker.joblog import ship
 from local.sagemaker.listing import listed, summary
 from local.sagemaker.storage import TransferFailed
 from local.sagemaker.tags import Tags
@@ -24,7 +23,6 @@ from local.sagemaker.tags import Tags
 # A laptop's share: AWS gives each job machines of its own.
 AT_ONCE = 2
 
-DEFAULT_SECONDS = 24 * 3600
 REASON_LENGTH = 1024
 
 
@@ -33,25 +31,21 @@ class JobFailed(Exception):
 
 
 class Kind(Protocol):
-    """What tells one kind of job from another. `noun` is `Processing` or `Training`."""
+    """What tells one kind of job from another. `noun` is `Processing`, `Training` or `Transform`."""
 
     noun: str
-    default_max_seconds: int
 
     def refuse(self, request: Document) -> None:
         """Raise ValidationException for what this machine cannot do."""
 
+    def role(self, request: Document) -> str:
+        """The ARN of the role that the job acts as. Raises `Problem`."""
+
     def initial(self, request: Document) -> Document:
         """What a new job's description says beyond its request."""
 
-    def prepare(self, job: "Job", container: Container, s3: Any) -> None:
-        """Lay out /opt/ml: inputs, configuration files, empty outputs. Raises `TransferFailed`."""
-
-    def command(self, job: "Job") -> tuple[list[str], dict[str, str]]:
-        """The program and its variables."""
-
-    def collect(self, job: "Job", container: Container, s3: Any) -> None:
-        """Send outputs, and describe them. Raises `TransferFailed`."""
+    def work(self, job: "Job", s3: Any) -> None:
+        """Do the job, until it is done or is stopping; `s3` acts as its role. Raises `JobFailed`, `TransferFailed`."""
 
     def phase(self, job: "Job", name: str, message: str) -> None:
         """Describe what the job is at."""
@@ -61,6 +55,7 @@ class Kind(Protocol):
 class Job:
     name: str
     arn: str
+    role_arn: str
     kind: Kind
     root: Path
     description: Document
@@ -104,7 +99,8 @@ class Jobs:
         name = request[f"{noun}JobName"]
         arn = self._cloud.arn(f"{noun.lower()}-job", name)
         self._kind.refuse(request)
-        self._check_role(request["RoleArn"])
+        role_arn = self._kind.role(request)
+        self._check_role(role_arn)
         with self._lock:
             if name in self._jobs:
                 raise Problem("ResourceInUse", f"{noun} job names must be unique: {arn} already exists.")
@@ -117,7 +113,7 @@ class Jobs:
                 "LastModifiedTime": now,
                 **self._kind.initial(request),
             }
-            job = Job(name, arn, self._kind, self._cloud.root / "jobs" / name, description)
+            job = Job(name, arn, role_arn, self._kind, self._cloud.root / "jobs" / name, description)
             self._jobs[name] = job
             self._tags.put(arn, request.get("Tags"))
         self._announce(job)
@@ -158,11 +154,9 @@ class Jobs:
     # --- running
 
     def _run(self, job: Job) -> None:
-        container = Container(self._cloud, job.root)
-        role = job.description["RoleArn"]
         try:
             with self._slots:
-                self._work(job, container, self._cloud.client("s3", role))
+                self._kind.work(job, self._cloud.client("s3", job.role_arn))
         except (JobFailed, TransferFailed) as failure:
             self._end(job, "Failed", str(failure)[:REASON_LENGTH])
         except NoImage as problem:
@@ -172,54 +166,6 @@ class Jobs:
             raise
         else:
             self._end(job, "Stopped" if job.stopping else "Completed")
-
-    def _work(self, job: Job, container: Container, s3: Any) -> None:
-        kind = self._kind
-        kind.phase(job, "Downloading", "Downloading input data")
-        kind.prepare(job, container, s3)
-        job.description[f"{kind.noun}StartTime"] = self._cloud.now()
-        kind.phase(job, kind.noun, f"{kind.noun} image download completed. {kind.noun} in progress.")
-        exit_code = self._execute(job, container)
-        if job.process is None:  # stopped before it began: there is nothing to tell or to send
-            return
-        job.description[f"{kind.noun}EndTime"] = self._cloud.now()
-        ship(
-            self._cloud,
-            job.log,
-            group=f"/aws/sagemaker/{job.kind.noun}Jobs",
-            stream=f"{job.name}/algo-1",
-            role_arn=job.description["RoleArn"],
-        )
-        if exit_code and not job.stopping:
-            raise JobFailed(f"AlgorithmError: {_explanation(container)}, exit code: {exit_code}")
-        kind.phase(job, "Uploading", "Uploading generated results")
-        kind.collect(job, container, s3)
-
-    def _execute(self, job: Job, container: Container) -> int:
-        """Run the program to its end, or to the limit of its time, which nothing scales: it computes here as it would
-        there.
-        """
-        condition = job.description.get("StoppingCondition", {})
-        limit = condition.get("MaxRuntimeInSeconds", self._kind.default_max_seconds)
-        argv, environment = self._kind.command(job)
-        with job.changed:
-            if job.stopping:
-                return 0
-            try:
-                process = container.start(
-                    argv, environment, log=job.log, role_arn=job.description["RoleArn"], isolated=job.isolated
-                )
-            except FileNotFoundError as error:
-                raise JobFailed(f"AlgorithmError: CannotStartContainerError: {error}, exit code: 127") from error
-            job.process = process
-        try:
-            exit_code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            job.stopping = True
-            self._kind.phase(job, "MaxRuntimeExceeded", f"The job ran for more than {limit} s.")
-            exit_code = 0
-        self._cloud.end(process, grace=0.5)
-        return exit_code
 
     def _end(self, job: Job, status: str, reason: str | None = None) -> None:
         now = self._cloud.now()
@@ -265,12 +211,3 @@ class Jobs:
 
 def _end(cloud: Cloud, process: "subprocess.Popen[bytes]") -> None:
     cloud.end(process)
-
-
-def _explanation(container: Container) -> str:
-    """What the program left to say why it failed: training writes `failure`, processing `message`."""
-    for name in ("failure", "message"):
-        file = container.path(f"/opt/ml/output/{name}")
-        if file.exists() and (text := file.read_text(errors="replace").strip()):
-            return text[: REASON_LENGTH - 64]
-    return "See job logs for more information"

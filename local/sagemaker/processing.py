@@ -11,6 +11,7 @@ from local.sagemaker.api import Document, invalid
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import Container
 from local.sagemaker.jobs import Job, Jobs
+from local.sagemaker.programs import Program
 from local.sagemaker.storage import download, upload
 from local.sagemaker.tags import Tags
 
@@ -19,16 +20,15 @@ class Processing:
     """The operations on processing jobs."""
 
     def __init__(self, cloud: Cloud, tags: Tags, slots: threading.Semaphore) -> None:
-        self.jobs = Jobs(_Processing(), cloud, tags, slots)
+        self.jobs = Jobs(_Processing(cloud), cloud, tags, slots)
         self.create_processing_job = self.jobs.create
         self.describe_processing_job = self.jobs.describe
         self.list_processing_jobs = self.jobs.list_
         self.stop_processing_job = self.jobs.stop
 
 
-class _Processing:
+class _Processing(Program):
     noun = "Processing"
-    default_max_seconds = 24 * 3600
 
     def refuse(self, request: Document) -> None:
         if not request["AppSpecification"].get("ContainerEntrypoint"):

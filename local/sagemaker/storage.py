@@ -40,18 +40,26 @@ def download(s3: Any, uri: str, directory: Path, *, data_type: str = "S3Prefix")
     (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    source = Location.parse(uri)
-    try:
-        objects = _in_manifest(s3, source) if data_type == "ManifestFile" else _under_prefix(s3, source)
-        found = False
-        for location, relative in objects:
-            found = True
-            path = _inside(directory, relative)
-            if relative.endswith("/"):
-                path.mkdir(parents=True, exist_ok=True)
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for location, relative in objects(s3, uri, data_type=data_type):
+        path = _inside(directory, relative)
+        if relative.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             s3.download_file(location.bucket, location.key, str(path))
+        except ClientError as error:
+            raise TransferFailed(f"ClientError: Data download failed for {uri}: {error}") from error
+
+
+def objects(s3: Any, uri: str, *, data_type: str = "S3Prefix") -> Iterator[tuple[Location, str]]:
+    """What a data source names, and each object's path relative to it. Raises `TransferFailed`, if only for nothing."""
+    source = Location.parse(uri)
+    found = False
+    try:
+        for named in _in_manifest(s3, source) if data_type == "ManifestFile" else _under_prefix(s3, source):
+            found = True
+            yield named
     except ClientError as error:
         raise TransferFailed(f"ClientError: Data download failed for {uri}: {error}") from error
     if not found:

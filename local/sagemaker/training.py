@@ -14,6 +14,7 @@ from local.sagemaker.api import Document, invalid
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import Container
 from local.sagemaker.jobs import Job, Jobs
+from local.sagemaker.programs import Program
 from local.sagemaker.storage import download, upload
 from local.sagemaker.tags import Tags
 
@@ -31,12 +32,8 @@ class Training:
         self.stop_training_job = self.jobs.stop
 
 
-class _Training:
+class _Training(Program):
     noun = "Training"
-    default_max_seconds = 24 * 3600
-
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
 
     def refuse(self, request: Document) -> None:
         for channel in request.get("InputDataConfig", []):

@@ -126,3 +126,163 @@ def test_what_serverless_endpoints_exclude_is_refused(world: World) -> None:
         world.client("sagemaker").update_endpoint(
             EndpointName=endpoint, EndpointConfigName=serverless(world, open_model)
         )
+
+
+# --- transform jobs
+
+
+DOUBLE = """
+import json
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, content, content_type, accept):
+    lines = [line for line in content.decode().split("\\n") if line] if isinstance(content, bytes) else content.split()
+    if content_type == "application/jsonlines":
+        return "\\n".join(json.dumps({"twice": 2 * json.loads(line)["x"]}) for line in lines), accept
+    if "bad" in content:
+        return refuse
+    return "\\n".join(str(sum(2 * float(field) for field in line.split(","))) for line in lines), "text/csv"
+
+def refuse(environ, start_response):
+    start_response("400 Bad Request", [("Content-Type", "application/json")])
+    return [b"row 0: 'bad' is not a number"]
+"""
+
+
+def put(world: World, key: str, body: str) -> str:
+    world.client("s3").put_object(Bucket="data", Key=key, Body=body.encode())
+    return f"s3://data/{key}"
+
+
+def read(world: World, key: str) -> str:
+    body: bytes = world.client("s3").get_object(Bucket="data", Key=key)["Body"].read()
+    return body.decode()
+
+
+def transform(world: World, model: str, source: str, target: str, **members: Any) -> dict[str, Any]:
+    """The description of a job once it has ended."""
+    sagemaker, name = world.client("sagemaker"), world.name("job")
+    members = {"ContentType": "text/csv", "SplitType": "Line", "Accept": "text/csv"} | members
+    output = {"S3OutputPath": target, "AssembleWith": "Line", "Accept": members.pop("Accept")}
+    data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
+    sagemaker.create_transform_job(
+        TransformJobName=name,
+        ModelName=model,
+        TransformInput={"DataSource": data, **{key: members.pop(key) for key in ("ContentType", "SplitType")}},
+        TransformOutput=output,
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        **members,
+    )
+
+    def ended() -> Any:
+        found = sagemaker.describe_transform_job(TransformJobName=name)
+        return found if found["TransformJobStatus"] not in ("InProgress", "Stopping") else None
+
+    description: dict[str, Any] = eventually(ended, 60)
+    return description
+
+
+def test_a_transform_job_answers_every_object_of_a_prefix(world: World) -> None:
+    model = world.model("double", DOUBLE)
+    put(world, "batch/in/a.csv", "1,2\n3,4\n5,6\n")
+    put(world, "batch/in/more/b.csv", "7\n")
+    described = transform(world, model, "s3://data/batch/in/", "s3://data/batch/out")
+    assert described["TransformJobStatus"] == "Completed"
+    assert described["ModelName"] == model
+    assert read(world, "batch/out/a.csv.out") == "6.0\n14.0\n22.0\n"
+    assert read(world, "batch/out/more/b.csv.out") == "14.0\n"
+    name = described["TransformJobName"]
+    told = world.events("SageMaker Transform Job State Change", f"transform-job/{name}")
+    assert [event["TransformJobStatus"] for event in told] == ["InProgress", "Completed"]
+    assert told[0]["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == "s3://data/batch/in/"
+    listed = world.client("sagemaker").list_transform_jobs(NameContains=name)["TransformJobSummaries"]
+    assert [job["TransformJobStatus"] for job in listed] == ["Completed"]
+
+
+def test_answers_are_joined_with_what_was_asked(world: World) -> None:
+    model = world.model("double", DOUBLE)
+    source = put(world, "join/in.csv", "id-1,1,2\nid-2,3,4\n")
+    processing = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    transform(
+        world,
+        model,
+        source,
+        "s3://data/join/out",
+        DataProcessing=processing,
+        BatchStrategy="SingleRecord",
+        MaxConcurrentTransforms=2,
+    )
+    assert read(world, "join/out/in.csv.out") == "id-1,6.0\nid-2,14.0\n"
+    lines = put(world, "join/in.jsonl", '{"id": "a", "x": 1}\n{"id": "b", "x": 2}\n')
+    kind = "application/jsonlines"
+    transform(
+        world, model, lines, "s3://data/join/out", ContentType=kind, Accept=kind, DataProcessing={"JoinSource": "Input"}
+    )
+    assert read(world, "join/out/in.jsonl.out").splitlines() == [
+        '{"id":"a","x":1,"SageMakerOutput":{"twice":2}}',
+        '{"id":"b","x":2,"SageMakerOutput":{"twice":4}}',
+    ]
+
+
+def test_a_bad_record_leaves_no_output_and_fails_the_job_after_the_others(world: World) -> None:
+    model = world.model("double", DOUBLE)
+    put(world, "bad/in/a.csv", "1\nbad\n")
+    put(world, "bad/in/b.csv", "1\n")
+    described = transform(world, model, "s3://data/bad/in/", "s3://data/bad/out")
+    assert described["TransformJobStatus"] == "Failed"
+    assert described["FailureReason"] == "ClientError: See job logs for more information"
+    assert [
+        item["Key"] for item in world.client("s3").list_objects_v2(Bucket="data", Prefix="bad/out")["Contents"]
+    ] == ["bad/out/b.csv.out"]
+    logs = world.client("logs")
+    group = "/aws/sagemaker/TransformJobs"
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=described["TransformJobName"])
+    stream = next(s["logStreamName"] for s in streams["logStreams"] if "data-log" in s["logStreamName"])
+    told = logs.get_log_events(logGroupName=group, logStreamName=stream)["events"]
+    assert any("row 0: 'bad' is not a number" in event["message"] for event in told)
+
+
+def test_what_a_transform_job_cannot_do(world: World) -> None:
+    model = world.model("double", DOUBLE)
+    source = put(world, "none/in.csv", "1\n")
+    with pytest.raises(ClientError, match="Could not find model"):
+        transform(world, "no-such-model", source, "s3://data/none/out")
+    with pytest.raises(ClientError, match="JSONPath"):
+        transform(world, model, source, "s3://data/none/out", DataProcessing={"InputFilter": "$..x"})
+    nothing = transform(world, model, "s3://data/nowhere/", "s3://data/none/out")
+    assert "No S3 objects found" in nothing["FailureReason"]
+    narrow = world.role({"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"})
+    unable = transform(world, world.model("double", DOUBLE, role_arn=narrow), source, "s3://data/none/out")
+    assert "Data upload failed" in unable["FailureReason"]
+    broken = transform(world, world.model("broken", BROKEN), source, "s3://data/none/out")
+    assert broken["FailureReason"].startswith("AlgorithmError")
+
+
+def test_a_transform_job_stops_when_it_is_told(world: World) -> None:
+    sagemaker, name = world.client("sagemaker"), world.name("job")
+    source = put(world, "stop/in.jsonl", "[1]\n" * 60)
+    sagemaker.create_transform_job(
+        TransformJobName=name,
+        ModelName=world.model("slow", SLOW),
+        BatchStrategy="SingleRecord",
+        TransformInput={
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}},
+            "ContentType": "application/json",
+            "SplitType": "Line",
+        },
+        TransformOutput={"S3OutputPath": "s3://data/stop/out"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    with pytest.raises(ClientError, match="ResourceInUse"):
+        sagemaker.create_transform_job(
+            TransformJobName=name,
+            ModelName=world.model("slow", SLOW),
+            TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}},
+            TransformOutput={"S3OutputPath": "s3://data/stop/out"},
+            TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        )
+    time.sleep(2)
+    sagemaker.stop_transform_job(TransformJobName=name)
+    eventually(lambda: sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"] == "Stopped", 20)
