@@ -307,6 +307,7 @@ class Questions:
     bundle: str | None
     deadline: float = field(default_factory=lambda: time.monotonic() + LONGEST)
     refusals: int = MOST_ASKS
+    heard: bool = False
 
     def ask(self, rows: Sequence[dict[str, Any]]) -> Answer:
         """What the new version answers to these rows. Raises `Unanswered`.
@@ -318,14 +319,15 @@ class Questions:
         for _ in range(MOST_ASKS):
             answer = self.endpoint.ask(rows, variant=self.newcomer.target)
             if answer.bundle == self.bundle if answer.bundle and self.bundle else self.newcomer.alone:
+                self.heard = True
                 return answer
             errors += answer.predictions is None
             others += answer.predictions is not None
             if min(errors, others) >= TELLING_ERRORS:
-                return Answer(predictions=None, refused=answer.refused)
+                return Answer(predictions=None)
             if time.monotonic() > self.deadline:
                 break
-            time.sleep(PAUSE)
+            time.sleep(0 if self.heard else PAUSE)
         raise Unanswered
 
     def answers(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

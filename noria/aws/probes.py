@@ -58,12 +58,11 @@ class _Answers(BaseModel):
 class Answer:
     """`predictions` is None when the model answered with an error, or with something else than predictions.
 
-    `bundle` is what the server says it serves, None where it says nothing, as with an error. `refused`: HTTP 4xx.
+    `bundle` is what the server says it serves, None where it says nothing, as with an error.
     """
 
     predictions: list[dict[str, Any]] | None
     bundle: str | None = None
-    refused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +108,8 @@ class ProbedEndpoint:
                 InferenceId=f"{PROBE}{uuid.uuid4()}",
                 **({"TargetVariant": variant} if variant else {}),
             )
-        except self.runtime.exceptions.ModelError as error:
-            status = int(str(error.response.get("OriginalStatusCode", 0)))
-            return Answer(predictions=None, refused=400 <= status < 500)
+        except self.runtime.exceptions.ModelError:
+            return Answer(predictions=None)
         said = _BUNDLE.search(answer.get("CustomAttributes", ""))
         bundle = said[1] if said else None
         try:

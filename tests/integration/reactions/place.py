@@ -19,7 +19,14 @@ from noria.spec import ModelSpec, load
 BUCKET = "noria-local-data"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
 SHIPPED = load(Path(__file__).parents[3] / "models" / "flight-delay.yaml")
-REACTIONS = ("validate-upload", "start-training", "record-training", "deploy-model", "confirm-deployment")
+REACTIONS = (
+    "validate-upload",
+    "start-training",
+    "record-training",
+    "deploy-model",
+    "confirm-deployment",
+    "probe-deployment",
+)
 
 
 @dataclass(frozen=True)
