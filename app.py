@@ -12,6 +12,7 @@ from cdk_nag import AwsSolutionsChecks
 
 from noria.spec import SpecError, load_all
 from stacks.foundation import Foundation
+from stacks.front_door import FrontDoor
 from stacks.monitoring import Monitoring
 from stacks.reactions import Reactions
 from stacks.serving import Serving
@@ -22,7 +23,7 @@ MODELS = Path(__file__).parent / "models"
 
 
 def build(app: App, *, env: str, models: Path = MODELS) -> None:
-    """Every stack of `env`: two of its own, and three for each spec in `models`."""
+    """Every stack of `env`: two of its own, and three for each spec in `models`, four with a front door."""
     settings = settings_for(env)
     specs = load_all(models)
     place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
@@ -48,6 +49,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             foundation=foundation,
             training=training,
         )
+        serving.add_stack_dependency(reactions)  # what the endpoint's log is sent to
         monitoring = Monitoring(
             app,
             f"{spec.model}-monitoring",
@@ -57,7 +59,20 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             foundation=foundation,
             reactions=reactions,
         )
-        for stack in (training, serving, monitoring):
+        stacks = [training, serving, monitoring]
+        if door := spec.serve.front_door:
+            stacks.append(
+                FrontDoor(
+                    app,
+                    f"{spec.model}-front-door",
+                    env=place,
+                    settings=settings,
+                    spec=spec,
+                    door=door,
+                    foundation=foundation,
+                )
+            )
+        for stack in stacks:
             Tags.of(stack).add("noria:model", spec.model)
             Tags.of(stack).add("noria:team", spec.owner.team)
 

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     LABELS_REFUSED = "labels_refused"  # subject: labels object version
     RETRAINING_REQUESTED = "retraining_requested"  # subject: alarm transition
     RETRAINING_DECLINED = "retraining_declined"  # subject: alarm transition
+    FLAGS_CHANGED = "flags_changed"  # subject: set or rollback # deployment of flags
     REPLAYED = "replayed"  # subject: what reconcile said again
 
 

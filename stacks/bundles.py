@@ -45,6 +45,7 @@ AWS_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2
 
 BOTO_SERVICES = frozenset(
     {
+        "appconfigdata",
         "cloudformation",
         "cloudwatch",
         "dynamodb",
@@ -121,9 +122,17 @@ def function(name: str, target: Target) -> Path:
     return _archive(f"function-{name}-{target}", _digest([*_platform(target), *_contents(files)]), fill)
 
 
-def reactions() -> tuple[str, ...]:
+FRONT_DOOR = "front_door"
+
+
+def functions() -> tuple[str, ...]:
     """Names of the folders that are functions."""
     return tuple(sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py")))
+
+
+def reactions() -> tuple[str, ...]:
+    """The functions that events start; a front door is asked by people."""
+    return tuple(name for name in functions() if name != FRONT_DOOR)
 
 
 def _layer(name: str, target: Target, requirements: Path, extra: Sequence[tuple[str, Path]]) -> Path:
@@ -275,7 +284,7 @@ def main() -> None:
             runtime(target),
             data(target),
             pipeline_wheels(target),
-            *(function(name, target) for name in reactions()),
+            *(function(name, target) for name in functions()),
         ]
         if built := [bundle for bundle in bundles if bundle.stat().st_mtime >= began]:
             sys.stdout.write(f"· {len(built)} of {len(bundles)} bundles for {target}\n")

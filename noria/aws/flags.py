@@ -159,17 +159,14 @@ class FlagStore:
         )
 
     def flags(self, version: int) -> Flags:
-        answer = self.client.get_hosted_configuration_version(
-            ApplicationId=self.application, ConfigurationProfileId=self.profile, VersionNumber=version
-        )
+        answer = self.client.get_hosted_configuration_version(**self._versions, VersionNumber=version)
         return Flags.model_validate_json(answer["Content"].read())
 
     def set(self, flags: Flags, *, reason: str) -> FlagDeployment:
         """Deploy new flags, gradually. Raises `FlagsMovingError` and `RefusedFlagsError`."""
         self._refuse_while_moving(self.deployments())
         version = self.client.create_hosted_configuration_version(
-            ApplicationId=self.application,
-            ConfigurationProfileId=self.profile,
+            **self._versions,
             Content=flags.model_dump_json(exclude_defaults=True).encode(),
             ContentType="application/json",
             Description=reason[:1024],
@@ -191,6 +188,16 @@ class FlagStore:
             raise NothingBeforeError("there are no flags before these")
         return self._deploy(before.version, strategy=self.at_once, reason=reason)
 
+    def forget(self) -> None:
+        """Delete every version but the template's own, the first: AppConfig deletes no profile that has others."""
+        deployments = self.deployments()
+        if deployments and deployments[0].moving:
+            self.client.stop_deployment(**self._place, DeploymentNumber=deployments[0].number)
+        pages = self.client.get_paginator("list_hosted_configuration_versions").paginate(**self._versions)
+        versions = sorted(item["VersionNumber"] for page in pages for item in page["Items"])
+        for version in versions[1:]:
+            self.client.delete_hosted_configuration_version(**self._versions, VersionNumber=version)
+
     def _refuse_while_moving(self, deployments: list[FlagDeployment]) -> None:
         if deployments and (newest := deployments[0]).moving:
             raise FlagsMovingError(
@@ -211,6 +218,10 @@ class FlagStore:
         except self.client.exceptions.BadRequestException as error:
             raise RefusedFlagsError(str(error)) from error
         return self.deployment(started["DeploymentNumber"])
+
+    @property
+    def _versions(self) -> Any:
+        return {"ApplicationId": self.application, "ConfigurationProfileId": self.profile}
 
     @property
     def _place(self) -> Any:

@@ -1,6 +1,6 @@
 """CloudFormation stacks of an environment, as one removes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ class Stack:
     name: str
     id: str
     protected: bool
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Stacks:
                 name=stack["StackName"],
                 id=stack["StackId"],
                 protected=stack.get("EnableTerminationProtection", False),
+                outputs={output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])},
             )
             for page in pages
             for stack in page["Stacks"]

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import BaseModel
@@ -12,10 +12,12 @@ from noria import contract, spec
 from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.storage import Storage
+from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
 from noria.names import key
+from noria.openapi import openapi as describe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -195,13 +197,48 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check a file against a model's data contract, as an upload would be. Exit code 1 when it is refused."""
-    known = {known.model: known for known in spec.load_all(models_dir)}
-    if model not in known:
-        raise Refused(f"No model {model!r} in {models_dir}: known are {', '.join(known) or 'none'}.")
-    report = contract.check(file, known[model], filename=file.name, now=datetime.now(UTC))
+    report = contract.check(file, _spec(model, models_dir), filename=file.name, now=datetime.now(UTC))
     say(report, report.to_text(), as_json=as_json)
     if not report.accepted:
         raise typer.Exit(1)
+
+
+def _spec(model: str, models_dir: Path) -> spec.ModelSpec:
+    known = {known.model: known for known in spec.load_all(models_dir)}
+    if model not in known:
+        raise Refused(f"No model {model!r} in {models_dir}: known are {', '.join(known) or 'none'}.")
+    return known[model]
+
+
+@app.command()
+def flags(
+    model: str,
+    action: Annotated[Literal["show", "set", "rollback"], typer.Argument(help="what to do")] = "show",
+    file: Annotated[Path | None, typer.Argument(help="set: a YAML or JSON file of rules", dir_okay=False)] = None,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="set, rollback: why; kept in the ledger")] = "",
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Feature flags: who gets which variant. Others reach callers step by step, and go back on an alarm."""
+    of_model = ModelFlags(Deployed(env), model)
+    if action != "show" and not reason.strip():
+        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+    if action == "set":
+        if file is None or not file.exists():
+            raise Refused(f"Name a file of rules: noria flags {model} set FILE --reason …")
+        status = of_model.set(file, reason)
+    else:
+        status = of_model.roll_back(reason) if action == "rollback" else of_model.status()
+    say(status, status.text, as_json=as_json)
+
+
+@app.command()
+def openapi(
+    model: Annotated[str, typer.Argument(help="a model spec's name")], models_dir: ModelsDir = _DEFAULT_MODELS
+) -> None:
+    """What a model's front door takes and answers, as OpenAPI 3.1."""
+    write_json(describe(_spec(model, models_dir)))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from noria.aws.endpoints import Endpoint
+from noria.aws.flags import FlagStore
 from noria.aws.registry import Registry
 from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
@@ -14,7 +15,7 @@ from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.names import Names
 
-_ORDER = ("monitoring", "serving", "training", "reactions", "foundation")
+_ORDER = ("front-door", "monitoring", "serving", "training", "reactions", "foundation")
 """Endings of stack names, users before what they use."""
 
 _WINDOW_DAYS = 30
@@ -43,7 +44,7 @@ class Teardown:
 
     def found(self) -> list[Stack]:
         """The stacks of the environment, or of one model in it, in the order of their removal; else `Refused`."""
-        found = [stack for stack in self.stacks.named(f"{self.names.prefix}-") if _part(stack) in _ORDER]
+        found = [stack for stack in self.stacks.named(f"{self.names.prefix}-") if _part(stack)]
         if self.model:
             found = [stack for stack in found if stack.name == f"{self.names.model(self.model)}-{_part(stack)}"]
         if not found:
@@ -72,6 +73,9 @@ class Teardown:
             for key in self.stacks.resources(stack, "AWS::KMS::Key"):
                 if key.deletion_policy == "Delete":
                     kept.append(f"AWS::KMS::Key {key.id}: pending deletion for {_WINDOW_DAYS} days, without cost")
+            if "FlagsApplication" in stack.outputs:
+                progress(f"deleting flags of {stack.name}")
+                FlagStore.of(stack.outputs).forget()
             retired = self._retired(stack)
             progress(f"deleting stack {stack.name}")
             self.stacks.delete(stack)
@@ -104,4 +108,5 @@ class Teardown:
 
 
 def _part(stack: Stack) -> str:
-    return stack.name.rsplit("-", 1)[-1]
+    """What of `_ORDER` the stack is; empty for none of them."""
+    return next((part for part in _ORDER if stack.name.endswith(f"-{part}")), "")

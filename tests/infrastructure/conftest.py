@@ -16,7 +16,8 @@ target: price
 time: sold
 features: {rooms: {type: integer, min: 1}, district: {type: category}}
 train: {instance: ml.c5.xlarge, timeout: 30m}
-serve: {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0}
+serve:
+  {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0, front_door: {rate: 20, burst: 40}}
 monitor: {every: 30m, when: 2 of 3}
 retrain: {schedule: rate(7 days)}
 owner: {team: estates, page: oncall@example.com}

@@ -25,8 +25,10 @@ RUNBOOKS = REPOSITORY / "docs" / "runbooks"
 OF_AWS = {
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
     "AWS/SageMaker": {"Invocations", "Invocation5XXErrors", "ModelLatency"},
+    "AWS/ApiGateway": {"Count", "5xx", "Latency"},
 }
-"""What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch`."""
+"""What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch`; API
+Gateway's, `http-api-metrics`."""
 
 DRIFT = Drift(psi=0.3, js=0.1, missing_baseline=0, missing_window=0, missing_change=0, drifted=True)
 
@@ -128,6 +130,8 @@ def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assemb
             assert metric["MetricName"] in OF_AWS[metric["Namespace"]], alarm.path
             if metric["Namespace"] == "AWS/SQS":
                 assert template.target(dimensions["QueueName"]).type == "AWS::SQS::Queue", alarm.path
+            elif metric["Namespace"] == "AWS/ApiGateway":
+                assert template.target(dimensions["ApiId"]).type == "AWS::ApiGatewayV2::Api", alarm.path
             else:
                 assert assembly.one("AWS::SageMaker::Endpoint", EndpointName=dimensions["EndpointName"]), alarm.path
                 assert dimensions["VariantName"] == "champion", alarm.path

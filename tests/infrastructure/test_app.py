@@ -20,13 +20,15 @@ CLOUDFORMATION_LIMIT = 500  # resources of a stack
 TEMPLATE_LIMIT = 1_000_000  # bytes of a template in S3
 
 
-def test_an_environment_has_two_stacks_and_each_model_three(local: Assembly) -> None:
+def test_an_environment_has_two_stacks_and_each_model_three_or_with_a_front_door_four(local: Assembly) -> None:
     of_models = {
         f"noria-local-{model}-{part}"
         for model in ("flight-delay", "house-prices")
         for part in ("training", "serving", "monitoring")
     }
-    assert set(local.templates) == {"noria-local-foundation", "noria-local-reactions"} | of_models
+    assert set(local.templates) == {"noria-local-foundation", "noria-local-reactions"} | of_models | {
+        "noria-local-house-prices-front-door"
+    }
 
 
 def test_no_stack_comes_near_the_limits_of_cloudformation(prod: Assembly) -> None:

@@ -36,12 +36,12 @@ Layer = Literal["runtime", "data"]
 @pytest.fixture(scope="session")
 def layers(local: Assembly) -> Mapping[str, tuple[str, ...]]:
     """The layers of each function, by the names of both; the models, which hold no code, left out."""
-    stack = local["noria-local-reactions"]
     named: dict[str, tuple[str, ...]] = {}
-    for function in stack.of("AWS::Lambda::Function"):
-        reaction = function.properties["Handler"].split(".")[0]
-        found = [stack.target(layer).properties["LayerName"] for layer in function.properties["Layers"]]
-        named[reaction] = tuple(sorted(name.removeprefix("noria-local-") for name in found if "models" not in name))
+    for stack in local.templates.values():
+        for function in stack.of("AWS::Lambda::Function"):
+            folder = function.properties["Handler"].split(".")[0]
+            found = [stack.target(layer).properties["LayerName"] for layer in function.properties["Layers"]]
+            named[folder] = tuple(sorted(name.rsplit("-", 1)[-1] for name in found if "models" not in name))
     return named
 
 
@@ -49,7 +49,7 @@ def layer(name: str, target: Target) -> Path:
     return {"runtime": bundles.runtime, "data": bundles.data}[name](target)
 
 
-@pytest.fixture(params=bundles.reactions())
+@pytest.fixture(params=bundles.functions())
 def reaction(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -64,7 +64,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     for name in ("runtime", "data"):
         zipfile.ZipFile(layer(name, "local")).extractall(folder / name)
-    for name in bundles.reactions():
+    for name in bundles.functions():
         zipfile.ZipFile(bundles.function(name, "local")).extractall(folder / name)
     return folder
 
@@ -141,7 +141,7 @@ class Contents:
 def on_aws(layers: Mapping[str, tuple[str, ...]]) -> Mapping[str, Contents]:
     return {
         name: Contents(bundles.function(name, "aws"), [layer(each, "aws") for each in layers[name]])
-        for name in bundles.reactions()
+        for name in bundles.functions()
     }
 
 

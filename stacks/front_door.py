@@ -1,0 +1,261 @@
+"""One model's front door: an HTTP API before its endpoint, and the flags that say who gets which variant.
+
+    caller ─ API (who asks, how often) ─ function (what is asked) ─ endpoint
+                                              └ flags (AppConfig)
+
+Flags are data, not part of a deployment: the template has the first ones, without a rule, and never touches later ones.
+Each change of them reaches a growing share of the function's processes and goes back when this stack's alarms speak.
+"""
+
+import json
+from collections.abc import Mapping
+
+from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import aws_apigatewayv2 as apigateway
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from noria import serve
+from noria.spec import ModelSpec
+from stacks import bundles
+from stacks.constructs.flags import Flags
+from stacks.constructs.permissions import Grant, allow
+from stacks.constructs.reaction import RETENTION, LayerName, Surroundings, Work, architecture, function, runtime
+from stacks.foundation import Foundation
+from stacks.settings import Settings
+
+TIMEOUT = 29
+"""Seconds: API Gateway itself waits 30 for a function."""
+
+ON_THE_WAY_MS = 100
+"""What API, function and flags may take, on top of the model."""
+
+ACCESS_LOG = {
+    "request": "$context.requestId",
+    "time": "$context.requestTime",
+    "route": "$context.routeKey",
+    "status": "$context.status",
+    "ip": "$context.identity.sourceIp",
+    "caller": "$context.identity.userArn",
+    "subject": "$context.authorizer.claims.sub",
+    "milliseconds": "$context.responseLatency",
+    "model_milliseconds": "$context.integrationLatency",
+    "bytes": "$context.responseLength",
+    "error": "$context.error.message",
+    "authoriser_error": "$context.authorizer.error",
+}
+"""Who asked when, and what came of it; nothing of what was asked or answered."""
+
+
+class FrontDoor(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        env: Environment,
+        settings: Settings,
+        spec: ModelSpec,
+        door: serve.FrontDoor,
+        foundation: Foundation,
+    ) -> None:
+        super().__init__(
+            scope,
+            id_,
+            stack_name=settings.names.stack(spec.model, "front-door"),
+            description=f"Noria ({settings.env}): the HTTP API before {spec.model}, and its flags",
+            env=env,
+            termination_protection=settings.termination_protection,
+        )
+        self._settings = settings
+        self._spec = spec
+        self._door = door
+        self._name = settings.names.stack(spec.model, "front-door")
+        # Imported, so that what is granted here doesn't rewrite the key's policy in the other stack.
+        self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
+
+        api = apigateway.HttpApi(
+            self,
+            "Api",
+            api_name=self._name,
+            description=f"Predictions of {spec.model}",
+            create_default_stage=False,
+        )
+        self._stage(api)
+        alarms = self._alarms(api, cloudwatch_actions.SnsAction(foundation.pages))
+        flags = Flags(self, "Flags", name=self._name, env=settings.env, alarms=alarms, bake=spec.serve.bake)
+        surroundings = Surroundings(
+            settings=settings,
+            key=self._key,
+            pages=foundation.pages,
+            layers=self._layers(),
+            variables=self._variables(api, flags),
+        )
+        self._routes(api, self._function(surroundings, flags))
+
+        CfnOutput(self, "ApiUrl", value=api.api_endpoint, description="POST /predict, GET /openapi.json")
+        for name, value in flags.outputs.items():
+            CfnOutput(self, name, value=value, description="Where noria flags finds them")
+
+    # --- the API
+
+    def _stage(self, api: apigateway.HttpApi) -> None:
+        log_group = logs.LogGroup(
+            self,
+            "Access",
+            # The prefix spares a resource policy for each log group: API Gateway guide, `http-api-logging`.
+            log_group_name=f"/aws/vendedlogs/{self._name}",
+            retention=RETENTION[self._settings.log_days],
+            encryption_key=self._key,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        apigateway.CfnStage(
+            self,
+            "Stage",
+            api_id=api.api_id,
+            stage_name="$default",
+            auto_deploy=True,
+            default_route_settings=apigateway.CfnStage.RouteSettingsProperty(
+                throttling_rate_limit=self._door.rate, throttling_burst_limit=self._door.burst
+            ),
+            access_log_settings=apigateway.CfnStage.AccessLogSettingsProperty(
+                destination_arn=log_group.log_group_arn, format=json.dumps(ACCESS_LOG)
+            ),
+        )
+
+    def _routes(self, api: apigateway.HttpApi, target: lambda_.Function) -> None:
+        integration = integrations.HttpLambdaIntegration("Function", target, timeout=Duration.seconds(TIMEOUT))
+        authorizer = self._authorizer()
+        for method, path in (
+            (apigateway.HttpMethod.POST, "/predict"),
+            (apigateway.HttpMethod.GET, "/openapi.json"),
+        ):
+            api.add_routes(path=path, methods=[method], integration=integration, authorizer=authorizer)
+
+    def _authorizer(self) -> apigateway.IHttpRouteAuthorizer:
+        match self._door.auth:
+            case serve.Jwt(issuer=issuer, audience=audience):
+                return authorizers.HttpJwtAuthorizer("Jwt", issuer, jwt_audience=list(audience))
+            case _:
+                return authorizers.HttpIamAuthorizer()
+
+    def _alarms(self, api: apigateway.HttpApi, pages: cloudwatch.IAlarmAction) -> list[cloudwatch.Alarm]:
+        limits = self._spec.serve
+        requests = self._metric(api, "Count", cloudwatch.Stats.SUM)
+        alarms = []
+        for what, meaning, expression, metric, threshold in (
+            (
+                "errors",
+                "answers with 5XX",
+                "value / requests",
+                self._metric(api, "5xx", cloudwatch.Stats.SUM),
+                limits.error_rate,
+            ),
+            (
+                "latency",
+                "answers slowly",
+                "value",
+                self._metric(api, "Latency", cloudwatch.Stats.percentile(95)),
+                limits.latency_p95_ms + ON_THE_WAY_MS,
+            ),
+        ):
+            alarm = cloudwatch.Alarm(
+                self,
+                f"Alarm-{what}",
+                alarm_name=f"{self._name}-{what}",
+                alarm_description=f"{self._name} {meaning}. docs/runbooks/front-door-{what}.md",
+                metric=cloudwatch.MathExpression(
+                    expression=f"IF(requests >= {limits.min_requests}, {expression}, 0)",
+                    using_metrics={"requests": requests, "value": metric},
+                    period=Duration.minutes(1),
+                ),
+                threshold=threshold,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+                # Short, so that flags which do harm go back while few have them.
+                evaluation_periods=3,
+                datapoints_to_alarm=2,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            )
+            alarm.add_alarm_action(pages)
+            alarms.append(alarm)
+        return alarms
+
+    def _metric(self, api: apigateway.HttpApi, name: str, statistic: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace="AWS/ApiGateway",
+            metric_name=name,
+            dimensions_map={"ApiId": api.api_id},
+            statistic=statistic,
+            period=Duration.minutes(1),
+        )
+
+    # --- the function
+
+    def _layers(self) -> Mapping[LayerName, lambda_.ILayerVersion]:
+        """Of its own: one that another stack exports could not change while this one imports it."""
+        target = self._settings.target
+        contents: Mapping[LayerName, str] = {
+            "runtime": str(bundles.runtime(target)),
+            "models": str(bundles.models([self._spec])),
+        }
+        return {
+            name: lambda_.LayerVersion(
+                self,
+                f"Layer-{name}",
+                layer_version_name=f"{self._name}-{name}",
+                code=lambda_.Code.from_asset(path),
+                compatible_runtimes=[runtime(target)],
+                compatible_architectures=[architecture(target)],
+            )
+            for name, path in contents.items()
+        }
+
+    def _variables(self, api: apigateway.HttpApi, flags: Flags) -> Mapping[str, str]:
+        # The local cloud unpacks layers to no fixed place.
+        local = str(bundles.models([self._spec]) / "models")
+        return {
+            "NORIA_ENV": self._settings.env,
+            "NORIA_MODEL": self._spec.model,
+            "NORIA_MODELS_DIR": "/opt/models" if self._settings.target == "aws" else local,
+            "NORIA_URL": api.api_endpoint,
+            "NORIA_FLAGS_APPLICATION": flags.application,
+            "NORIA_FLAGS_ENVIRONMENT": flags.environment,
+            "NORIA_FLAGS_PROFILE": flags.profile,
+            "POWERTOOLS_SERVICE_NAME": "noria",
+        }
+
+    def _function(self, surroundings: Surroundings, flags: Flags) -> lambda_.Function:
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        allow(
+            role,
+            Grant(
+                actions=["sagemaker:InvokeEndpoint"],
+                resources=[
+                    self.format_arn(
+                        service="sagemaker",
+                        resource="endpoint",
+                        resource_name=self._settings.names.model(self._spec.model),
+                    )
+                ],
+            ),
+            Grant(
+                actions=["appconfig:StartConfigurationSession", "appconfig:GetLatestConfiguration"],
+                resources=[flags.arn],
+            ),
+        )
+        return function(
+            self,
+            folder=bundles.FRONT_DOOR,
+            name=self._name,
+            role=role,
+            surroundings=surroundings,
+            # A request waits for it: a gigabyte brings a larger share of a processor.
+            work=Work(timeout=TIMEOUT, memory=1024),
+        )
