@@ -71,6 +71,14 @@ class Names:
     def function(self, reaction: str) -> str:
         return f"{self.prefix}-{reaction}"
 
+    def topic(self, model: str, area: Area) -> str:
+        """Tells of each object in `area` that SageMaker writes: `async-results`, `async-failures`."""
+        return f"{self.model(model)}-{area}"
+
+    def challenger_alarms(self, model: str) -> str:
+        """What the names of the alarms begin with that watch a challenger."""
+        return f"{self.model(model)}-challenger-"
+
     def drift_alarm(self, model: str) -> str:
         return f"{self.model(model)}-drift"
 

@@ -291,7 +291,7 @@ class Serve(Part):
         """How long a deployment may take: what it waits on purpose, and an allowance for instances to start."""
         if self.strategy is Strategy.ROLLING:
             return self.steps * (self.bake + BATCH_STARTING)
-        return self.steps * self.bake + self.termination_wait + FLEET_STARTING
+        return (self.steps + 1) * self.bake + self.termination_wait + FLEET_STARTING
 
     @property
     def captures(self) -> bool:

@@ -100,12 +100,15 @@ class Foundation(Stack):
                 resources=["*"],
                 conditions={
                     "ArnLike": {
-                        "kms:EncryptionContext:aws:logs:arn": self.format_arn(
-                            service="logs",
-                            resource="log-group",
-                            resource_name=f"/aws/lambda/{self._settings.names.prefix}-*",
-                            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                        )
+                        "kms:EncryptionContext:aws:logs:arn": [
+                            self.format_arn(
+                                service="logs",
+                                resource="log-group",
+                                resource_name=f"{folder}/{self._settings.names.prefix}-*",
+                                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                            )
+                            for folder in ("/aws/lambda", "/aws/sagemaker/Endpoints")
+                        ]
                     }
                 },
             )

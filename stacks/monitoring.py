@@ -8,6 +8,7 @@ from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from constructs import Construct
 
 from noria.names import METRIC_NAMESPACE
+from noria.serve import Mode
 from noria.spec import ModelSpec
 from stacks.constructs.endpoint_metrics import EndpointMetrics
 from stacks.foundation import Foundation
@@ -38,7 +39,12 @@ class Monitoring(Stack):
         self._spec = spec
         self._name = settings.names.model(spec.model)
         self._pages = cloudwatch_actions.SnsAction(foundation.pages)
-        self._endpoint = EndpointMetrics(endpoint=self._name, variant="champion", min_requests=spec.serve.min_requests)
+        self._endpoint = EndpointMetrics(
+            endpoint=self._name,
+            variant="champion",
+            min_requests=spec.serve.min_requests,
+            asynchronous=spec.serve.mode is Mode.ASYNC,
+        )
 
         reactions.clock.schedule(
             self,
@@ -50,8 +56,11 @@ class Monitoring(Stack):
             detail={"model": spec.model},
         )
         self._drift_alarm(settings.names.drift_alarm(spec.model))
-        self._endpoint_alarms()
-        self._dashboard()
+        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
+        if spec.serve.mode.has_endpoint:
+            self._endpoint_alarms()
+            self._show_endpoint(dashboard)
+        self._show_drift(dashboard)
 
     def _drift_alarm(self, name: str) -> None:
         monitor = self._spec.monitor
@@ -91,13 +100,14 @@ class Monitoring(Stack):
             )
             alarm.add_alarm_action(self._pages)
 
-    def _dashboard(self) -> None:
-        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
+    def _show_endpoint(self, dashboard: cloudwatch.Dashboard) -> None:
         dashboard.add_widgets(
             cloudwatch.GraphWidget(title="Requests a minute", left=[self._endpoint.requests()], width=8),
             cloudwatch.GraphWidget(title="Share answered 5XX", left=[self._endpoint.error_rate()], width=8),
             cloudwatch.GraphWidget(title="Latency, p95 (ms)", left=[self._endpoint.latency_p95_ms()], width=8),
         )
+
+    def _show_drift(self, dashboard: cloudwatch.Dashboard) -> None:
         dashboard.add_widgets(
             cloudwatch.GraphWidget(
                 title="Drift (PSI)",

@@ -10,9 +10,11 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from noria.names import Area
+from noria.serve import Mode
 from noria.spec import ModelSpec
 from pipelines.bundle import digest
 from stacks import bundles
@@ -57,6 +59,12 @@ class Training(Stack):
 
         self.model_role = self._model_role()
         self.deployer_role = self._deployer_role()
+        if spec.serve.mode is Mode.ASYNC:
+            self._told_through_topics()
+        if spec.serve.mode is Mode.BATCH:
+            self._transforms()
+        if spec.serve.scale:
+            self._scales()
         self._pipeline()
         if spec.retrain.schedule is not None:
             reactions.clock.schedule(
@@ -166,6 +174,97 @@ class Training(Stack):
         )
         return role
 
+    def _told_through_topics(self) -> None:
+        """An asynchronous endpoint reads what it is asked, writes what it answers, and says so on topics."""
+        topics = [
+            sns.Topic(
+                self,
+                f"Topic-{area}",
+                topic_name=self._settings.names.topic(self._spec.model, area),
+                master_key=self._key,
+                enforce_ssl=True,
+            )
+            for area in ASYNC_ANSWERS
+        ]
+        allow(
+            self.model_role,
+            self._objects("s3:GetObject", "async"),
+            self._objects("s3:PutObject", *ASYNC_ANSWERS),
+            self._list(self._bucket.bucket_arn, f"{self._spec.model}/async/*"),
+            Grant(actions=["sns:Publish"], resources=[topic.topic_arn for topic in topics]),
+        )
+
+    def _transforms(self) -> None:
+        """A transform job works as the model's role: it reads an upload and writes the predictions beside it."""
+        allow(
+            self.model_role,
+            self._objects("s3:GetObject", "batch"),
+            self._objects("s3:PutObject", "batch"),
+            self._list(self._bucket.bucket_arn, f"{self._spec.model}/batch/*"),
+        )
+
+    def _scales(self) -> None:
+        """What CloudFormation, and Application Auto Scaling on behalf of it, must be allowed to scale the endpoint.
+
+        Sources: SageMaker guide, `endpoint-auto-scaling-prerequisites`; Application Auto Scaling guide,
+        `security_iam_id-based-policy-examples`. Its targets have made-up ids, which no policy can tell apart.
+        """
+        service = "sagemaker.application-autoscaling.amazonaws.com"
+        linked_role = self.format_arn(
+            service="iam",
+            region="",
+            resource="role",
+            resource_name=f"aws-service-role/{service}/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
+        )
+        allow(
+            self.deployer_role,
+            Grant(
+                actions=[
+                    f"application-autoscaling:{action}"
+                    for action in (
+                        "DeleteScalingPolicy",
+                        "DeleteScheduledAction",
+                        "DeregisterScalableTarget",
+                        "PutScalingPolicy",
+                        "PutScheduledAction",
+                        "RegisterScalableTarget",
+                    )
+                ],
+                resources=[
+                    self.format_arn(service="application-autoscaling", resource="scalable-target", resource_name="*")
+                ],
+                conditions={"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}},
+                because="Application Auto Scaling makes up its targets' ids; the condition leaves SageMaker's only.",
+            ),
+            Grant(
+                actions=[
+                    f"application-autoscaling:Describe{what}"
+                    for what in ("ScalableTargets", "ScalingActivities", "ScalingPolicies", "ScheduledActions")
+                ],
+                resources=["*"],
+                because="Application Auto Scaling's Describe operations know no resource.",
+            ),
+            Grant(
+                actions=["sagemaker:UpdateEndpointWeightsAndCapacities"],
+                resources=[self._arn("endpoint", self._name)],
+            ),
+            self._alarms(
+                f"{self._name}-scale-*",
+                f"TargetTracking-endpoint/{self._name}/variant/*",
+                because="Application Auto Scaling names the alarms of target tracking, the second kind, by itself.",
+            ),
+            Grant(
+                actions=["iam:CreateServiceLinkedRole"],
+                resources=[linked_role],
+                conditions={"StringEquals": {"iam:AWSServiceName": service}},
+            ),
+            Grant(
+                actions=["iam:PassRole"],
+                resources=[linked_role],
+                conditions={"StringEquals": {"iam:PassedToService": service}},
+            ),
+        )
+
     def _sagemaker_role(self, id_: str) -> iam.Role:
         role = iam.Role(
             self,
@@ -256,26 +355,9 @@ class Training(Stack):
                 resources=[self.model_role.role_arn],
                 conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
             ),
-            Grant(
-                actions=[
-                    f"cloudwatch:{action}"
-                    for action in (
-                        "DeleteAlarms",
-                        "ListTagsForResource",
-                        "PutMetricAlarm",
-                        "TagResource",
-                        "UntagResource",
-                    )
-                ],
-                resources=[
-                    self.format_arn(
-                        service="cloudwatch",
-                        resource="alarm",
-                        resource_name=f"{self._name}-rollback-*",
-                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                    )
-                ],
-                because="The serving stack has several alarms that roll a deployment back, all named so.",
+            self._alarms(
+                *(f"{self._name}-{role}-*" for role in ("rollback", "challenger")),
+                because="The serving stack has several alarms of each kind, whose names begin so.",
             ),
             Grant(
                 actions=["cloudwatch:DescribeAlarms"],
@@ -284,6 +366,24 @@ class Training(Stack):
             ),
         )
         return role
+
+    def _alarms(self, *names: str, because: str) -> Grant:
+        return Grant(
+            actions=[
+                f"cloudwatch:{action}"
+                for action in ("DeleteAlarms", "ListTagsForResource", "PutMetricAlarm", "TagResource", "UntagResource")
+            ],
+            resources=[
+                self.format_arn(
+                    service="cloudwatch",
+                    resource="alarm",
+                    resource_name=name,
+                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                )
+                for name in names
+            ],
+            because=because,
+        )
 
     def _arn(self, kind: str, name: str) -> str:
         return self.format_arn(service="sagemaker", resource=kind, resource_name=name)
@@ -303,6 +403,7 @@ class Training(Stack):
         )
 
 
+ASYNC_ANSWERS: tuple[Area, ...] = ("async-results", "async-failures")
 PIPELINE_AREAS: tuple[Area, ...] = ("datasets", "trainings", "runs", "baselines")
 
 

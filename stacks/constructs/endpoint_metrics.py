@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 
+from noria.names import METRIC_NAMESPACE
+
 NAMESPACE = "AWS/SageMaker"
 PERIOD = Duration.minutes(1)
 MICROSECONDS_IN_A_MILLISECOND = 1000
@@ -21,6 +23,7 @@ class EndpointMetrics:
     endpoint: str
     variant: str
     min_requests: int
+    asynchronous: bool = False
     config: str | None = None
 
     def error_rate(self) -> cloudwatch.MathExpression:
@@ -33,14 +36,25 @@ class EndpointMetrics:
         return self._math(f"latency / {MICROSECONDS_IN_A_MILLISECOND}", latency=latency)
 
     def requests(self) -> cloudwatch.Metric:
+        """How many; asynchronous endpoints have no Invocations, but a latency of each (`async-inference-monitor`)."""
+        if self.asynchronous:
+            return self.metric("ModelLatency", cloudwatch.Stats.SAMPLE_COUNT)
         return self.metric("Invocations", cloudwatch.Stats.SUM)
 
-    def metric(self, name: str, statistic: str) -> cloudwatch.Metric:
+    def golden_rows_wrong(self) -> cloudwatch.Metric:
+        """How many rows with known answers were answered otherwise."""
+        return self.metric("GoldenRowsWrong", cloudwatch.Stats.MAXIMUM, namespace=METRIC_NAMESPACE)
+
+    def prediction_shift(self) -> cloudwatch.Metric:
+        """PSI between the answers of the version before and of this one to the same requests."""
+        return self.metric("PredictionShift", cloudwatch.Stats.MAXIMUM, namespace=METRIC_NAMESPACE)
+
+    def metric(self, name: str, statistic: str, *, namespace: str = NAMESPACE) -> cloudwatch.Metric:
         dimensions = {"EndpointName": self.endpoint, "VariantName": self.variant}
         if self.config is not None:
             dimensions["EndpointConfigName"] = self.config
         return cloudwatch.Metric(
-            namespace=NAMESPACE, metric_name=name, dimensions_map=dimensions, statistic=statistic, period=PERIOD
+            namespace=namespace, metric_name=name, dimensions_map=dimensions, statistic=statistic, period=PERIOD
         )
 
     def _math(self, value: str, **metrics: cloudwatch.IMetric) -> cloudwatch.MathExpression:

@@ -12,6 +12,7 @@ from botocore import xform_name
 
 from lambdas.join_labels import handler as join_labels
 from lambdas.monitor_model import handler as monitor_model
+from lambdas.probe_deployment import handler as probe_deployment
 from noria.aws.metrics import Measurement
 from noria.cli.commands import app
 from noria.drift import Drift, Report
@@ -19,6 +20,7 @@ from noria.names import METRIC_NAMESPACE
 from noria.quality import Quality, Score
 from noria.spec import Metric
 from tests.infrastructure.assembly import REPOSITORY, RUNBOOK, Assembly, Resource, Template
+from tests.infrastructure.deployed import Deployed
 
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
 
@@ -29,6 +31,8 @@ OF_AWS = {
 }
 """What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch`; API
 Gateway's, `http-api-metrics`."""
+
+OF_A_FLEET = frozenset({"EndpointName", "EndpointConfigName", "VariantName"})
 
 DRIFT = Drift(psi=0.3, js=0.1, missing_baseline=0, missing_window=0, missing_change=0, drifted=True)
 
@@ -63,7 +67,9 @@ def published() -> set[tuple[str, frozenset[str]]]:
         segments={},
     )
     measured: list[Measurement] = [*monitor_model.measure(report(enough=True)), *join_labels.measure(quality)]
-    return {(m.name, frozenset(d["Name"] for d in m.dimensions("flight-delay"))) for m in measured}
+    of_models = {(m.name, frozenset(d["Name"] for d in m.dimensions("flight-delay"))) for m in measured}
+    proof = probe_deployment.Proof(golden=9, mistakes=(), compared=9, shift=0.1, why=())
+    return of_models | {(m.name, OF_A_FLEET) for m in proof.measured}
 
 
 def alarms(assembly: Assembly) -> Iterator[tuple[Template, Resource]]:
@@ -83,12 +89,20 @@ def metrics(alarm: Resource) -> Iterator[dict[str, Any]]:
 
 def gates(assembly: Assembly) -> set[str]:
     """Names of the alarms that SageMaker looks at during a deployment."""
-    return {
-        template.target(watched["AlarmName"]).properties["AlarmName"]
-        for template in assembly.templates.values()
-        for endpoint in template.of("AWS::SageMaker::Endpoint")
-        for watched in endpoint.properties["DeploymentConfig"]["Fn::If"][1]["AutoRollbackConfiguration"]["Alarms"]
-    }
+    champion = "arn:aws:sagemaker:us-east-1:123456789012:model-package/any/1"
+    found = set()
+    for name, template in assembly.templates.items():
+        if name.endswith("-serving"):
+            endpoint = Deployed(template, ModelPackageArn=champion).properties("AWS::SageMaker::Endpoint")
+            watched = endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+            found |= {template.target(alarm["AlarmName"]).properties["AlarmName"] for alarm in watched}
+    return found
+
+
+def of_challengers(assembly: Assembly) -> set[str]:
+    """Names of the alarms that deploy_model reacts to."""
+    found = re.compile(r"noria-[a-z]+-.+-challenger-[a-z]+")
+    return {name for _, a in alarms(assembly) if found.fullmatch(name := a.properties["AlarmName"])}
 
 
 def test_every_alarm_says_what_silence_means(assembly: Assembly) -> None:
@@ -96,8 +110,8 @@ def test_every_alarm_says_what_silence_means(assembly: Assembly) -> None:
         assert alarm.properties.get("TreatMissingData") in {"notBreaching", "ignore", "breaching"}, alarm.path
 
 
-def test_every_alarm_pages_but_those_that_a_deployment_goes_back_on(assembly: Assembly) -> None:
-    """SageMaker acts on the latter by itself, and confirm_deployment pages with what came of it."""
+def test_every_alarm_pages_but_those_that_speak_against_a_new_version(assembly: Assembly) -> None:
+    """SageMaker or deploy_model acts on them, and confirm_deployment pages with what came of it."""
     quiet = set()
     for template, alarm in alarms(assembly):
         actions = [assembly.target(template, action) for action in alarm.properties.get("AlarmActions", [])]
@@ -107,8 +121,9 @@ def test_every_alarm_pages_but_those_that_a_deployment_goes_back_on(assembly: As
             ], alarm.path
         else:
             quiet.add(alarm.properties["AlarmName"])
-    assert quiet == gates(assembly)
-    assert quiet
+    assert quiet == gates(assembly) | of_challengers(assembly)
+    assert gates(assembly)
+    assert of_challengers(assembly)
 
 
 def test_every_alarm_has_a_name_of_its_own(assembly: Assembly) -> None:
@@ -134,7 +149,8 @@ def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assemb
                 assert template.target(dimensions["ApiId"]).type == "AWS::ApiGatewayV2::Api", alarm.path
             else:
                 assert assembly.one("AWS::SageMaker::Endpoint", EndpointName=dimensions["EndpointName"]), alarm.path
-                assert dimensions["VariantName"] == "champion", alarm.path
+                of_challenger = alarm.properties["AlarmName"] in of_challengers(assembly)
+                assert dimensions["VariantName"] == ("challenger" if of_challenger else "champion"), alarm.path
 
 
 def test_a_model_is_named_as_its_measurements_name_it(assembly: Assembly) -> None:
