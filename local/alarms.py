@@ -103,6 +103,19 @@ def evaluate(alarm: Alarm, samples: Samples, *, now: float, time_scale: float) -
     return Verdict(state, _reason(state, points, alarm, wording), _reason_data(alarm, known, now))
 
 
+def last_value(alarm: Alarm, cloud: Cloud) -> float | None:
+    """The last value within the periods that the alarm looks at; None if there is none. On MiniStack's loop only."""
+    minute = MINUTE / cloud.time_scale
+    end = math.floor((time.time() - settling(cloud)) / minute) * minute
+    points = _datapoints(alarm, _samples, end=end, count=alarm["EvaluationPeriods"], time_scale=cloud.time_scale)
+    return points[-1].value if points else None
+
+
+def settling(cloud: Cloud) -> float:
+    """Seconds after a minute in which its last metrics still arrive."""
+    return 2 * metrics.interval(cloud)
+
+
 def _state(breaching: int, known: int, asked: int, needed: int, missing_is: str) -> str | None:
     missing = asked - known
     if missing_is == "breaching":
@@ -201,7 +214,7 @@ class Alarms:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._settling = 2 * metrics.interval(cloud)  # seconds in which a minute's last metrics still arrive
+        self._settling = settling(cloud)
         self._announced: dict[str, dict[str, Any]] = {}  # by ARN: the state as it was last told
         self._evaluated: dict[str, Alarm] = {}  # by ARN: the alarm as it was last evaluated
 

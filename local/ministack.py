@@ -3,7 +3,8 @@
     register_service      a service of ours beside MiniStack's, authorised by IAM like them
     register_resource     a CloudFormation type of ours
     register_door         a path of ours that is no AWS service's
-    scale_time            EventBridge's rates and CloudWatch's minutes in scaled time
+    scale_time            EventBridge's rates, CloudWatch's and AppConfig's minutes in scaled time
+    place_before_apis     throttling, metrics and access logs of HTTP APIs
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
@@ -39,13 +40,25 @@ from urllib.parse import parse_qs
 import cbor2
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
+from jsonschema import Draft4Validator
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.concurrency import run_reentrant
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.core.router import extract_access_key_id
 from ministack.core.sigv4 import decode_header_value
-from ministack.services import cloudformation, cloudwatch, eventbridge, iam, s3, scheduler, sts
+from ministack.services import (
+    apigateway,
+    appconfig,
+    cloudformation,
+    cloudwatch,
+    cloudwatch_logs,
+    eventbridge,
+    iam,
+    s3,
+    scheduler,
+    sts,
+)
 from ministack.services.cloudformation import changesets, handlers, provisioners, stacks
 
 logger = logging.getLogger("noria.ministack")
@@ -165,6 +178,7 @@ def _denied(service: Service, permission: Permission, request: Request) -> tuple
     )
 
 
+_first_context: ContextVar[Mapping[str, str]] = ContextVar("first_context")  # of the request's first permission
 _detect_service = app.detect_service
 _access_denied = iam_actions.access_denied_response
 _extract_action = iam_actions.extract_iam_action
@@ -198,6 +212,7 @@ def _action(  # noqa: PLR0917 - MiniStack's signature
         action: str | None = _extract_action(name, method, path, headers, body, query)
         return action
     permissions = service.permissions(Request(method, path, headers, body, query))
+    _first_context.set(permissions[0].context if permissions else {})
     return permissions[0].action if permissions else None
 
 
@@ -235,6 +250,8 @@ def _context(name: str, action: str, body: bytes, query: dict[str, list[str]]) -
     refuses them. Keys: EventBridge guide, "Using IAM policy conditions"; CloudWatch guide, "Using condition keys to
     limit access to CloudWatch namespaces".
     """
+    if _named(name):
+        return dict(_first_context.get())
     context: dict[str, Any] = _request_context(name, action, body, query)
     with suppress(ValueError, TypeError, AttributeError, KeyError):  # the service itself answers a malformed request
         if action == "events:PutEvents":
@@ -571,15 +588,24 @@ def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[
 
 
 def scale_time(time_scale: float) -> None:
-    """Let minutes of metrics and rates of schedules (`rate(5 minutes)`) pass faster; moments stay on the clock."""
+    """Let minutes of metrics and of AppConfig's deployments, and rates of schedules (`rate(5 minutes)`) pass faster; moments stay on the clock."""
     global _minute  # noqa: PLW0603 - as MiniStack's own settings, this is the process's
-    _minute = 60 / time_scale
+    _minute = appconfig._DEPLOYMENT_MINUTE_SECONDS = 60 / time_scale
 
     def seconds(expression: str) -> float | None:
         rate = _rate_seconds(expression)
         return rate if rate is None else rate / time_scale
 
     eventbridge._parse_rate_seconds = seconds
+
+
+def next_cron(expression: str, after: datetime) -> datetime | None:
+    """The first whole minute (UTC) after a moment that `cron(…)` names; ValueError if it is no such thing."""
+    fields = eventbridge._parse_cron_fields(expression)
+    if fields is None:
+        raise ValueError("not at(…), rate(…) or cron(…) as Amazon EventBridge writes them")
+    due: datetime | None = eventbridge._cron_next_fire(fields, after)
+    return due
 
 
 eventbridge._invoke_target = _invoke_scheduled
@@ -830,6 +856,152 @@ def _typed_query(query: Mapping[str, Any]) -> dict[str, Any]:
 
 cloudwatch._put_metric_alarm = _put_metric_alarm
 provisioners._cw_metric_alarm_record = _templated_alarm
+
+
+# --- HTTP APIs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ApiCall:
+    """A request to an HTTP API: the route that it takes, what the stage says, and what became known on the way.
+
+    `claims` are those of a verified token, `user` the ARN of an IAM caller, `integration` the seconds in the function.
+    """
+
+    api: str
+    stage: str
+    route: str
+    rate: float | None
+    burst: int | None
+    log_group: str | None
+    log_format: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    user: str | None = None
+    integration: float | None = None
+
+
+class Gateway(Protocol):
+    """What stands before every HTTP API: says which calls are too many, and hears how each was answered."""
+
+    def admits(self, call: ApiCall) -> bool: ...
+
+    def answered(self, call: ApiCall, response: Response, seconds: float) -> None: ...
+
+
+_api_call: ContextVar[ApiCall | None] = ContextVar("api_call", default=None)
+_execute = app._handle_execute_api_request
+_integrate = apigateway._invoke_lambda_proxy
+_create_api = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]["create"]
+_TOO_MANY = (429, {"Content-Type": "application/json"}, b'{"message":"Too Many Requests"}')
+
+
+def place_before_apis(gateway: Gateway) -> None:
+    """Let `gateway` do what MiniStack does not for HTTP APIs; it is called on the loop."""
+
+    async def execute(  # noqa: PLR0917 - MiniStack's signature
+        host: str, path: str, method: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]], **raw: Any
+    ) -> Any:
+        if (call := _called(host, path, method)) is None:
+            return await _execute(host, path, method, headers, body, query, **raw)
+        _api_call.set(call)
+        began = time.perf_counter()
+        answer = await _execute(host, path, method, headers, body, query, **raw) if gateway.admits(call) else _TOO_MANY
+        gateway.answered(call, Response(answer[0], answer[2], answer[1]), time.perf_counter() - began)
+        return answer
+
+    app._handle_execute_api_request = execute
+
+
+def _called(host: str, path: str, method: str) -> ApiCall | None:
+    """The HTTP API's route that a request takes; None where it takes none."""
+    parsed = app._parse_execute_api_url(host, path)
+    if parsed is None or (scope := apigateway.find_api_scope(parsed[0])) is None:
+        return None
+    name, rest = app._resolve_stage_and_path(*parsed)
+    with request_scope(*scope):
+        stage = apigateway._stages.get(parsed[0], {}).get(name)
+        route = apigateway._match_route(parsed[0], method, rest)
+    if stage is None or route is None:
+        return None
+    limits, log = stage.get("defaultRouteSettings") or {}, stage.get("accessLogSettings") or {}
+    destination = log.get("destinationArn")
+    return ApiCall(
+        api=parsed[0],
+        stage=name,
+        route=route["routeKey"],
+        rate=limits.get("throttlingRateLimit"),
+        burst=limits.get("throttlingBurstLimit"),
+        log_group=destination.removesuffix(":*").rsplit(":", 1)[-1] if destination else None,
+        log_format=log.get("format", ""),
+    )
+
+
+async def _invoke_and_tell(*args: Any, **kwargs: Any) -> Any:
+    began = time.perf_counter()
+    answer = await _integrate(*args, **kwargs)
+    if call := _api_call.get():
+        call.integration = time.perf_counter() - began
+        call.claims = kwargs.get("authorizer_claims") or {}
+        call.user = (kwargs.get("authorizer_iam") or {}).get("userArn")
+    return answer
+
+
+def _create_reachable_api(logical_id: str, properties: dict[str, Any], stack: str) -> tuple[str, dict[str, Any]]:
+    """An API's own host name has two labels before `localhost`: no certificate and not every resolver knows it."""
+    id_, attributes = _create_api(logical_id, properties, stack)
+    host = attributes["ApiEndpoint"].partition(".execute-api.")[2]
+    endpoint = apigateway._apis[id_]["apiEndpoint"] = f"https://{host}/_aws/execute-api/{id_}"
+    return id_, {**attributes, "ApiEndpoint": endpoint}
+
+
+apigateway._invoke_lambda_proxy = _invoke_and_tell
+provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]["create"] = _create_reachable_api
+
+
+def put_log(group: str, stream: str, message: str) -> None:
+    """Add an event to a log group that exists; nothing where it does not. On the loop only."""
+    name = {"logGroupName": group, "logStreamName": stream}
+    cloudwatch_logs._create_log_stream(name)  # refused where there is one
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    cloudwatch_logs._put_log_events({**name, "logEvents": [{"timestamp": now, "message": message}]})
+
+
+# --- AppConfig ----------------------------------------------------------------------------------------------------
+
+_start_configuration = appconfig._start_deployment
+_latest_configuration = appconfig._get_latest_configuration
+_WAIT = "Next-Poll-Interval-In-Seconds"
+
+
+def _start_valid_configuration(
+    application: str, environment: str, body: dict[str, Any]
+) -> tuple[int, dict[str, str], bytes]:
+    """Check a configuration with its profile's JSON Schema before it is deployed, which MiniStack does not.
+
+    https://docs.aws.amazon.com/appconfig/latest/userguide/appconfig-creating-configuration-and-profile-validators.html
+    """
+    answer: tuple[int, dict[str, str], bytes]
+    name = f"{application}/{body.get('ConfigurationProfileId', '')}"
+    version = appconfig._hosted_versions.get(f"{name}/{body.get('ConfigurationVersion', '')}")
+    for validator in (appconfig._config_profiles.get(name) or {}).get("Validators") or []:
+        if version and validator["Type"] == "JSON_SCHEMA":
+            schema = Draft4Validator(json.loads(validator["Content"]))
+            if problem := next(schema.iter_errors(json.loads(version["Content"])), None):
+                answer = appconfig._error(400, "BadRequestException", f"Error in validator: {problem.message}")
+                return answer
+    answer = _start_configuration(application, environment, body)
+    return answer
+
+
+def _latest_in_scaled_time(token: str) -> tuple[int, dict[str, str], bytes]:
+    status, headers, body = _latest_configuration(token)
+    if wait := headers.get(_WAIT):
+        headers = {**headers, _WAIT: str(max(1, round(int(wait) * _minute / 60)))}
+    return status, headers, body
+
+
+appconfig._start_deployment = _start_valid_configuration
+appconfig._get_latest_configuration = _latest_in_scaled_time
 
 
 # --- serving ------------------------------------------------------------------------------------------------------

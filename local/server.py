@@ -9,8 +9,10 @@ from pathlib import Path
 
 from local import ministack
 from local.archives import ArchiveType
+from local.http_apis import HttpApis
+from local.autoscaling import service as autoscaling
+from local.sagemaker import service as sagemaker
 from local.sagemaker.cloud import Cloud
-from local.sagemaker.service import install
 
 
 def main() -> None:
@@ -33,8 +35,9 @@ def main() -> None:
         certificate=options.certificate,
         time_scale=options.time_scale,
     )
-    install(cloud)
+    sagemaker.install(cloud, scaled=autoscaling.install(cloud))
     ministack.register_resource(ArchiveType(cloud))
+    HttpApis().start()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

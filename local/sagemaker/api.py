@@ -1,4 +1,4 @@
-"""SageMaker's wire: AWS JSON 1.1, checked against botocore's service model on the way in and on the way out."""
+"""The wire of our services: AWS JSON 1.1, checked against botocore's models on the way in and on the way out."""
 
 import json
 import logging
@@ -41,30 +41,37 @@ def not_found(message: str) -> Problem:
 
 
 class Api:
-    """The service `sagemaker`.
+    """The service `sagemaker`, or another that speaks the same.
 
     A part is any object; the operation `CreateModelPackage` goes to the part that has a method
     `create_model_package`, called with the request as botocore would type it (timestamps are `datetime`) and returning
-    the response. Members that are None are left out of the response.
+    the response. Members that are None are left out of the response. `permissions` tells what a caller needs for an
+    operation and its request.
     """
 
-    name = "sagemaker"
-    signing_name = "sagemaker"
-
-    def __init__(self, parts: list[object]) -> None:
+    def __init__(
+        self,
+        parts: list[object],
+        *,
+        service: str = "sagemaker",
+        permissions: Callable[[str, Document], list[Permission]] = permissions,
+    ) -> None:
+        self.name = self.signing_name = service
+        self._model = service_model(service)
+        self._permissions = permissions
         self._methods = {
             name: method
-            for operation in service_model().operation_names
+            for operation in self._model.operation_names
             for name in [xform_name(operation)]
             for part in parts
             if (method := getattr(part, name, None)) is not None
         }
 
     def claims(self, request: Request) -> bool:
-        return request.headers.get("x-amz-target", "").startswith("SageMaker.")
+        return request.headers.get("x-amz-target", "").startswith(f"{self._model.metadata['targetPrefix']}.")
 
     def permissions(self, request: Request) -> list[Permission]:
-        return permissions(_operation_name(request), _body(request))
+        return self._permissions(_operation_name(request), _body(request))
 
     def handle(self, request: Request) -> Response:
         try:
@@ -77,8 +84,9 @@ class Api:
         """Answer one operation, JSON in and JSON out. Raises `Problem`."""
         method: Callable[[Document], Document] | None = self._methods.get(xform_name(operation))
         if method is None:
-            raise Problem("UnknownOperationException", f"The local SageMaker does not implement {operation}.")
-        model = service_model().operation_model(operation)
+            name = self._model.service_id
+            raise Problem("UnknownOperationException", f"The local {name} does not implement {operation}.")
+        model = self._model.operation_model(operation)
         if model.input_shape is not None:
             check(request, model.input_shape)
             request = _from_wire(request, model.input_shape)
@@ -89,8 +97,8 @@ _JSON = {"Content-Type": "application/x-amz-json-1.1"}
 
 
 @cache
-def service_model() -> ServiceModel:
-    return botocore.session.get_session().get_service_model("sagemaker")
+def service_model(service: str = "sagemaker") -> ServiceModel:
+    return botocore.session.get_session().get_service_model(service)
 
 
 def _operation_name(request: Request) -> str:
@@ -183,6 +191,7 @@ _JAVA_TO_PYTHON = {
     r"\p{S}": r"\W",
     r"\p{P}": r"\W",
     r"\p{Alnum}": "0-9A-Za-z",
+    r"\p{Print}": "[ -~]",
     r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
     # A repeated end of line, as in the pattern of package metadata: Java allows it, and it means nothing.
     "${1,128}": "$",

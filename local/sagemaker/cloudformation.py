@@ -1,29 +1,37 @@
 """AWS::SageMaker::Pipeline and AWS::SageMaker::ModelPackageGroup, provisioned with the stack's own service role."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from local.ministack import Change, Resource
 from local.sagemaker.cloud import Cloud
 
 
 class Provisioner:
-    """What our CloudFormation types have in common: they call SageMaker as the stack's service role would."""
+    """What our CloudFormation types have in common: they call their service as the stack's service role would.
+
+    `service` is its name for botocore, `service_name` in CloudFormation's messages.
+    """
+
+    service = "sagemaker"
+    service_name = "SageMaker"
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
 
     def call(self, change: Change, operation: str, **request: Any) -> dict[str, Any]:
-        """Call SageMaker; an error of it fails the resource, in CloudFormation's words."""
-        client = self._cloud.client("sagemaker", change.role_arn, service_principal="cloudformation.amazonaws.com")
+        """Call the service; an error of it fails the resource, in CloudFormation's words."""
+        client = self._cloud.client(self.service, change.role_arn, service_principal="cloudformation.amazonaws.com")
         try:
             answer: dict[str, Any] = getattr(client, operation)(**request)
         except ClientError as error:
             detail, metadata = error.response["Error"], error.response["ResponseMetadata"]
             raise RuntimeError(
-                f'Resource handler returned message: "{detail["Message"]} (Service: SageMaker, '
+                f'Resource handler returned message: "{detail["Message"]} (Service: {self.service_name}, '
                 f'Status Code: {metadata["HTTPStatusCode"]}, Request ID: {metadata.get("RequestId", "")})" '
                 f"(HandlerErrorCode: {_HANDLER_ERRORS.get(detail['Code'], 'GeneralServiceException')})"
             ) from error
@@ -38,9 +46,40 @@ _HANDLER_ERRORS = {
     "AccessDeniedException": "AccessDenied",
     "ValidationException": "InvalidRequest",
     "ResourceNotFound": "NotFound",
+    "ObjectNotFoundException": "NotFound",
     "ResourceInUse": "AlreadyExists",
     "ResourceLimitExceeded": "ServiceLimitExceeded",
 }
+
+
+# --- values of templates
+
+
+def typed(value: Any, shape: Shape) -> Any:
+    """Template values as the API wants them: parameters and conditions give numbers and truths as text."""
+    match shape:
+        case StructureShape() if isinstance(value, dict):
+            members = shape.members
+            return {k: typed(v, members[k]) if k in members else v for k, v in value.items()}
+        case ListShape() if isinstance(value, list):
+            return [typed(each, shape.member) for each in value]
+        case MapShape() if isinstance(value, dict):
+            return {key: typed(each, shape.value) for key, each in value.items()}
+    convert = _SCALARS.get(shape.type_name)
+    return convert(value) if convert and isinstance(value, str | int | float) else value
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "integer": int,
+    "long": int,
+    "float": float,
+    "double": float,
+    "boolean": lambda value: str(value).lower() == "true",
+    "string": lambda value: str(value).lower() if isinstance(value, bool) else str(value),
+}
+
+
+# --- types
 
 
 class PipelineType(Provisioner):

@@ -6,16 +6,15 @@ stack reports when SageMaker rolled that back is not documented, so `Settings` c
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any, Literal
 
-from botocore.model import ListShape, MapShape, Shape, StructureShape
+from botocore.model import StructureShape
 from pydantic import BaseModel, ConfigDict
 
 from local.ministack import Change, Request, Resource, Response
 from local.sagemaker.api import service_model
 from local.sagemaker.cloud import Cloud
-from local.sagemaker.cloudformation import Provisioner
+from local.sagemaker.cloudformation import Provisioner, typed
 from local.sagemaker.endpoint_state import Endpoint
 from local.sagemaker.endpoints import Endpoints
 
@@ -91,7 +90,7 @@ class _Named(Provisioner):
                 f"#: extraneous key [{', '.join(sorted(unknown))}] is not permitted"
             )
         known = {name: value for name, value in change.properties.items() if name in shape.members}
-        request: dict[str, Any] = _typed(known, shape)
+        request: dict[str, Any] = typed(known, shape)
         return request
 
     def _permitted(self) -> set[str]:
@@ -187,27 +186,3 @@ def _name(arn: str) -> str:
 
 def _tags(properties: dict[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
-
-
-def _typed(value: Any, shape: Shape) -> Any:
-    """Template values as the API wants them: parameters and conditions give numbers and truths as text."""
-    match shape:
-        case StructureShape() if isinstance(value, dict):
-            members = shape.members
-            return {k: _typed(v, members[k]) if k in members else v for k, v in value.items()}
-        case ListShape() if isinstance(value, list):
-            return [_typed(each, shape.member) for each in value]
-        case MapShape() if isinstance(value, dict):
-            return {key: _typed(each, shape.value) for key, each in value.items()}
-    convert = _SCALARS.get(shape.type_name)
-    return convert(value) if convert and isinstance(value, str | int | float) else value
-
-
-_SCALARS: dict[str, Callable[[Any], Any]] = {
-    "integer": int,
-    "long": int,
-    "float": float,
-    "double": float,
-    "boolean": lambda value: str(value).lower() == "true",
-    "string": lambda value: str(value).lower() if isinstance(value, bool) else str(value),
-}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from botocore.exceptions import ClientError
 
@@ -51,12 +52,21 @@ class Retained:
     capture: Document | None = None
 
 
+class Scaled(Protocol):
+    """What Application Auto Scaling says about an endpoint: which variants it scales; and is told when it is gone."""
+
+    def variants(self, endpoint: str) -> set[str]: ...
+
+    def forget(self, endpoint: str) -> None: ...
+
+
 class Endpoints:
-    def __init__(self, cloud: Cloud, tags: Tags, models: Models, configs: EndpointConfigs) -> None:
+    def __init__(self, cloud: Cloud, tags: Tags, models: Models, configs: EndpointConfigs, scaled: Scaled) -> None:
         self._cloud = cloud
         self._tags = tags
         self._models = models
         self._configs = configs
+        self._scaled = scaled
         self._endpoints: dict[str, Endpoint] = {}
         self._lock = threading.RLock()
 
@@ -86,6 +96,7 @@ class Endpoints:
         _check_conversion(endpoint.config, config)
         if deployment_config is None and request.get("RetainDeploymentConfig"):
             deployment_config = endpoint.deployment_config
+        self._check_scaled(endpoint, config)
         self._check_deployment(deployment_config, config, endpoint)
         self._occupy(endpoint, "Updating")
         retained = _retained(endpoint, request)
@@ -159,6 +170,22 @@ class Endpoints:
             self._idle(endpoint.name)
             endpoint.status = status
         self._move(endpoint, status)
+
+    def _check_scaled(self, endpoint: Endpoint, config: Document) -> None:
+        """A variant that is scaled can get another model, but neither go nor get another instance type.
+
+        https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
+        """
+        types = [
+            {variant["VariantName"]: variant.get("InstanceType") for variant in each["ProductionVariants"]}
+            for each in (endpoint.config, config)
+        ]
+        before, after = types
+        if bound := [name for name in sorted(self._scaled.variants(endpoint.name)) if before[name] != after.get(name)]:
+            raise invalid(
+                f"The variant(s) {', '.join(bound)} must be deregistered as scalable targets with Application Auto "
+                "Scaling before they can be removed or have their instance type updated."
+            )
 
     def _check_deployment(
         self, deployment_config: Document | None, config: Document, current: Endpoint | None = None
@@ -253,6 +280,7 @@ class Endpoints:
     def _delete(self, endpoint: Endpoint) -> None:
         if endpoint.router is not None:
             endpoint.router.fleet.stop()
+        self._scaled.forget(endpoint.name)
         with self._lock:
             del self._endpoints[endpoint.name]
             self._tags.forget(endpoint.arn)

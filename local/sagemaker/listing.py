@@ -30,6 +30,11 @@ def listed(
     found.sort(key=lambda record: record[member])
     if request.get("SortOrder", order) == "Descending":
         found.reverse()
+    return page(found, request)
+
+
+def page(found: list[Document], request: Document) -> tuple[list[Document], str | None]:
+    """The page that a request asks for, and the token of the next one."""
     start = _position(request.get("NextToken"))
     end = start + int(request.get("MaxResults", PAGE))
     return found[start:end], _token(end) if end < len(found) else None

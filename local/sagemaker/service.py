@@ -9,7 +9,7 @@ from local.sagemaker.cloud import Cloud
 from local.sagemaker.cloudformation import ModelPackageGroupType, PipelineType
 from local.sagemaker.endpoint_configs import EndpointConfigs
 from local.sagemaker.endpoint_resources import SETTINGS_PATH, EndpointConfigType, EndpointType, ModelType, Settings
-from local.sagemaker.endpoints import Endpoints
+from local.sagemaker.endpoints import Endpoints, Scaled
 from local.sagemaker.jobs import AT_ONCE
 from local.sagemaker.metrics import Metrics
 from local.sagemaker.models import Models
@@ -22,8 +22,8 @@ from local.sagemaker.training import Training
 from local.sagemaker.transform import Transform
 
 
-def install(cloud: Cloud) -> None:
-    """Add SageMaker to MiniStack; once a process, before it serves."""
+def install(cloud: Cloud, scaled: Scaled) -> None:
+    """Add SageMaker to MiniStack, with endpoints that something scales; once a process, before it serves."""
     slots = threading.Semaphore(AT_ONCE)
     tags = Tags()
     registry = Registry(cloud, tags)
@@ -33,7 +33,7 @@ def install(cloud: Cloud) -> None:
     models = Models(cloud, tags, registry.describe_model_package)
     transform = Transform(cloud, tags, models, slots)
     configs = EndpointConfigs(cloud, tags, models)
-    endpoints = Endpoints(cloud, tags, models, configs)
+    endpoints = Endpoints(cloud, tags, models, configs, scaled)
     metrics = Metrics(cloud)
     settings = Settings.from_environment()
     ministack.register_service(
