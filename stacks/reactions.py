@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from aws_cdk import Environment, Stack
+from aws_cdk import ArnFormat, Environment, Stack
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from noria.logged import LOG_GROUP
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks import bundles
@@ -77,6 +78,7 @@ class Reactions(Stack):
         self.confirm_deployment = self._confirm_deployment()
         self.probe_deployment = self._probe_deployment()
         self.monitor_model = self._monitor_model()
+        self.keep_predictions = self._keep_predictions()
         self.join_labels = self._join_labels()
         self.clock = Clock(
             self,
@@ -84,6 +86,11 @@ class Reactions(Stack):
             settings=settings,
             key=self._key,
             reaching=[self.start_training, self.monitor_model],
+        )
+        for reaction in (self.deploy_model, self.confirm_deployment):
+            reaction.allow(self._send(self.probe_deployment, self.confirm_deployment))
+        self._book(
+            self.confirm_deployment, self.deploy_model, because="A step of a challenger is a schedule of its own."
         )
         self.request_retraining = self._request_retraining()
         self.reconcile = self._reconcile()
@@ -226,13 +233,23 @@ class Reactions(Stack):
                     },
                 ),
                 self._serving_stack_settled(),
+                Trigger(
+                    name="requests",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Serving Requested"],
+                    detail={"model": [{"exists": True}]},
+                ),
+                self._alarm_raised("challengers", f"{self._settings.names.challenger_alarms('*')}*"),
             ],
         )
         reaction.allow(
-            self._on("model-package", "DescribeModelPackage"),
+            self._on("model-package", "DescribeModelPackage", "UpdateModelPackage"),
             self._serving_stacks("DescribeStackEvents", "DescribeStacks", "UpdateStack"),
             self._pass_deployers(),
+            self._see_alarms(),
             *self._ledger("Query"),
+            self._announce(),
             self._page(),
         )
         return reaction
@@ -322,6 +339,43 @@ class Reactions(Stack):
         )
         return reaction
 
+    def _keep_predictions(self) -> Reaction:
+        """Log lines come from CloudWatch Logs without a rule and a queue; what fails goes to the queue as elsewhere."""
+        reaction = Reaction(self, "KeepPredictions", name="keep_predictions", surroundings=self._surroundings)
+        lambda_.CfnPermission(
+            reaction,
+            "Logs-invoke",
+            action="lambda:InvokeFunction",
+            function_name=reaction.function.function_arn,
+            principal="logs.amazonaws.com",
+            source_account=self.account,
+            source_arn=self.format_arn(
+                service="logs",
+                resource="log-group",
+                resource_name=f"{LOG_GROUP}{self._prefix}-*:*",
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            ),
+        )
+        lambda_.CfnEventInvokeConfig(
+            reaction,
+            "Failures",
+            function_name=reaction.function.function_name,
+            qualifier="$LATEST",
+            maximum_retry_attempts=0,
+            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+                on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=reaction.queue.queue_arn)
+            ),
+        )
+        reaction.allow(
+            self._objects("captured", actions=("PutObject",)),
+            Grant(
+                actions=["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"],
+                resources=[self._key.key_arn],
+            ),
+            Grant(actions=["sqs:SendMessage"], resources=[reaction.queue.queue_arn]),
+        )
+        return reaction
+
     def _join_labels(self) -> Reaction:
         reaction = Reaction(
             self,
@@ -348,43 +402,12 @@ class Reactions(Stack):
             "RequestRetraining",
             name="request_retraining",
             surroundings=self._surroundings,
-            triggers=[
-                Trigger(
-                    name="drift",
-                    source="aws.cloudwatch",
-                    detail_types=["CloudWatch Alarm State Change"],
-                    detail={
-                        "alarmName": [{"wildcard": self._settings.names.drift_alarm("*")}],
-                        "state": {"value": ["ALARM"]},
-                    },
-                )
-            ],
+            triggers=[self._alarm_raised("drift", self._settings.names.drift_alarm("*"))],
         )
-        self.clock.reach(reaction)
-        for name, value in {
-            "NORIA_SCHEDULE_GROUP": self.clock.group,
-            "NORIA_SCHEDULE_ROLE_ARN": self.clock.role.role_arn,
-            "NORIA_QUEUE_ARN": reaction.queue.queue_arn,
-            "NORIA_DEAD_LETTERS_ARN": reaction.dead_letters.queue_arn,
-        }.items():
-            reaction.function.add_environment(name, value)
-        reaction.allow(
-            Grant(
-                actions=["scheduler:CreateSchedule"],
-                resources=[self._arn("scheduler", "schedule", f"{self.clock.group}/*")],
-                because="A re-check is a schedule of its own, named after what it looks at again.",
-            ),
-            Grant(
-                actions=["iam:PassRole"],
-                resources=[self.clock.role.role_arn],
-                conditions={"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
-            ),
-            self._everywhere(
-                "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
-            ),
-            *self._ledger("Query"),
-            self._announce(),
+        self._book(
+            reaction, reaction, because="A re-check is a schedule of its own, named after what it looks at again."
         )
+        reaction.allow(self._see_alarms(), *self._ledger("Query"), self._announce())
         return reaction
 
     def _reconcile(self) -> Reaction:
@@ -399,10 +422,7 @@ class Reactions(Stack):
             self.confirm_deployment,
         )
         reaction.allow(
-            Grant(
-                actions=["sqs:GetQueueUrl", "sqs:SendMessage"],
-                resources=[other.queue.queue_arn for other in replayed],
-            ),
+            self._send(*replayed),
             self._list("incoming", action="ListBucketVersions"),
             self._list("datasets"),
             self._objects("datasets", actions=("GetObject",)),
@@ -448,7 +468,48 @@ class Reactions(Stack):
             detail={"stack-id": [{"wildcard": stacks}], "status-details": {"status": list(SETTLED_STACK)}},
         )
 
+    def _alarm_raised(self, name: str, alarms: str) -> Trigger:
+        return Trigger(
+            name=name,
+            source="aws.cloudwatch",
+            detail_types=["CloudWatch Alarm State Change"],
+            detail={"alarmName": [{"wildcard": alarms}], "state": {"value": ["ALARM"]}},
+        )
+
     # --- what they may do
+
+    def _book(self, reaction: Reaction, started: Reaction, *, because: str) -> None:
+        """Let a reaction book schedules that start one, which may be itself."""
+        self.clock.reach(started)
+        for name, value in {
+            "NORIA_SCHEDULE_GROUP": self.clock.group,
+            "NORIA_SCHEDULE_ROLE_ARN": self.clock.role.role_arn,
+            "NORIA_QUEUE_ARN": started.queue.queue_arn,
+            "NORIA_DEAD_LETTERS_ARN": started.dead_letters.queue_arn,
+        }.items():
+            reaction.function.add_environment(name, value)
+        reaction.allow(
+            Grant(
+                actions=["scheduler:CreateSchedule"],
+                resources=[self._arn("scheduler", "schedule", f"{self.clock.group}/*")],
+                because=because,
+            ),
+            Grant(
+                actions=["iam:PassRole"],
+                resources=[self.clock.role.role_arn],
+                conditions={"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+            ),
+        )
+
+    def _send(self, *reactions: Reaction) -> Grant:
+        return Grant(
+            actions=["sqs:GetQueueUrl", "sqs:SendMessage"], resources=[other.queue.queue_arn for other in reactions]
+        )
+
+    def _see_alarms(self) -> Grant:
+        return self._everywhere(
+            "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
+        )
 
     def _arn(self, service: str, resource: str, name: str) -> str:
         return self.format_arn(service=service, resource=resource, resource_name=name)

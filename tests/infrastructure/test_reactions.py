@@ -190,3 +190,18 @@ def test_schedules_reach_only_the_queues_they_need_and_prove_who_they_are(assemb
     (trust,) = stack[role].properties["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
     assert list(trust["Condition"]["StringEquals"]) == ["aws:SourceAccount"]
+
+
+def test_log_lines_of_endpoints_call_their_function_and_what_fails_goes_to_its_queue(
+    assembly: Assembly, stack: Template
+) -> None:
+    function = stack.one("AWS::Lambda::Function", FunctionName=f"noria-{assembly.env}-keep-predictions")
+    allowed = [p for p in stack.of("AWS::Lambda::Permission") if stack.target(p.properties["FunctionName"]) == function]
+    (permission,) = allowed
+    assert permission.properties["Principal"] == "logs.amazonaws.com"
+    assert f":log-group:/aws/sagemaker/Endpoints/noria-{assembly.env}-*:*" in str(permission.properties["SourceArn"])
+    assert "SourceAccount" in permission.properties
+    (asynchronous,) = stack.of("AWS::Lambda::EventInvokeConfig")
+    assert stack.target(asynchronous.properties["FunctionName"]) == function
+    queue = stack.target(asynchronous.properties["DestinationConfig"]["OnFailure"]["Destination"])
+    assert queue.properties["QueueName"] == f"noria-{assembly.env}-keep-predictions"
