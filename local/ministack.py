@@ -588,7 +588,10 @@ def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[
 
 
 def scale_time(time_scale: float) -> None:
-    """Let minutes of metrics and of AppConfig's deployments, and rates of schedules (`rate(5 minutes)`) pass faster; moments stay on the clock."""
+    """Let minutes (of metrics, of AppConfig's deployments) and rates of schedules (`rate(5 minutes)`) pass faster.
+
+    Moments stay on the clock.
+    """
     global _minute  # noqa: PLW0603 - as MiniStack's own settings, this is the process's
     _minute = appconfig._DEPLOYMENT_MINUTE_SECONDS = 60 / time_scale
 

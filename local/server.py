@@ -9,8 +9,8 @@ from pathlib import Path
 
 from local import ministack
 from local.archives import ArchiveType
-from local.http_apis import HttpApis
 from local.autoscaling import service as autoscaling
+from local.http_apis import HttpApis
 from local.sagemaker import service as sagemaker
 from local.sagemaker.cloud import Cloud
 

@@ -172,7 +172,7 @@ def _feature(feature: Feature) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [type_, "null"] if feature.missing else type_}
     for keyword, bound in (("minimum", feature.min), ("maximum", feature.max)):
         if bound is not None:
-            schema[keyword] = bound
+            schema[keyword] = int(bound) if bound.is_integer() else bound
     if feature.values:
         schema["enum"] = [*feature.values, *([None] if feature.missing else [])]
     return schema

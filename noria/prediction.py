@@ -104,8 +104,8 @@ class RequestCheck:
                 yield RowProblem(row=index, field=name, problem="the feature is missing; send null where it is unknown")
             elif problem := check(row[name]):
                 yield RowProblem(row=index, field=name, problem=problem)
-        for name in row.keys() - self._checks.keys():
-            yield RowProblem(row=index, field=_short(name), problem="the model has no such feature")
+        for name in sorted(row.keys() - self._checks.keys()):
+            yield RowProblem(row=index, field=name[:SHOWN], problem="the model has no such feature")
 
 
 def _check(feature: Feature) -> Check:
