@@ -2,8 +2,8 @@
 
     check          what UpdateEndpoint refuses of a DeploymentConfig
     stages         a DeploymentConfig as steps: how many green instances take traffic, and how long to bake
-    Deployment     carries it out: start green → (shift → bake)… → end blue; an alarm, a deadline or a dead container
-                   gives all traffic back to blue
+    Deployment     carries it out: start green → (shift → bake)… → end blue; an alarm or a deadline gives all traffic
+                   back to blue. If it is rolling, old instances leave as new ones come, batch by batch
 
 Durations are AWS seconds. https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
 """
@@ -110,6 +110,25 @@ def _full(counts: Counts, bake: int, wait: str) -> Stage:
     return Stage(counts, dict.fromkeys(counts, 1.0), bake, "full", wait)
 
 
+@dataclass(frozen=True)
+class Rolling:
+    """Old instances make room for new ones. On the way back it is the reverse: `batch` at a time, or all at once."""
+
+    batch: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, config: DeploymentConfig | None) -> "Rolling | None":
+        policy = (config or {}).get("RollingUpdatePolicy")
+        return cls(policy.get("RollbackMaximumBatchSize")) if policy else None
+
+    def fewer(self, active: Counts, total: Counts) -> Counts:
+        """The new instances that are left when a batch of them has gone."""
+        return {
+            name: max(0, active[name] - (_instances(self.batch, count) if self.batch else count))
+            for name, count in total.items()
+        }
+
+
 def _instances(size: Mapping[str, Any], total: int) -> int:
     """A CapacitySize in whole instances."""
     value: int = size["Value"]
@@ -149,7 +168,7 @@ class Deployment:
 
     `start` brings up the green fleet (raising `StartError`), `tripped` names the alarms that are in ALARM (raising
     RollbackError if it cannot tell), `limit` is MaximumExecutionTimeoutInSeconds, counted from when green is up: how
-    long a container takes to start is this machine's affair.
+    long a container takes to start is this machine's affair. Blue/green unless it is `rolling`.
     """
 
     stages: list[Stage]
@@ -160,36 +179,69 @@ class Deployment:
     observer: Observer
     limit: float | None = None
     poll: float = ALARM_POLL
+    rolling: Rolling | None = None
 
     def run(self) -> str | None:
         """Carry it out. Returns why it was rolled back; None if green is live. Raises `Stopped`."""
         blue, total = self.router.fleet, self.stages[-1].active
-        self.observer.green("Creating", f"Launching {_sum(total)} instance(s).", dict.fromkeys(total, 0))
+        first = self.stages[0].active if self.rolling else total
+        self.observer.green("Creating", f"Launching {_sum(first)} instance(s).", dict.fromkeys(total, 0))
         try:
             green = self.start()
         except StartError as error:
             return str(error)
         try:
-            self._shift_to(green)
+            self._shift_to(green, blue)
         except RollbackError as error:
-            self.router.settle(blue)
-            self.observer.green("Deleting", f"Terminating {_sum(total)} instance(s).", total)
+            self._roll_back(green, blue)
             green.stop()
             return str(error)
         self.router.settle(green)
-        self.observer.blue("Deleting", f"Terminating {_sum(_counts(blue))} instance(s).")
+        self.observer.blue("Deleting", f"Terminating {_sum(_running(blue))} instance(s).")
         blue.stop()
         return None
 
-    def _shift_to(self, green: Fleet) -> None:
+    def _shift_to(self, green: Fleet, blue: Fleet) -> None:
         deadline = math.inf if self.limit is None else self.clock.now() + self.limit
+        previous: Stage | None = None
         for stage in self.stages:
+            if self.rolling:
+                if previous:
+                    self._make_room(blue, previous.shares)
+                    launching = _sum(stage.active) - _sum(previous.active)
+                    self.observer.green("Creating", f"Launching {launching} instance(s).", previous.active)
+                _keep(green, stage.active)
+                previous = stage
             capacity = f"{stage.name} capacity of {_sum(stage.active)} instance(s)."
             self.observer.green("ActivatingTraffic", f"Activating traffic on {capacity}", stage.active)
             self.router.shift(green, stage.shares)
             message = f"Baking for {stage.bake} seconds ({stage.wait}) with traffic enabled on {capacity}"
             self.observer.green("Baking", message, stage.active)
             self._bake(stage.bake, deadline)
+
+    def _make_room(self, blue: Fleet, shares: Mapping[str, float]) -> None:
+        """The old instances go whose share of the traffic has baked well on new ones."""
+        before = _sum(_running(blue))
+        _keep(blue, _rest(blue, shares))
+        self.observer.blue("Deleting", f"Terminating {before - _sum(_running(blue))} instance(s).")
+
+    def _roll_back(self, green: Fleet, blue: Fleet) -> None:
+        """All traffic back to blue: at once, or as a rolling deployment says, whose old instances come back first.
+
+        AWS's guide does not tell whether it bakes these batches; here one follows the other.
+        """
+        active, total = _running(green), self.stages[-1].active
+        while any(active.values()):
+            left = (self.rolling or Rolling()).fewer(active, total)
+            shares = {name: left[name] / count for name, count in total.items()}
+            if launching := _sum(_rest(blue, shares)) - _sum(_running(blue)):
+                self.observer.blue("Creating", f"Launching {launching} instance(s).")
+                _keep(blue, _rest(blue, shares))
+            self.router.shift(green, shares)
+            self.observer.green("Deleting", f"Terminating {_sum(active) - _sum(left)} instance(s).", active)
+            _keep(green, left)
+            active = left
+        self.router.settle(blue)
 
     def _bake(self, seconds: float, deadline: float) -> None:
         end = self.clock.now() + seconds
@@ -205,8 +257,22 @@ class Deployment:
                 raise Stopped
 
 
-def _counts(fleet: Fleet) -> Counts:
-    return {name: variant.instance_count for name, variant in fleet.variants.items()}
+def _running(fleet: Fleet) -> Counts:
+    return {name: variant.running for name, variant in fleet.variants.items()}
+
+
+def _rest(fleet: Fleet, shares: Mapping[str, float]) -> Counts:
+    """How many instances a fleet needs for what another's share of the traffic leaves."""
+    return {
+        name: variant.instance_count - math.floor(variant.instance_count * shares.get(name, 0))
+        for name, variant in fleet.variants.items()
+    }
+
+
+def _keep(fleet: Fleet, running: Counts) -> None:
+    """Let so many instances of each variant run."""
+    for name, variant in fleet.variants.items():
+        variant.absent = variant.instance_count - running[name]
 
 
 def _sum(counts: Counts) -> int:

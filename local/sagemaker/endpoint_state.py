@@ -119,7 +119,7 @@ def _summaries(endpoint: Endpoint, variants: Mapping[str, Variant]) -> Iterator[
             "DeployedImages": images,
             "CurrentWeight": variant.weight,
             "DesiredWeight": variant.weight,
-            "CurrentInstanceCount": variant.instance_count,
+            "CurrentInstanceCount": variant.running,
             "DesiredInstanceCount": variant.instance_count,
             **({"VariantStatus": [endpoint.leaving]} if endpoint.leaving else {}),
         }

@@ -106,14 +106,17 @@ class Endpoints:
     def update_endpoint_weights_and_capacities(self, request: Document) -> Document:
         changes = {change["VariantName"]: change for change in request["DesiredWeightsAndCapacities"]}
         endpoint = self._idle(request["EndpointName"])
-        variants = _running(endpoint).variants
+        router = _running(endpoint)
+        variants = router.fleet.variants
         if unknown := set(changes) - set(variants):
             raise invalid(f"Variants not found: {', '.join(sorted(unknown))}.")
+        if not is_asynchronous(endpoint.config) and any(c.get("DesiredInstanceCount") == 0 for c in changes.values()):
+            raise invalid("Only variants of asynchronous endpoints can have no instance.")
         self._occupy(endpoint, "Updating")
 
         def apply() -> None:
+            router.reweigh({name: each["DesiredWeight"] for name, each in changes.items() if "DesiredWeight" in each})
             for name, change in changes.items():
-                variants[name].weight = change.get("DesiredWeight", variants[name].weight)
                 variants[name].instance_count = change.get("DesiredInstanceCount", variants[name].instance_count)
             self._move(endpoint, "InService")
 
@@ -259,6 +262,7 @@ class Endpoints:
         specs = [self._instances(variant, retained) for variant in config["ProductionVariants"]]
         deployment = Deployment(
             stages=deployments.stages(guardrails, dict(specs)),
+            rolling=deployments.Rolling.of(guardrails),
             start=lambda: self._start_fleet(endpoint.name, config, retained),
             router=endpoint.router,
             tripped=lambda: self._tripped(_alarm_names(guardrails), blue),
@@ -367,10 +371,10 @@ def _start_of(config: Document) -> Callable[[Cloud, VariantSpec, Place], Variant
     return start_serverless(config["ProductionVariants"][0]["ServerlessConfig"]["MaxConcurrency"])
 
 
-def _running(endpoint: Endpoint) -> Fleet:
-    if endpoint.fleet is None:
+def _running(endpoint: Endpoint) -> Router:
+    if endpoint.router is None:
         raise invalid(f'Endpoint "{endpoint.arn}" has no running variants.')
-    return endpoint.fleet
+    return endpoint.router
 
 
 def _retained(endpoint: Endpoint, request: Document) -> Retained:

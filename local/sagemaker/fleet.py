@@ -13,6 +13,7 @@ import http.client
 import logging
 import shutil
 import socket
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -150,16 +151,16 @@ class ModelServer:
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         """One HTTP exchange with the process. Raises `NoAnswerError`."""
         try:
-            connection = self._idle.pop()
+            connection, kept = self._idle.pop(), True
         except IndexError:
-            connection = _Connection(self._socket)
+            connection, kept = _Connection(self._socket), False
         try:
-            connection.limit(timeout)
-            connection.request(method, path, body, dict(headers))
-            response = connection.getresponse()
-            answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            answer = connection.exchange(method, path, headers, body, timeout=timeout)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            if kept and isinstance(error, ConnectionError):
+                # Servers close what was idle for long: nobody has heard the request, so another connection may ask.
+                return self.ask(method, path, headers, body, timeout)
             raise NoAnswerError(str(error)) from error
         self._idle.append(connection)
         return answer
@@ -234,15 +235,20 @@ class _Connection(http.client.HTTPConnection):
         super().__init__("model.aws.local")
         self._path = path
 
-    def limit(self, timeout: float) -> None:
+    def exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, timeout: float) -> Answer:
         self.timeout = timeout
         if self.sock is not None:
             self.sock.settimeout(timeout)
+        self.request(method, path, body, dict(headers))
+        response = self.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
+        # Without blocking, connecting to a socket whose queue is full fails at once instead of waiting for its turn.
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(self.timeout or 0) + 1, 0))
         self.sock.connect(str(self._path))
+        self.sock.settimeout(self.timeout)
 
 
 # --- a variant
@@ -250,14 +256,22 @@ class _Connection(http.client.HTTPConnection):
 
 @dataclass
 class Variant:
-    """A running variant: one server per container; a request passes through all, as in an inference pipeline."""
+    """A running variant: one server per container; a request passes through all, as in an inference pipeline.
+
+    `instance_count` is how many instances it should have, of which a rolling deployment leaves some `absent`.
+    """
 
     spec: VariantSpec
     servers: list[ModelServer]
     instance_count: int
     weight: float
+    absent: int = 0
     _in_flight: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def running(self) -> int:
+        return self.instance_count - self.absent
 
     @property
     def utilization(self) -> float | None:

@@ -131,7 +131,7 @@ class Runtime:
                 endpoint=endpoint.name,
                 variant=variant.spec.name,
                 config=route.fleet.config_name,
-                instances=variant.instance_count,
+                instances=variant.running,
                 status=answer.status if answer else None,
                 model_latency=(answered - asked) * MICROSECONDS,
                 overhead_latency=(time.perf_counter() - began - (answered - asked)) * MICROSECONDS,

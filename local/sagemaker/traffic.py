@@ -44,6 +44,12 @@ class Router:
         with self._lock:
             self._green, self._shares = green, shares
 
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        """Change the weights of variants, all at once for whoever asks."""
+        with self._lock:
+            for name, weight in weights.items():
+                self._blue.variants[name].weight = weight
+
     def settle(self, fleet: Fleet) -> None:
         """Send everything to one fleet."""
         with self._lock:

@@ -1,13 +1,14 @@
 """Blue/green deployments, step by step, on a clock that the test turns."""
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from local.sagemaker.deployments import Counts, Deployment, Stopped, check, stages
+from local.sagemaker.deployments import Counts, Deployment, Rolling, Stopped, check, stages
 from local.sagemaker.fleet import Fleet, StartError, Variant, VariantSpec
 from local.sagemaker.traffic import Router, UnroutableError
 
@@ -75,7 +76,13 @@ class Rehearsal:
             clock=self.clock,
             observer=self.diary,
             limit=limit,
+            rolling=Rolling.of(config),
         )
+
+    @property
+    def running(self) -> tuple[int, int]:
+        """Instances of blue and of green."""
+        return self.blue.variants["champion"].running, self.green.variants["champion"].running
 
     @property
     def green_share(self) -> float:
@@ -145,6 +152,27 @@ def test_rolling_bakes_every_batch() -> None:
     assert [(s.shares["champion"], s.bake) for s in stages(rolling(2), {"champion": 4})] == [(0.5, 60), (1, 60)]
 
 
+def test_rolling_makes_room_batch_by_batch() -> None:
+    rehearsal = Rehearsal(rolling(1))
+    seen = {}
+    for moment in (30, 90, 150, 210):
+        rehearsal.clock.due.append((moment, lambda m=moment: seen.update({m: rehearsal.running})))  # type: ignore[misc]
+    assert rehearsal.deployment.run() is None
+    # The old instance whose place a batch takes goes after the batch has baked.
+    assert seen == {30: (4, 1), 90: (3, 2), 150: (2, 3), 210: (1, 4)}
+    assert rehearsal.diary.steps[:5] == [
+        (0, "green Creating"),
+        (0, "green ActivatingTraffic"),
+        (0, "green Baking"),
+        (60, "blue Deleting"),
+        (60, "green Creating"),
+    ]
+    assert [message for _, what, message in rehearsal.diary.lines if what == "blue Deleting"] == (
+        ["Terminating 1 instance(s)."] * 4
+    )
+    assert rehearsal.diary.lines[0][2] == "Launching 1 instance(s)."
+
+
 # --- going back
 
 
@@ -161,6 +189,34 @@ def test_alarm_in_any_bake_gives_the_traffic_back(moment: float) -> None:
     assert rehearsal.green_share == 0
     assert rehearsal.diary.lines[-1][1:] == ("green Deleting", "Terminating 4 instance(s).")
     assert rehearsal.clock.time <= moment + 10  # the interval at which it looks
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps"),
+    [
+        (None, ["blue: Launching 2 instance(s).", "green: Terminating 3 instance(s)."]),
+        (
+            {"Type": "INSTANCE_COUNT", "Value": 2},
+            [
+                "blue: Launching 1 instance(s).",
+                "green: Terminating 2 instance(s).",
+                "blue: Launching 1 instance(s).",
+                "green: Terminating 1 instance(s).",
+            ],
+        ),
+    ],
+)
+def test_rolling_goes_back_at_once_or_in_batches(batch: dict[str, Any] | None, steps: list[str]) -> None:
+    config = rolling(1)
+    if batch:
+        config["RollingUpdatePolicy"]["RollbackMaximumBatchSize"] = batch
+    rehearsal = Rehearsal(config)
+    rehearsal.clock.due.append((130, lambda: rehearsal.alarms.append("errors")))  # three new ones, two old
+    assert "errors" in str(rehearsal.deployment.run())
+    last = [f"{what.split()[0]}: {message}" for _, what, message in rehearsal.diary.lines[-len(steps) :]]
+    assert last == steps
+    assert rehearsal.running == (4, 0)
+    assert rehearsal.green_share == 0
 
 
 def test_alarm_after_the_deployment_changes_nothing() -> None:
@@ -251,6 +307,24 @@ def test_target_variant_wins_over_weights() -> None:
         assert route.variant.spec.name == "challenger"
     with pytest.raises(UnroutableError, match="nobody"), router.route("nobody"):
         pass
+
+
+def test_weights_change_at_once() -> None:
+    """Whoever asks meanwhile never finds all of them zero."""
+    router = Router(fleet("only", {"champion": 1.0, "challenger": 0.0}))
+    done = threading.Event()
+
+    def swap() -> None:
+        for turn in range(3000):
+            router.reweigh({"champion": float(turn % 2), "challenger": float(1 - turn % 2)})
+        done.set()
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    while not done.is_set():
+        with router.route():
+            pass
+    swapping.join()
 
 
 def test_no_weight_no_traffic() -> None:
