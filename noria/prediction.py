@@ -7,6 +7,7 @@ Each instance has every feature and nothing else; null where a value is missing,
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ CORRELATION_ID = r"^(?!noria-probe-)[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 endpoint is in no window: nobody else may look like them."""
 
 PROBLEMS_TOLD = 20
+LARGEST = sys.float_info.max
 SHOWN = 40
 """Characters of a wrong value that a problem repeats."""
 
@@ -134,7 +136,8 @@ def _number(feature: Feature) -> Check:
     high = math.inf if feature.max is None else feature.max
 
     def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # A comparison, because a whole number can be too large to become a float; false for NaN too.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             return f"{_short(value)} is not a finite number"
         if whole and value != int(value):
             return f"{_short(value)} is not a whole number"
