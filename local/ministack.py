@@ -16,6 +16,8 @@ from another thread goes through `on_loop`.
 """
 
 import asyncio
+import base64
+import gzip
 import hashlib
 import json
 import logging
@@ -55,6 +57,7 @@ from ministack.services import (
     cloudwatch_logs,
     eventbridge,
     iam,
+    lambda_svc,
     s3,
     scheduler,
     sts,
@@ -613,6 +616,44 @@ def next_cron(expression: str, after: datetime) -> datetime | None:
 
 eventbridge._invoke_target = _invoke_scheduled
 eventbridge._SCHEDULER_TICK_INTERVAL = scheduler._SCHEDULE_TICK_INTERVAL = 1  # seconds between looks at what is due
+
+
+# --- log lines ----------------------------------------------------------------------------------------------------
+
+
+def _deliver_lines(group: str, stream: str, lines: list[dict[str, Any]]) -> None:
+    """Call the functions that a log group's subscription filters name, as AWS does: asynchronously.
+
+    MiniStack calls them too, but forgets what fails: neither is it tried again nor does it reach its destination.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html#LambdaFunctionExample
+    """
+    found = cloudwatch_logs._log_groups.get(group, {}).get("subscriptionFilters", {})
+    for subscription in found.values():
+        function = lambda_svc._functions.get(subscription["destinationArn"].partition(":function:")[2])
+        matched = [
+            line
+            for line in lines
+            if cloudwatch_logs._subscription_pattern_matches(subscription["filterPattern"], line["message"])
+        ]
+        if function is None or not matched:
+            continue
+        batch = {
+            "messageType": "DATA_MESSAGE",
+            "owner": get_account_id(),
+            "logGroup": group,
+            "logStream": stream,
+            "subscriptionFilters": [subscription["filterName"]],
+            "logEvents": [{"id": f"{uuid.uuid4().int:056}", **_line(line)} for line in matched],
+        }
+        packed = base64.b64encode(gzip.compress(json.dumps(batch).encode()))
+        lambda_svc.invoke_async_with_retry(function, {"awslogs": {"data": packed.decode()}})
+
+
+def _line(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {"timestamp": line["timestamp"], "message": line["message"]}
+
+
+cloudwatch_logs._fanout_to_subscription_filters = _deliver_lines
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------

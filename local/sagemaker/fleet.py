@@ -31,7 +31,7 @@ from local import ministack
 from local.sagemaker.capture import Capture
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import BASE, Container, NoImage
-from local.sagemaker.joblog import ship
+from local.sagemaker.joblog import Shipping
 from local.sagemaker.storage import Location, TransferFailed, download
 
 logger = logging.getLogger("noria.fleet")
@@ -100,7 +100,7 @@ class ThrottledError(Exception):
 
 
 class ModelServer:
-    """The process of one container; `root` becomes its directory. Its `log` goes to CloudWatch when it ends."""
+    """The process of one container; `root` becomes its directory. Its `log` goes to CloudWatch as it is written."""
 
     def __init__(
         self,
@@ -120,6 +120,7 @@ class ModelServer:
         self._container = Container(cloud, root)
         self._log = log
         self._log_group = log_group
+        self._shipping: Shipping | None = None
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         # A Unix socket's path has about 100 characters, which names of endpoints and configs would use up.
@@ -137,6 +138,9 @@ class ModelServer:
                 "ensure that there is an object located at the URL and that the role passed to CreateModel has "
                 "permissions to download the object."
             ) from error
+        stream = f"{variant}/{self._socket.parent.name}"
+        self._shipping = Shipping(self._cloud, self._log, group=self._log_group, stream=stream, role_arn=self._role_arn)
+        self._shipping.follow()
         try:
             self._process = self._start_process()
         except NoImage as error:
@@ -178,8 +182,8 @@ class ModelServer:
             if self._process is not None:
                 self._cloud.end(self._process)
                 self._process = None
-                stream = f"{self._log.stem}/{self._socket.parent.name}"
-                ship(self._cloud, self._log, group=self._log_group, stream=stream, role_arn=self._role_arn)
+            if self._shipping is not None:
+                self._shipping.finish()
         while self._idle:
             self._idle.pop().close()
         shutil.rmtree(self._container.root, ignore_errors=True)

@@ -210,11 +210,15 @@ def _too_large(what: str, size: int, largest: int) -> Problem:
 
 
 def _for_container(headers: Mapping[str, str]) -> dict[str, str]:
-    """SageMaker strips all headers but these."""
+    """SageMaker strips all headers but those that InvokeEndpoint knows; these say something to a container.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+    """
     passed = {
         "Content-Type": headers.get("content-type"),
         "Accept": headers.get("accept"),
         "X-Amzn-SageMaker-Custom-Attributes": headers.get("x-amzn-sagemaker-custom-attributes"),
+        "X-Amzn-SageMaker-Inference-Id": headers.get("x-amzn-sagemaker-inference-id"),
     }
     return {name: value for name, value in passed.items() if value}
 

@@ -1,0 +1,130 @@
+"""What an endpoint's containers print is in CloudWatch Logs while they run, and calls whoever subscribed to it."""
+
+import base64
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.cloud import ACCOUNT, REGION, LocalCloud
+from tests.integration.test_local_endpoints import World, eventually
+
+PORT = 4671
+TALKATIVE = """
+import json
+
+def model_fn(model_dir):
+    print("ready")
+    return None
+
+def transform_fn(model, content, content_type, accept):
+    print(json.dumps({"noria": "capture", "rows": json.loads(content)}))
+    print(json.dumps({"noria": "something else"}))
+    return json.dumps({}), "application/json"
+"""
+KEEPER = """
+import json, os, urllib.request, boto3
+
+def handler(event, context):
+    if os.environ.get("FAILS"):
+        raise RuntimeError("not today")
+    boto3.client("s3").put_object(Bucket="data", Key="heard/" + context.aws_request_id, Body=json.dumps(event))
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=PORT, time_scale=60) as cloud:
+        world = World(cloud)
+        world.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
+        world.role_arn = world.role({"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"})
+        yield world
+
+
+def function(world: World, name: str, **environment: str) -> str:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("keeper.py", KEEPER)
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
+    iam = world.client("iam")
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    allow = {"Effect": "Allow", "Action": ["s3:PutObject", "sqs:SendMessage"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=policy)
+    arn: str = world.client("lambda").create_function(
+        FunctionName=name,
+        Runtime="python3.11",
+        Handler="keeper.handler",
+        Role=role,
+        Code={"ZipFile": packed.getvalue()},
+        Environment={"Variables": environment},
+        Timeout=30,
+    )["FunctionArn"]
+    return arn
+
+
+def subscribe(world: World, endpoint: str, function_arn: str) -> str:
+    logs, group = world.client("logs"), f"/aws/sagemaker/Endpoints/{endpoint}"
+    logs.put_subscription_filter(
+        logGroupName=group, filterName="captured", filterPattern='"noria" "capture"', destinationArn=function_arn
+    )
+    return group
+
+
+def unpacked(message: dict[str, Any]) -> dict[str, Any]:
+    batch: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(message["awslogs"]["data"])))
+    return batch
+
+
+def lines(world: World, endpoint: str) -> list[dict[str, Any]]:
+    logs = world.client("logs")
+    try:
+        found: list[dict[str, Any]] = logs.filter_log_events(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")[
+            "events"
+        ]
+    except logs.exceptions.ResourceNotFoundException:
+        return []
+    return found
+
+
+def test_lines_are_there_while_the_container_runs_in_a_stream_of_the_variants_name(world: World) -> None:
+    endpoint = world.endpoint(world.config(world.model("v1", TALKATIVE), instances=1))
+    (ready,) = eventually(lambda: [line for line in lines(world, endpoint) if line["message"] == "ready"])
+    assert ready["logStreamName"].startswith("champion/")
+
+
+def test_a_subscriber_gets_the_lines_that_match_and_only_those(world: World) -> None:
+    endpoint = world.endpoint(world.config(world.model("v1", TALKATIVE), instances=1))
+    eventually(lambda: lines(world, endpoint))
+    group = subscribe(world, endpoint, function(world, "keeper"))
+    world.invoke(endpoint, [1, 2])
+    s3 = world.client("s3")
+    (heard,) = eventually(lambda: s3.list_objects_v2(Bucket="data", Prefix="heard/").get("Contents"))
+    batch = unpacked(json.loads(s3.get_object(Bucket="data", Key=heard["Key"])["Body"].read()))
+    assert (batch["messageType"], batch["owner"], batch["logGroup"]) == ("DATA_MESSAGE", ACCOUNT, group)
+    (line,) = batch["logEvents"]
+    assert json.loads(line["message"]) == {"noria": "capture", "rows": [1, 2]}
+    assert len(line["id"]) == 56
+    assert isinstance(line["timestamp"], int)
+
+
+def test_what_the_subscriber_cannot_do_goes_where_its_failures_go(world: World) -> None:
+    endpoint = world.endpoint(world.config(world.model("v1", TALKATIVE), instances=1))
+    eventually(lambda: lines(world, endpoint))
+    sqs = world.client("sqs")
+    url = sqs.create_queue(QueueName="failures")["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    failing = function(world, "failing", FAILS="yes")
+    world.client("lambda").put_function_event_invoke_config(
+        FunctionName="failing", MaximumRetryAttempts=0, DestinationConfig={"OnFailure": {"Destination": queue}}
+    )
+    subscribe(world, endpoint, failing)
+    world.invoke(endpoint, [3])
+    (message,) = eventually(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
+    batch = unpacked(json.loads(message["Body"])["requestPayload"])
+    assert json.loads(batch["logEvents"][0]["message"])["rows"] == [3]
