@@ -7,6 +7,7 @@
 | aws.sagemaker      | SageMaker Model Package State Change                    | `ModelPackageStateChange`        |
 | aws.sagemaker      | SageMaker Endpoint State Change                         | `EndpointStateChange`            |
 | aws.sagemaker      | SageMaker Endpoint Deployment State Change              | `EndpointDeploymentStateChange`  |
+| aws.sagemaker      | SageMaker Transform Job State Change                    | `TransformJobStateChange`        |
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
 | noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm, Probe Deployment, Advance Challenger | `Tick` |
@@ -136,6 +137,22 @@ class EndpointDeploymentStateChange(AwsEvent):
     SOURCE = "aws.sagemaker"
     DETAIL_TYPES = ("SageMaker Endpoint Deployment State Change",)
     detail: EndpointDetail
+
+
+class TransformJobDetail(Shape):
+    job: str = Field(alias="TransformJobName")
+    status: str = Field(alias="TransformJobStatus", description="Completed, Failed or Stopped, once it has ended")
+    failure: str | None = Field(None, alias="FailureReason")
+    input: str = Field(
+        validation_alias=AliasPath("TransformInput", "DataSource", "S3DataSource", "S3Uri"),
+        description="S3 URI of what it reads",
+    )
+
+
+class TransformJobStateChange(AwsEvent):
+    SOURCE = "aws.sagemaker"
+    DETAIL_TYPES = ("SageMaker Transform Job State Change",)
+    detail: TransformJobDetail
 
 
 # --- CloudWatch, CloudFormation ---------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ class Kind(StrEnum):
     MONITORED = "monitored"  # subject: window
     LABELS_JOINED = "labels_joined"  # subject: labels object version
     LABELS_REFUSED = "labels_refused"  # subject: labels object version
+    BATCH_STARTED = "batch_started"  # subject: batch token
+    BATCH_REFUSED = "batch_refused"  # subject: batch token
+    BATCH_PREDICTED = "batch_predicted"  # subject: batch token
+    BATCH_FAILED = "batch_failed"  # subject: batch token
     RETRAINING_REQUESTED = "retraining_requested"  # subject: alarm transition
     RETRAINING_DECLINED = "retraining_declined"  # subject: alarm transition
     FLAGS_CHANGED = "flags_changed"  # subject: set or rollback # deployment of flags

@@ -23,6 +23,7 @@ Area = Literal[
     "trainings",
     "runs",
     "batch",
+    "transforms",
     "async",
     "async-results",
     "async-failures",

@@ -20,6 +20,7 @@ from stacks.foundation import Foundation
 from stacks.settings import Settings
 
 SETTLED_EXECUTION = ("Succeeded", "Failed", "Stopped")
+SETTLED_JOB = ("Completed", "Failed", "Stopped")
 SETTLED_ENDPOINT = ("IN_SERVICE", "FAILED", "OUT_OF_SERVICE", "UPDATE_ROLLBACK_FAILED")
 SETTLED_STACK = (
     "CREATE_COMPLETE",
@@ -31,6 +32,9 @@ SETTLED_STACK = (
     "UPDATE_ROLLBACK_COMPLETE",
     "UPDATE_ROLLBACK_FAILED",
 )
+
+BATCH_WORK = Work(timeout=900, memory=3008, disk=10240, layers=("runtime", "data", "models"))
+"""For files of rows to answer: the disk holds the largest one (noria.batch.LARGEST) twice."""
 
 DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))
 """For functions that read whole files: minutes, and room for a few gigabytes on disk."""
@@ -80,6 +84,7 @@ class Reactions(Stack):
         self.monitor_model = self._monitor_model()
         self.keep_predictions = self._keep_predictions()
         self.join_labels = self._join_labels()
+        self.predict_batch = self._predict_batch()
         self.clock = Clock(
             self,
             "Clock",
@@ -396,6 +401,42 @@ class Reactions(Stack):
         )
         return reaction
 
+    def _predict_batch(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "PredictBatch",
+            name="predict_batch",
+            surroundings=self._surroundings,
+            triggers=[
+                # Results lie beside the uploads, and must start nothing.
+                self._object_created("uploads", "batch", files=("*.csv", "*.jsonl")),
+                Trigger(
+                    name="jobs",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Transform Job State Change"],
+                    detail={
+                        "TransformJobName": [{"prefix": f"{self._prefix}-"}],
+                        "TransformJobStatus": list(SETTLED_JOB),
+                    },
+                ),
+            ],
+            work=BATCH_WORK,
+        )
+        reaction.allow(
+            self._objects("batch", actions=("GetObject", "GetObjectVersion", "PutObject")),
+            self._objects("transforms", actions=("GetObject", "PutObject")),
+            self._objects("runs", actions=("GetObject",)),
+            self._list("batch", "transforms", "runs"),
+            self._on("transform-job", "CreateTransformJob", "DescribeTransformJob"),
+            self._on("endpoint", "DescribeEndpoint"),
+            self._on_generated("DescribeEndpointConfig", "DescribeModel"),
+            self._on("model-package", "DescribeModelPackage"),
+            self._serving_stacks("DescribeStacks"),
+            *self._ledger(),
+            self._page(),
+        )
+        return reaction
+
     def _request_retraining(self) -> Reaction:
         reaction = Reaction(
             self,
@@ -448,14 +489,14 @@ class Reactions(Stack):
 
     # --- what starts them
 
-    def _object_created(self, name: str, area: Area) -> Trigger:
+    def _object_created(self, name: str, area: Area, *, files: Sequence[str] = ("*",)) -> Trigger:
         return Trigger(
             name=name,
             source="aws.s3",
             detail_types=["Object Created"],
             detail={
                 "bucket": {"name": [self._bucket.bucket_name]},
-                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
+                "object": {"key": [{"wildcard": f"*/{area}/{file}"} for file in files]},
             },
         )
 

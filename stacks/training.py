@@ -61,8 +61,6 @@ class Training(Stack):
         self.deployer_role = self._deployer_role()
         if spec.serve.mode is Mode.ASYNC:
             self._told_through_topics()
-        if spec.serve.mode is Mode.BATCH:
-            self._transforms()
         if spec.serve.scale:
             self._scales()
         self._pipeline()
@@ -163,9 +161,10 @@ class Training(Stack):
         role = self._sagemaker_role("ModelRole")
         allow(
             role,
-            self._objects("s3:GetObject", "runs"),
-            self._objects("s3:PutObject", "captured"),
-            self._list(self._bucket.bucket_arn, f"{self._spec.model}/runs/*"),
+            # Transform jobs act as the model's role: predict_batch prepares what they read and takes what they write.
+            self._objects("s3:GetObject", "runs", "transforms"),
+            self._objects("s3:PutObject", "captured", "transforms"),
+            self._list(self._bucket.bucket_arn, f"{self._spec.model}/runs/*", f"{self._spec.model}/transforms/*"),
             Grant(  # SageMaker reads the rollback alarms with it: guide, `deployment-guardrails-configuration`
                 actions=["cloudwatch:DescribeAlarms"],
                 resources=["*"],
@@ -192,15 +191,6 @@ class Training(Stack):
             self._objects("s3:PutObject", *ASYNC_ANSWERS),
             self._list(self._bucket.bucket_arn, f"{self._spec.model}/async/*"),
             Grant(actions=["sns:Publish"], resources=[topic.topic_arn for topic in topics]),
-        )
-
-    def _transforms(self) -> None:
-        """A transform job works as the model's role: it reads an upload and writes the predictions beside it."""
-        allow(
-            self.model_role,
-            self._objects("s3:GetObject", "batch"),
-            self._objects("s3:PutObject", "batch"),
-            self._list(self._bucket.bucket_arn, f"{self._spec.model}/batch/*"),
         )
 
     def _scales(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -66,6 +66,11 @@ class Storage:
                 size += file.write(chunk)
         return Download(sha256=digest.hexdigest(), size=size)
 
+    def open(self, key: str) -> IO[bytes]:
+        """An object as a stream."""
+        body: IO[bytes] = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]  # type: ignore[assignment]
+        return body
+
     def read(self, key: str) -> bytes:
         return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
@@ -92,6 +97,12 @@ class Storage:
         # HeadObject says 403 instead of 404 to whoever may list under some prefixes only.
         first = self.client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", [])
         return any(item["Key"] == key for item in first)
+
+    def newest_version(self, key: str) -> str | None:
+        """Version of what is under that key now; None when nothing is."""
+        if not self.exists(key):
+            return None
+        return self.client.head_object(Bucket=self.bucket, Key=key)["VersionId"]
 
     def copy(self, source: str, target: str, *, version: str) -> None:
         """Copy one version of an object on the server."""

@@ -16,10 +16,14 @@ EVENTS = REPOSITORY / "tests" / "events"
 MEANT = {
     "validate-upload-uploads": {"aws.s3-object-created"},
     "join-labels-labels": set[str](),  # the same event, of another area: below
+    "predict-batch-uploads": set[str](),  # so is this
+    "predict-batch-jobs": {"aws.sagemaker-transform-job-state-change"},
     "start-training-causes": {"noria-dataset-accepted", "noria-retraining-requested"},
     "record-training-executions": {"aws.sagemaker-model-building-pipeline-execution-status-change"},
     "deploy-model-packages": {"aws.sagemaker-model-package-state-change"},
     "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
+    "deploy-model-requests": {"noria-serving-requested"},
+    "deploy-model-challengers": {"aws.cloudwatch-alarm-state-change-challenger"},
     "confirm-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
     "confirm-deployment-deployments": {"aws.sagemaker-endpoint-deployment-state-change"},
     "probe-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
@@ -71,7 +75,21 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
 
     assert into("flight-delay/incoming/2013/january.csv") == {"validate-upload-uploads"}
     assert into("flight-delay/labels/2013-01.csv") == {"join-labels-labels"}
-    for area in ("datasets", "quarantine", "captured", "reports", "baselines", "trainings", "runs"):
+    assert into("flight-delay/batch/2013/week.csv") == {"predict-batch-uploads"}
+    assert into("flight-delay/batch/week.jsonl") == {"predict-batch-uploads"}
+    assert into("flight-delay/batch/week.csv.out") == set(), "a result must start nothing"
+    assert into("flight-delay/batch/week.parquet") == set()
+    for area in (
+        "transforms",
+        "async",
+        "datasets",
+        "quarantine",
+        "captured",
+        "reports",
+        "baselines",
+        "trainings",
+        "runs",
+    ):
         assert into(f"flight-delay/{area}/x.csv") == set(), area
     assert into("incoming/no-model.csv") == set()
 
