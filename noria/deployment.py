@@ -1,31 +1,135 @@
-"""Deployments: which package should answer, which one does, and what it means when they differ.
+"""Deployments: what should answer, what does, and what it means when they differ.
 
 SageMaker has no event that says "rolled back": it is inferred from what is live. Stack and endpoint are both asked,
 because nobody documents what a stack reports when SageMaker rolls an update back on an alarm.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from noria.ledger import Entry, Kind, latest
+from noria.names import version
 
 ENDPOINT_TYPE = "AWS::SageMaker::Endpoint"
 RESTORES = 5
 """How often a stack is brought back to what is live before a person is asked instead."""
 
-_SETTLED = frozenset({Kind.DEPLOYED, Kind.ROLLED_BACK, Kind.DEPLOYMENT_FAILED, Kind.DEPLOYMENT_SUPERSEDED})
+NONE = "none"
+"""How ledger and stack write that there is no such package."""
+
+SETTLED = frozenset({Kind.DEPLOYED, Kind.ROLLED_BACK, Kind.DEPLOYMENT_FAILED, Kind.DEPLOYMENT_SUPERSEDED})
+
+
+class Cause(StrEnum):
+    """Why something is to go live."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    ROLLBACK = "rollback"
+    TRAFFIC = "traffic"
+    PROMOTE = "promote"
+    ABANDON = "abandon"
+    SHADOW = "shadow"
+    PROGRESSIVE = "progressive"  # a step of a challenger on its way to become the champion
+
+
+OF_CHAMPION = frozenset({Cause.APPROVED, Cause.ROLLBACK, Cause.PROMOTE, Cause.PROGRESSIVE})
+"""Decisions about who is to be champion: of two, the later one counts, whichever is heard first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desired:
+    """An endpoint as it should be, or is: packages by what they do, and the challenger's percent of the requests."""
+
+    package: str | None
+    challenger: str | None = None
+    percent: int = 0
+    shadow: str | None = None
+
+    @property
+    def variants(self) -> int:
+        """How many variants answer: SageMaker guards no deployment that changes this."""
+        return bool(self.package) + bool(self.challenger)
+
+    @property
+    def details(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        return {
+            "package": self.package or NONE,
+            "challenger": self.challenger or NONE,
+            "percent": self.percent,
+            "shadow": self.shadow or NONE,
+        }
+
+    @classmethod
+    def of(cls, details: Mapping[str, object]) -> Self:
+        """From a ledger entry; what was recorded before there were challengers and shadows has none."""
+        package, challenger, shadow = (
+            None if (value := str(details.get(name) or NONE)) == NONE else value
+            for name in ("package", "challenger", "shadow")
+        )
+        return cls(package=package, challenger=challenger, percent=int(str(details.get("percent", 0))), shadow=shadow)
+
+    def without(self, package: str, *, instead: str | None = None) -> "Desired":
+        """The same where `package` does nothing; as champion `instead` takes its place, and does nothing else."""
+        champion = instead if self.package == package else self.package
+        gone = {package, champion}
+        challenged = self.challenger is not None and self.challenger not in gone
+        return Desired(
+            package=champion,
+            challenger=self.challenger if challenged else None,
+            percent=self.percent if challenged else 0,
+            shadow=None if self.shadow in gone else self.shadow,
+        )
+
+    def __str__(self) -> str:
+        challenger = f", with {version(self.challenger)} on {self.percent}%" if self.challenger else ""
+        shadow = f", shadowed by {version(self.shadow)}" if self.shadow else ""
+        return f"{version(self.package)}{challenger}{shadow}"
+
+
+def weight(percent: int) -> float:
+    """What a challenger with `percent` of the requests weighs, the champion weighing 1."""
+    return percent / (100 - percent)
+
+
+def percent(weight: float) -> int:
+    """Of the requests, for a challenger of this weight beside a champion of weight 1."""
+    return round(100 * weight / (1 + weight))
+
+
+def guarded(before: Desired | None, after: Desired) -> bool:
+    """Whether alarms may watch the change: SageMaker refuses that where a variant appears or goes."""
+    return before is None or before.package is None or before.variants == after.variants
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A deployment that was asked for and whose outcome is not known yet."""
+    """A deployment that was asked for. `decided_at`: when somebody decided what it carries out."""
 
     id: str
-    package: str
+    desired: Desired
     at: datetime
+    cause: Cause
+    decision: str
+    decided_at: datetime
+
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        details = entry.details
+        decision = str(details.get("decision", ""))
+        moment = details.get("decided_at") or decision.rpartition("#")[2]
+        return cls(
+            id=entry.subject,
+            desired=Desired.of(details),
+            at=entry.at,
+            cause=Cause(str(details.get("cause", Cause.APPROVED))),
+            decision=decision,
+            decided_at=datetime.fromisoformat(str(moment)) if moment else entry.at,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +142,19 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """Stack and endpoint, looked at together. `wanted` is the stack's parameter; None where there is no package.
+    """Stack and endpoint, looked at together: `wanted` is what the stack's parameters say, `live` what answers.
 
-    `failure` belongs to the operation of the deployment in question.
+    `same_config`: the endpoint has the stack's configuration. `failure` belongs to the operation of the deployment in
+    question. `alarms`: whether the mode of serving knows rollback alarms at all.
     """
 
     changing: bool
-    wanted: str | None
-    live: str | None
+    wanted: Desired
+    live: Desired
+    same_config: bool = True
     failure: Failure | None = None
     endpoint_failure: str | None = None
+    alarms: bool = True
 
 
 class Outcome(StrEnum):
@@ -62,26 +169,31 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settlement:
-    """`restore`: the stack wants something else than what is live, and must be told the truth."""
+    """`restore`: the stack wants something else than what is live, and must be told the truth.
+
+    `blamed`: the package that the alarms spoke against.
+    """
 
     outcome: Outcome
     reason: str
     restore: bool = False
+    blamed: str | None = None
 
 
-def deployment_id(package: str, decision: str) -> str:
-    """Names a deployment by package and decision; also the token of the stack's update: `[a-zA-Z0-9][-a-zA-Z0-9]*`."""
-    return f"deploy-{hashlib.sha256(f'{package}#{decision}'.encode()).hexdigest()[:24]}"
+def deployment_id(what: str, decision: str) -> str:
+    """Names a deployment by what was decided; also the token of the stack's update: `[a-zA-Z0-9][-a-zA-Z0-9]*`."""
+    return f"deploy-{hashlib.sha256(f'{what}#{decision}'.encode()).hexdigest()[:24]}"
+
+
+def requests(entries: Sequence[Entry]) -> list[Request]:
+    """Every deployment that was ever asked for, oldest first."""
+    return [Request.of(entry) for entry in entries if entry.kind is Kind.DEPLOYMENT_REQUESTED]
 
 
 def unsettled(entries: Sequence[Entry]) -> list[Request]:
     """Deployments without an outcome, oldest first."""
-    settled = {entry.subject for entry in entries if entry.kind in _SETTLED}
-    return [
-        Request(id=entry.subject, package=str(entry.details["package"]), at=entry.at)
-        for entry in entries
-        if entry.kind is Kind.DEPLOYMENT_REQUESTED and entry.subject not in settled
-    ]
+    settled = {entry.subject for entry in entries if entry.kind in SETTLED}
+    return [request for request in requests(entries) if request.id not in settled]
 
 
 def newest_request(entries: Sequence[Entry]) -> Request | None:
@@ -90,71 +202,117 @@ def newest_request(entries: Sequence[Entry]) -> Request | None:
     return next((request for request in unsettled(entries) if last and request.id == last.subject), None)
 
 
-def overtaken_by(entries: Sequence[Entry], decided_at: datetime) -> str | None:
-    """The package that was asked for by a decision later than `decided_at`: events arrive in any order."""
-    for entry in reversed(entries):
-        if entry.kind is Kind.DEPLOYMENT_REQUESTED:
-            moment = str(entry.details["decision"]).rpartition("#")[2]
-            if datetime.fromisoformat(moment) > decided_at:
-                return str(entry.details["package"])
+def overtaken_by(entries: Sequence[Entry], decided_at: datetime, causes: frozenset[Cause] | None = None) -> str | None:
+    """What was asked for by a decision later than `decided_at` (of `causes`): events arrive in any order."""
+    for request in reversed(requests(entries)):
+        if request.decided_at > decided_at and (causes is None or request.cause in causes):
+            return str(request.desired)
     return None
 
 
+def live(entries: Sequence[Entry]) -> Desired | None:
+    """What was last seen to answer: rollbacks and failures leave it as it was."""
+    seen = latest(entries, Kind.DEPLOYED, Kind.SERVING_DIFFERS)
+    return Desired.of(seen.details) if seen else None
+
+
 def live_package(entries: Sequence[Entry]) -> str | None:
-    """The package that was confirmed last: rollbacks and failures leave it where it was."""
-    return next((str(e.details["package"]) for e in reversed(entries) if e.kind is Kind.DEPLOYED), None)
+    """The champion's package as it was last seen to answer."""
+    now = live(entries)
+    return now.package if now else None
 
 
-def wanted_package(entries: Sequence[Entry]) -> str | None:
+def wanted(entries: Sequence[Entry]) -> Desired | None:
     """What is to be live when everything under way has ended well."""
     newest = newest_request(entries)
-    return newest.package if newest else live_package(entries)
+    return newest.desired if newest else live(entries)
 
 
 def rollback_of(entries: Sequence[Entry], package: str) -> Entry | None:
-    """The entry that says that this package was rolled back."""
-    return next((e for e in entries if e.kind is Kind.ROLLED_BACK and e.details["package"] == package), None)
+    """The entry that says that alarms spoke against this package."""
+    for entry in entries:
+        blamed = entry.details.get("blamed", entry.details.get("package"))
+        if entry.kind in {Kind.ROLLED_BACK, Kind.CHALLENGER_ROLLED_BACK} and blamed == package:
+            return entry
+    return None
 
 
-def predecessors(entries: Sequence[Entry], package: str) -> list[str]:
-    """Packages that were live before, newest first, without `package` and those that were rolled back."""
-    found: dict[str, None] = {}
-    for entry in reversed(entries):
-        if entry.kind is Kind.DEPLOYED:
-            found.setdefault(str(entry.details["package"]))
-    return [arn for arn in found if arn != package and rollback_of(entries, arn) is None]
+def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
+    """Champions before `package`, newest first, without those that were rolled back.
+
+    Who goes back leaves what came after behind: after 1, 2, 3 and a rollback to 2, only 1 is before it.
+    """
+    causes = {request.id: request.cause for request in requests(entries)}
+    line: list[str] = []
+    for entry in entries:
+        if entry.kind is not Kind.DEPLOYED:
+            continue
+        champion = str(entry.details["package"])
+        if champion in line and causes.get(entry.subject) in {Cause.ROLLBACK, Cause.REJECTED}:
+            line = line[: line.index(champion) + 1]
+        elif not line or line[-1] != champion:
+            line = [*(other for other in line if other != champion), champion]
+    if package in line:
+        line = line[: line.index(package)]
+    return [champion for champion in reversed(line) if rollback_of(entries, champion) is None]
+
+
+def challenger_at(entries: Sequence[Entry], moment: datetime) -> str | None:
+    """The package that had been asked for last as challenger at that moment."""
+    asked = (r.desired.challenger for r in reversed(requests(entries)) if r.desired.challenger and r.at <= moment)
+    return next(asked, None)
 
 
 def restores(entries: Sequence[Entry]) -> int:
     """How often the stack was brought back to what is live since a deployment last had an outcome."""
     count = 0
     for entry in reversed(entries):
-        if entry.kind in _SETTLED:
+        if entry.kind in SETTLED:
             break
         count += entry.kind is Kind.SERVING_RESTORED
     return count
+
+
+def difference(observed: Observed, entries: Sequence[Entry]) -> str | None:
+    """What is wrong although stack and endpoint are quiet and ask for the same; None where nothing is."""
+    if observed.changing or observed.wanted != observed.live:
+        return None
+    known = live(entries) or Desired(package=None)
+    if observed.live != known:
+        return f"{observed.live} answers, of which the ledger knows nothing: it has {known}"
+    if not observed.same_config:
+        return (
+            f"{observed.live} answers under another configuration than the stack's: a deployment of a changed template "
+            "was rolled back, whatever the stack says"
+        )
+    return None
 
 
 def settle(observed: Observed, request: Request | None) -> Settlement:
     """What became of the deployment that the stack has carried out, or begun and given up.
 
     What the endpoint gave up because of an alarm is rolled back, whether the stack calls that a failure or a success;
-    so is what it gave up without a word, since nobody documents what it says. What failed for a stated reason of
-    another kind, as a quota or another resource, says nothing against the package: it may be tried again.
+    so is what it gave up without a word where alarms watched, since nobody documents what it says. What failed for a
+    stated reason of another kind, as a quota or another resource, says nothing against the package: it may be tried
+    again. Alarms watch the champion, so they speak against a package only where that one was to become it.
     """
     if observed.changing:
         return Settlement(outcome=Outcome.CHANGING, reason="stack or endpoint is still changing")
-    restore = observed.wanted != observed.live
+    now, restore = observed.live, observed.wanted != observed.live
     if request is None:
         return Settlement(outcome=Outcome.QUIET, reason="no deployment is under way", restore=restore)
-    if observed.live == request.package:
+    desired = request.desired
+    if now == desired:
         return Settlement(outcome=Outcome.LIVE, reason="the endpoint answers with it", restore=restore)
     failure = observed.failure
     why = (failure.reason if failure else None) or observed.endpoint_failure
-    if observed.live is None:
+    if now.package is None:
         return Settlement(outcome=Outcome.FAILED, reason=why or "the endpoint did not start", restore=restore)
     of_endpoint = failure is None or failure.resource_type == ENDPOINT_TYPE
-    if of_endpoint and (why is None or "alarm" in why.lower()):
-        why = why or "the endpoint answers with its predecessor although the stack reports success"
-        return Settlement(outcome=Outcome.ROLLED_BACK, reason=why, restore=restore)
-    return Settlement(outcome=Outcome.FAILED, reason=why or "CloudFormation gave no reason", restore=restore)
+    watched = observed.alarms and guarded(now, desired)
+    if of_endpoint and watched and (why is None or "alarm" in why.lower()):
+        why = why or "the endpoint answers as before although the stack reports success"
+        blamed = desired.package if desired.package != now.package else None
+        return Settlement(outcome=Outcome.ROLLED_BACK, reason=why, restore=restore, blamed=blamed)
+    why = why or ("the endpoint answers as before" if failure is None else "CloudFormation gave no reason")
+    return Settlement(outcome=Outcome.FAILED, reason=why, restore=restore)

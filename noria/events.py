@@ -10,7 +10,7 @@
 | aws.sagemaker      | SageMaker Transform Job State Change                    | `TransformJobStateChange`        |
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
-| noria.schedule     | Monitor Model, Start Training, Reconcile, Recheck Alarm, Probe Deployment, Advance Challenger | `Tick` |
+| noria.schedule     | Monitor Model, Start Training, … Confirm Deployment     | `Tick`                           |
 | noria              | Dataset Accepted, … Serving Requested                   | `DatasetAccepted`, …             |
 
 Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
@@ -215,8 +215,15 @@ class Tick(Event):
         "Recheck Alarm",
         "Probe Deployment",
         "Advance Challenger",
+        "Confirm Deployment",
     )
     detail: TickDetail
+
+    @classmethod
+    def message(cls, detail_type: str, **detail: str | datetime) -> str:
+        """The body of a message that says it."""
+        written = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in detail.items()}
+        return json.dumps({"source": cls.SOURCE, "detail-type": detail_type, "detail": written})
 
     @property
     def model(self) -> str:
@@ -344,6 +351,8 @@ class ServingRequested(NoriaEvent):
 A = TypeVar("A", bound=Event)
 B = TypeVar("B", bound=Event)
 C = TypeVar("C", bound=Event)
+D = TypeVar("D", bound=Event)
+E = TypeVar("E", bound=Event)
 
 
 @overload
@@ -352,6 +361,14 @@ def parse(message: Mapping[str, Any], first: type[A], /) -> A: ...
 def parse(message: Mapping[str, Any], first: type[A], second: type[B], /) -> A | B: ...
 @overload
 def parse(message: Mapping[str, Any], first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
+@overload
+def parse(
+    message: Mapping[str, Any], first: type[A], second: type[B], third: type[C], fourth: type[D], /
+) -> A | B | C | D: ...
+@overload
+def parse(
+    message: Mapping[str, Any], first: type[A], second: type[B], third: type[C], fourth: type[D], fifth: type[E], /
+) -> A | B | C | D | E: ...
 def parse(message: Mapping[str, Any], /, *types: type[Event]) -> Event:
     """The event in a Lambda function's SQS message (one record, whose body is the event), as one of `types`.
 

@@ -4,34 +4,57 @@ endpoint or stack event ─ look at both ┬ still changing: nothing, its end is
                                        ├ live: mark, Model Deployed, ledger, collect what is no longer used
                                        ├ rolled back: mark, Model Rolled Back, page, ledger
                                        └ failed: mark, page, ledger
-                       then ─ begin the deployment that waits, or bring the stack back to what is live
+                       then ─ begin the deployment that waits, or bring the stack back to what is live, or say what
+                              else is wrong; a progressive step books the next one
 
 Calls: cloudformation:DescribeStacks, cloudformation:DescribeStackEvents, cloudformation:ListStackResources and
 cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its output DeployerRoleArn to
-cloudformation.amazonaws.com; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel,
+cloudformation.amazonaws.com, and on NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; scheduler:CreateSchedule in
+group NORIA_SCHEDULE_GROUP; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel,
 sagemaker:DeleteEndpointConfig and sagemaker:DeleteModel; sagemaker:DescribeModelPackage and
-sagemaker:UpdateModelPackage on the model's packages; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey,
-kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+sagemaker:UpdateModelPackage on the model's packages; sqs:GetQueueUrl and sqs:SendMessage on the queues of
+probe_deployment and its own; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint, EndpointState
-from noria.aws.environment import Environment
+from noria.aws.environment import BookingEnvironment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
-from noria.aws.registry import Registry
-from noria.aws.rollout import Begun, CarriedOut, Rollout, stuck
-from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack, StackState, Update
+from noria.aws.queues import Queues
+from noria.aws.registry import OUTCOME, Registry
+from noria.aws.rollout import Begun, CarriedOut, Rollout
+from noria.aws.schedules import Schedules
+from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, ServingStack, StackState, Update
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import RESTORES, Observed, Outcome, Request, live_package, predecessors, restores, settle
+from noria.decisions import Decisions, Verdict
+from noria.decisions import Outcome as Decision
+from noria.deployment import (
+    RESTORES,
+    Cause,
+    Desired,
+    Observed,
+    Outcome,
+    Request,
+    Settlement,
+    difference,
+    guarded,
+    live_package,
+    predecessors,
+    restores,
+    settle,
+)
 from noria.events import (
     Deployment,
     EndpointDeploymentStateChange,
@@ -39,13 +62,13 @@ from noria.events import (
     ModelDeployed,
     ModelRolledBack,
     StackStatusChange,
+    Tick,
     parse,
 )
-from noria.ledger import Fact, Kind
+from noria.ledger import Entry, Fact, Kind
 from noria.names import version
-
-OUTCOME = "noria:outcome"
-"""Property of a package that says what came of its deployment."""
+from noria.serve import Mode
+from noria.spec import ModelSpec
 
 
 class Other(StrEnum):
@@ -55,88 +78,161 @@ class Other(StrEnum):
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    env = Environment.from_os()
-    change = parse(event, EndpointStateChange, EndpointDeploymentStateChange, StackStatusChange)
-    if isinstance(change, StackStatusChange):
-        model = env.model_of_stack(change.detail.stack, "serving")
-    else:
-        model = env.names.model_of(change.detail.endpoint)
-    if model is None:
+    env = BookingEnvironment.from_os()
+    change = parse(event, EndpointStateChange, EndpointDeploymentStateChange, StackStatusChange, Tick)
+    match change:
+        case StackStatusChange():
+            model = env.model_of_stack(change.detail.stack, "serving")
+        case Tick():
+            model = change.model
+        case _:
+            model = env.names.model_of(change.detail.endpoint)
+    spec = env.spec(model) if model else None
+    if spec is None:
         tell(Other.OTHER, model="none")
         return
-    ledger = Ledger(table=env.ledger_table)
-    stack = ServingStack(name=env.names.stack(model, "serving"))
     outcome = confirm_deployment(
-        rollout=Rollout(model=model, stack=stack, ledger=ledger),
-        endpoint=Endpoint(name=env.names.model(model)),
+        spec=spec,
+        rollout=Rollout(
+            model=spec.model,
+            names=env.names,
+            stack=ServingStack(name=env.names.stack(spec.model, "serving")),
+            ledger=Ledger(table=env.ledger_table),
+            pages=Pages(topic=env.pages_topic),
+            queues=Queues(),
+        ),
+        endpoint=Endpoint(name=env.names.model(spec.model)),
         registry=Registry(),
         bus=Bus(name=env.event_bus),
-        pages=Pages(topic=env.pages_topic),
+        schedules=Schedules.of(env),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=model)
+    tell(outcome, model=spec.model)
 
 
 def confirm_deployment(
-    *, rollout: Rollout, endpoint: Endpoint, registry: Registry, bus: Bus, pages: Pages, now: datetime
+    *,
+    spec: ModelSpec,
+    rollout: Rollout,
+    endpoint: Endpoint,
+    registry: Registry,
+    bus: Bus,
+    schedules: Schedules,
+    now: datetime,
 ) -> Outcome:
     """Say what came of the deployment under way, then begin the next one or let the stack tell the truth."""
+    entries = rollout.ledger.entries(rollout.model)
     carried_out = rollout.carried_out()
     stack, serving = rollout.stack.state(), endpoint.state()
-    settlement = settle(_observe(stack, serving, carried_out), carried_out.request if carried_out else None)
+    observed = _observe(spec, stack, serving, carried_out, rollout=rollout, endpoint=endpoint)
+    settlement = settle(observed, carried_out.request if carried_out else None)
     if settlement.outcome is Outcome.CHANGING:
         return settlement.outcome
-    live = serving.package if serving else None
     if carried_out:
         told = _Told(
-            model=rollout.model,
+            spec=spec,
             request=carried_out.request,
-            reason=settlement.reason,
-            live=live,
-            before=live_package(rollout.ledger.entries(rollout.model)),
+            settlement=settlement,
+            live=observed.live,
+            before=live_package(entries),
             now=now,
         )
-        announce = {Outcome.LIVE: _live, Outcome.ROLLED_BACK: _rolled_back, Outcome.FAILED: _failed}
-        announce[settlement.outcome](told, serving, registry=registry, bus=bus, pages=pages, ledger=rollout.ledger)
+        with rollout.ledger.claim(rollout.model, f"outcome {told.request.id}", now=now) as ours:
+            if not ours:
+                return settlement.outcome  # somebody says it at this moment, and goes on from there
+            _announce(told, serving, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
         if settlement.outcome is Outcome.LIVE and serving:
             _collect_garbage(rollout, endpoint, serving, before=carried_out.request.at)
+        if settlement.outcome is not Outcome.LIVE:
+            _not_left(spec, rollout, registry, now=now)
     if stack.stuck:
-        pages.send(stuck(rollout.model, rollout.stack.name))
-    elif rollout.begin_next(now=now) is Begun.NOTHING and settlement.restore:
-        _restore(rollout, stack, live, pages=pages, now=now)
+        rollout.tell_stuck(now=now)
+    elif rollout.begin_next(now=now) is Begun.NOTHING:
+        if settlement.restore:
+            _restore(rollout, stack, observed.live, now=now)
+        elif carried_out is None:
+            _say_difference(rollout, observed, serving, stack, seen=entries, now=now)
     return settlement.outcome
 
 
-def _observe(stack: StackState, endpoint: EndpointState | None, carried_out: CarriedOut | None) -> Observed:
+def _observe(
+    spec: ModelSpec,
+    stack: StackState,
+    serving: EndpointState | None,
+    carried_out: CarriedOut | None,
+    *,
+    rollout: Rollout,
+    endpoint: Endpoint,
+) -> Observed:
     operation = carried_out.operation if carried_out else None
+    live, config = Desired(package=None), None
+    if spec.serve.mode is Mode.BATCH:
+        if model := stack.outputs.get(MODEL):
+            live = Desired(package=endpoint.package_of(model))
+    elif serving:
+        live, config = serving.desired, rollout.stack.config()
     return Observed(
-        changing=stack.in_progress or (endpoint is not None and endpoint.changing),
-        wanted=stack.package,
-        live=endpoint.package if endpoint else None,
+        changing=stack.in_progress or (serving is not None and serving.changing),
+        wanted=stack.desired,
+        live=live,
+        same_config=serving is None or config is None or serving.config.lower() == config.lower(),
         failure=operation.failure if operation else None,
-        endpoint_failure=endpoint.failure if endpoint else None,
+        endpoint_failure=serving.failure if serving else None,
+        alarms=spec.serve.mode.has_instances,
     )
+
+
+def _not_left(spec: ModelSpec, rollout: Rollout, registry: Registry, *, now: datetime) -> None:
+    def decide(entries: Sequence[Entry]) -> Verdict:
+        approval = partial(registry.approval, rollout.names.model(spec.model))
+        return Decisions(spec=spec, entries=entries, approval=approval, now=now).not_left()
+
+    rollout.record(decide, now=now)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
-    """What is said about a deployment that has ended. `before` was live before it."""
+    """What is said about a deployment that has ended. `before` was the champion before it."""
 
-    model: str
+    spec: ModelSpec
     request: Request
-    reason: str
-    live: str | None
+    settlement: Settlement
+    live: Desired
     before: str | None
     now: datetime
 
     @property
+    def model(self) -> str:
+        return self.spec.model
+
+    @property
+    def what(self) -> str:
+        return str(self.request.desired).capitalize()
+
+    @property
+    def answers(self) -> str:
+        return f"{self.live} answers" if self.live.package else "nothing answers"
+
+    @property
+    def candidate(self) -> str | None:
+        """The package that was to do something that it does not do."""
+        desired, live = self.request.desired, self.live
+        if desired.package != live.package:
+            return desired.package
+        return desired.challenger if desired.challenger != live.challenger else desired.shadow
+
+    @property
     def event(self) -> Deployment:
+        desired = self.request.desired
         return Deployment(
             model=self.model,
             deployment=self.request.id,
-            package=self.request.package,
-            live=self.live,
-            reason=self.reason,
+            package=desired.package or "",
+            challenger=desired.challenger,
+            percent=desired.percent,
+            shadow=desired.shadow,
+            live=self.live.package,
+            reason=self.settlement.reason,
         )
 
     def fact(self, kind: Kind, summary: str, **details: str | list[str] | None) -> Fact:
@@ -146,79 +242,144 @@ class _Told:
             subject=self.request.id,
             at=self.now,
             summary=summary,
-            details={"package": self.request.package, "live": self.live, "reason": self.reason, **details},
+            details={
+                **self.request.desired.details,
+                "cause": self.request.cause.value,
+                "live": self.live.package,
+                "reason": self.settlement.reason,
+                **details,
+            },
         )
 
 
-def _live(
-    told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, pages: Pages, ledger: Ledger
+def _announce(
+    told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, schedules: Schedules, rollout: Rollout
 ) -> None:
-    registry.mark(told.request.package, OUTCOME, "live")
+    match told.settlement.outcome:
+        case Outcome.LIVE:
+            fact = _live(told, serving, registry=registry, bus=bus, schedules=schedules)
+        case Outcome.ROLLED_BACK:
+            fact = _rolled_back(told, registry=registry, bus=bus, pages=rollout.pages)
+        case _:
+            fact = _failed(told, registry=registry, pages=rollout.pages)
+    rollout.ledger.record(fact)
+
+
+def _live(told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, schedules: Schedules) -> Fact:
+    desired = told.request.desired
+    registry.mark(desired.package or "", OUTCOME, "live")
     bus.publish(ModelDeployed.of(told.event))
-    after = f", after {version(told.before)}" if told.before else ", as the first"
-    ledger.record(
-        told.fact(
-            Kind.DEPLOYED,
-            f"{version(told.request.package).capitalize()} is live{after}.",
-            config=serving.config if serving else None,
-            models=sorted(serving.models.values()) if serving else [],
+    if told.request.cause is Cause.PROGRESSIVE and desired.challenger:
+        at = told.now + told.spec.serve.bake
+        schedules.once(
+            f"advance-{told.model}-{told.request.id.removeprefix('deploy-')[:16]}",
+            at=at,
+            message=Tick.message("Advance Challenger", model=told.model, time=at, deployment=told.request.id),
         )
+    after = f", after {version(told.before)}" if told.before else ", as the first"
+    return told.fact(
+        Kind.DEPLOYED,
+        f"{told.what} is live{after if desired.package != told.before else ''}.",
+        config=serving.config if serving else None,
+        models=sorted(serving.models.values()) if serving else [],
     )
 
 
-def _rolled_back(
-    told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, pages: Pages, ledger: Ledger
-) -> None:
-    what = f"{version(told.request.package).capitalize()} was rolled back; {version(told.live)} answers. {told.reason}"
-    registry.mark(told.request.package, OUTCOME, "rolled-back")
+def _rolled_back(told: _Told, *, registry: Registry, bus: Bus, pages: Pages) -> Fact:
+    what = f"{told.what} was rolled back; {told.answers}. {told.settlement.reason}"
+    blamed = told.settlement.blamed
+    if blamed:
+        registry.mark(blamed, OUTCOME, "rolled-back")
     bus.publish(ModelRolledBack.of(told.event))
     pages.send(
         Page(
-            subject=f"{told.model}: {version(told.request.package)} was rolled back",
+            subject=f"{told.model}: {told.request.desired} was rolled back",
             what=what,
-            where=f"{told.request.package}\nendpoint of {told.model}",
-            do="Nobody is waiting: the version before answers. Find out why; this version is not deployed again.",
+            where=f"{told.candidate or told.request.id}\nendpoint of {told.model}",
+            do="Nobody is waiting: what answered before answers. Find out why; "
+            + ("this version is not deployed again." if blamed else "then ask again, its packages are not to blame."),
             command=f"noria events {told.model}",
         )
     )
-    ledger.record(told.fact(Kind.ROLLED_BACK, what))
+    return told.fact(Kind.ROLLED_BACK, what, blamed=blamed)
 
 
-def _failed(
-    told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, pages: Pages, ledger: Ledger
-) -> None:
-    answers = f"{version(told.live)} answers" if told.live else "nothing answers"
-    what = f"{version(told.request.package).capitalize()} could not be deployed; {answers}. {told.reason}"
-    registry.mark(told.request.package, OUTCOME, "failed")
+def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:
+    what = f"{told.what} could not be deployed; {told.answers}. {told.settlement.reason}"
+    if told.candidate:
+        registry.mark(told.candidate, OUTCOME, "failed")
+    approved = told.request.cause is Cause.APPROVED
     pages.send(
         Page(
-            subject=f"{told.model}: {version(told.request.package)} could not be deployed",
+            subject=f"{told.model}: {told.request.desired} could not be deployed",
             what=what,
-            where=f"{told.request.package}\nCloudFormation and endpoint of {told.model}",
-            do="Mend the cause, then approve the package again: the new decision deploys it.",
-            command=f"noria approve {told.request.package} --reason '…'",
+            where=f"{told.candidate or told.request.id}\nCloudFormation and endpoint of {told.model}",
+            do="Mend the cause, then approve the package again: the new decision deploys it."
+            if approved
+            else "Mend the cause, then ask for it again.",
+            command=f"noria approve {told.candidate} --reason '…'" if approved else f"noria status {told.model}",
         )
     )
-    ledger.record(told.fact(Kind.DEPLOYMENT_FAILED, what))
+    return told.fact(Kind.DEPLOYMENT_FAILED, what)
 
 
-def _restore(rollout: Rollout, stack: StackState, live: str | None, *, pages: Pages, now: datetime) -> None:
-    """Bring the stack's parameter back to what is live: it may have reported success while SageMaker rolled back."""
-    subject = f"{live or 'none'}#{stack.changed.isoformat()}"
-    if restores(rollout.ledger.entries(rollout.model)) >= RESTORES:
-        pages.send(
-            Page(
-                subject=f"{rollout.model}: the serving stack does not tell the truth",
-                what=f"{rollout.stack.name} wants {stack.package or 'nothing'}, but {live or 'nothing'} is live, and "
-                f"{RESTORES} attempts to bring the stack back have failed.",
-                where=f"CloudFormation, stack {rollout.stack.name}, events",
-                do="Look at its last events; do not deploy this stack by hand before its parameter is what is live.",
-                command=f"aws cloudformation describe-stack-events --stack-name {rollout.stack.name}",
-            )
+def _say_difference(
+    rollout: Rollout,
+    observed: Observed,
+    serving: EndpointState | None,
+    stack: StackState,
+    *,
+    seen: Sequence[Entry],
+    now: datetime,
+) -> None:
+    """Stack and endpoint agree with each other, but something about them is not what anybody asked for."""
+    subject = f"{serving.config if serving else observed.live.package}#{stack.changed.isoformat()}"
+
+    def decide(entries: Sequence[Entry]) -> Verdict:
+        # What was recorded since we looked explains more than what we saw.
+        what = difference(observed, entries) if [*entries[-1:]] == [*seen[-1:]] else None
+        known = any(entry.kind is Kind.SERVING_DIFFERS and entry.subject == subject for entry in entries)
+        if what is None or known:
+            return Verdict(outcome=Decision.NOTHING)
+        model = rollout.model
+        summary = f"{what[0].upper()}{what[1:]}."
+        fact = Fact(
+            model=model,
+            kind=Kind.SERVING_DIFFERS,
+            subject=subject,
+            at=now,
+            summary=summary,
+            details={**observed.live.details, "config": serving.config if serving else None},
         )
+        page = Page(
+            subject=f"{model}: what answers is not what was asked for",
+            what=summary,
+            where=f"{rollout.stack.name}, endpoint of {model}",
+            do="If a template was rolled back, mend it and deploy again; if somebody changed the endpoint, ask them.",
+            command=f"noria events {model}",
+        )
+        return Verdict(outcome=Decision.NOTHING, facts=(fact,), page=page)
+
+    rollout.record(decide, now=now)
+
+
+def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetime) -> None:
+    """Bring the stack's parameters back to what is live: it may have reported success while SageMaker rolled back."""
+    subject = f"{live.package or 'none'}#{stack.changed.isoformat()}"
+    if restores(rollout.ledger.entries(rollout.model)) >= RESTORES:
+        page = Page(
+            subject=f"{rollout.model}: the serving stack does not tell the truth",
+            what=f"{rollout.stack.name} wants {stack.desired}, but {live} is live, and "
+            f"{RESTORES} attempts to bring the stack back have failed.",
+            where=f"CloudFormation, stack {rollout.stack.name}, events",
+            do="Look at its last events; do not deploy this stack by hand before its parameters are what is live.",
+            command=f"aws cloudformation describe-stack-events --stack-name {rollout.stack.name}",
+        )
+        rollout.page(page, f"untrue {subject}", now=now)
         return
     token = f"restore-{hashlib.sha256(subject.encode()).hexdigest()[:24]}"
-    if rollout.stack.update(live, token=token) is not Update.STARTED:
+    # The endpoint has these variants already, whatever the stack believes.
+    if rollout.stack.update(live, guarded=guarded(live, live), token=token) is not Update.STARTED:
         return
     rollout.ledger.record(
         Fact(
@@ -226,9 +387,9 @@ def _restore(rollout: Rollout, stack: StackState, live: str | None, *, pages: Pa
             kind=Kind.SERVING_RESTORED,
             subject=subject,
             at=now,
-            summary=f"The serving stack wanted {version(stack.package)} while {version(live)} is live: "
-            "it is brought back to what is live.",
-            details={"wanted": stack.package, "live": live},
+            summary=f"The serving stack wanted {stack.desired} while {live} is live: it is brought back to what is "
+            "live.",
+            details={**live.details, "wanted": stack.desired.package, "live": live.package},
         )
     )
 

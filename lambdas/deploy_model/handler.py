@@ -1,212 +1,189 @@
-"""Approved packages go live; a rejected one that is live gives way to its predecessor.
+"""What is decided about serving becomes the serving stack's parameters: what should be live, and what should not.
 
-decision ─ ledger ─ rolled back before? refuse ─ Deployment Requested ─ UpdateStack unless one is under way
+package approved, rejected ─┐
+Serving Requested ──────────┤
+a challenger's alarm ───────┼─ noria/decisions.py ─ ledger ┐
+Advance Challenger ─────────┘                              ├─ UpdateStack unless one is under way
+the stack has come to rest ────────────────────────────────┘
 
-Calls: sagemaker:DescribeModelPackage on the model's packages; cloudformation:DescribeStacks,
-cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack; iam:PassRole on its output
-DeployerRoleArn to cloudformation.amazonaws.com; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
-kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages;
+cloudformation:DescribeStacks, cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack;
+iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; cloudwatch:DescribeAlarms; sqs:GetQueueUrl
+and sqs:SendMessage on the queues of probe_deployment and confirm_deployment; events:PutEvents; sns:Publish;
+kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
-from noria.aws.pages import Page, Pages
-from noria.aws.registry import Package, Registry
-from noria.aws.rollout import Begun, Rollout, stuck
+from noria.aws.metrics import Measurements
+from noria.aws.pages import Pages
+from noria.aws.queues import Queues
+from noria.aws.registry import OUTCOME, Registry
+from noria.aws.rollout import Begun, Rollout
 from noria.aws.serving import ServingStack
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import deployment_id, overtaken_by, predecessors, rollback_of, wanted_package
-from noria.events import ModelPackageStateChange, StackStatusChange, parse
-from noria.ledger import Fact, Kind
-from noria.names import version
+from noria.decisions import Decided, Decisions, Verdict
+from noria.decisions import Outcome as Decision
+from noria.deployment import live_package
+from noria.events import (
+    AlarmStateChange,
+    Deployment,
+    ModelPackageStateChange,
+    ModelRolledBack,
+    ServingRequested,
+    StackStatusChange,
+    Tick,
+    parse,
+)
+from noria.ledger import Entry
+from noria.spec import ModelSpec
+
+Trigger = ModelPackageStateChange | ServingRequested | AlarmStateChange | Tick | StackStatusChange
 
 
 class Outcome(StrEnum):
     NO_DECISION = "NoDecision"
-    OTHER_STACK = "OtherStack"
-    NOTHING = "NothingToDeploy"
-    REFUSED = "DeploymentRefused"
-    OVERTAKEN = "DeploymentOvertaken"
+    OTHER = "OtherResource"
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
-    change = parse(event, ModelPackageStateChange, StackStatusChange)
-    if isinstance(change, StackStatusChange):
-        model = env.model_of_stack(change.detail.stack, "serving")
-    else:
-        model = env.names.model_of(change.detail.group)
-    if model is None:
-        tell(Outcome.OTHER_STACK, model="none")
+    trigger = parse(event, ModelPackageStateChange, ServingRequested, AlarmStateChange, Tick, StackStatusChange)
+    model = _model(trigger, env)
+    spec = env.spec(model) if model else None
+    if spec is None:
+        tell(Outcome.OTHER, model="none")
         return
-    ledger = Ledger(table=env.ledger_table)
-    pages = Pages(topic=env.pages_topic)
-    stack = ServingStack(name=env.names.stack(model, "serving"))
-    rollout = Rollout(model=model, stack=stack, ledger=ledger)
-    outcome: Outcome | Begun
-    if isinstance(change, StackStatusChange):
-        outcome = begin(rollout=rollout, pages=pages, now=datetime.now(UTC))
-    else:
-        outcome = deploy_model(
-            change=change, rollout=rollout, registry=Registry(), ledger=ledger, pages=pages, now=datetime.now(UTC)
-        )
-    tell(outcome, model=model)
+    outcome = deploy_model(
+        trigger=trigger,
+        spec=spec,
+        rollout=Rollout(
+            model=spec.model,
+            names=env.names,
+            stack=ServingStack(name=env.names.stack(spec.model, "serving")),
+            ledger=Ledger(table=env.ledger_table),
+            pages=Pages(topic=env.pages_topic),
+            queues=Queues(),
+        ),
+        registry=Registry(),
+        measurements=Measurements(),
+        bus=Bus(name=env.event_bus),
+        now=datetime.now(UTC),
+    )
+    tell(outcome, model=spec.model)
+
+
+def _model(trigger: Trigger, env: Environment) -> str | None:
+    match trigger:
+        case ModelPackageStateChange():
+            return env.names.model_of(trigger.detail.group)
+        case AlarmStateChange():
+            return env.names.model_of(trigger.detail.alarm.rpartition("-challenger-")[0])
+        case StackStatusChange():
+            return env.model_of_stack(trigger.detail.stack, "serving")
+        case ServingRequested():
+            return trigger.detail.model
+        case Tick():
+            return trigger.model
 
 
 def deploy_model(
     *,
-    change: ModelPackageStateChange,
+    trigger: Trigger,
+    spec: ModelSpec,
     rollout: Rollout,
     registry: Registry,
-    ledger: Ledger,
-    pages: Pages,
+    measurements: Measurements,
+    bus: Bus,
     now: datetime,
-) -> Outcome | Begun:
-    """Act on one decision. What counts is what the registry says now, not what the event said when it was sent."""
-    if not change.is_decision:
+) -> Outcome | Decision | Begun:
+    """Decide what the trigger asks for, record it, and begin it if the stack is free."""
+    decide = _question(trigger, rollout=rollout, registry=registry, measurements=measurements, now=now)
+    if decide is None and not isinstance(trigger, StackStatusChange):
         return Outcome.NO_DECISION
+    if decide:
+        question = decide
+        group = rollout.names.model(spec.model)
+
+        def answer(entries: Sequence[Entry]) -> Verdict:
+            approval = partial(registry.approval, group)
+            return question(Decisions(spec=spec, entries=entries, approval=approval, now=now))
+
+        def announce(verdict: Verdict) -> None:
+            _announce(verdict, rollout=rollout, registry=registry, bus=bus)
+
+        verdict = rollout.record(answer, now=now, announce=announce)
+        if verdict.outcome in {Decision.REFUSED, Decision.OVERTAKEN}:
+            return verdict.outcome
+    return rollout.begin_next(now=now)
+
+
+Question = Callable[[Decisions], Verdict]
+
+
+def _question(
+    trigger: Trigger, *, rollout: Rollout, registry: Registry, measurements: Measurements, now: datetime
+) -> Question | None:
+    """What to decide; None where there is nothing to."""
+    match trigger:
+        case ModelPackageStateChange() if trigger.is_decision:
+            return _word(trigger, registry)
+        case ServingRequested():
+            return lambda decisions: decisions.requested(trigger.detail)
+        case AlarmStateChange() if trigger.detail.state.value == "ALARM":
+            alarm, state = trigger.detail.alarm, trigger.detail.state
+            return lambda decisions: decisions.challenger_alarm(alarm, state.at, state.reason)
+        case Tick():
+            deployment = trigger.detail.deployment or ""
+            raised = measurements.raised(rollout.names.challenger_alarms(rollout.model))
+            # An alarm may have been raised while nobody heard it: a step is judged when it ends, too.
+            if raised:
+                why = f"It was raised when {deployment} was to go on."
+                return lambda decisions: decisions.challenger_alarm(raised[0], now, why)
+            return lambda decisions: decisions.advance(deployment)
+        case _:
+            return None
+
+
+def _word(change: ModelPackageStateChange, registry: Registry) -> Question | None:
+    """What counts is what the registry says now, not what the event said when it was sent."""
     package = registry.describe(change.detail.package)
-    decision = f"{package.arn}#{change.decided_at.isoformat()}"
+    decided = Decided(
+        package=package.arn, at=change.decided_at, by=package.decided_by, reason=package.reason.rstrip(".")
+    )
     match package.approval:
         case "Approved":
-            outcome = _approved(
-                rollout.model, package, decision, change.decided_at, ledger=ledger, pages=pages, now=now
-            )
+            return lambda decisions: decisions.approved(decided)
         case "Rejected":
-            outcome = None
-            _rejected(rollout.model, package, decision, registry=registry, ledger=ledger, pages=pages, now=now)
+            return lambda decisions: decisions.rejected(decided)
         case _:
-            outcome = Outcome.NO_DECISION
-    return outcome or begin(rollout=rollout, pages=pages, now=now)
+            return None
 
 
-def begin(*, rollout: Rollout, pages: Pages, now: datetime) -> Begun:
-    """Begin what waits; a stack that only a person can mend is told to one."""
-    begun = rollout.begin_next(now=now)
-    if begun is Begun.STUCK:
-        pages.send(stuck(rollout.model, rollout.stack.name))
-    return begun
-
-
-def _approved(
-    model: str, package: Package, decision: str, decided_at: datetime, *, ledger: Ledger, pages: Pages, now: datetime
-) -> Outcome | None:
-    _record_decision(model, package, Kind.PACKAGE_APPROVED, decision, ledger=ledger, now=now)
-    entries = ledger.entries(model)
-    if before := rollback_of(entries, package.arn):
-        if not ledger.knows(model, Kind.DEPLOYMENT_REFUSED, decision):
-            _refuse(model, package, decision, because=before.summary, ledger=ledger, pages=pages, now=now)
-        return Outcome.REFUSED
-    if later := overtaken_by(entries, decided_at):
-        # A decision that was carried out in its time, and is told again, is none that was overtaken.
-        if not ledger.knows(model, Kind.DEPLOYMENT_REQUESTED, deployment_id(package.arn, decision)):
-            _supersede(model, package, decision, later, ledger=ledger, now=now)
-        return Outcome.OVERTAKEN
-    if wanted_package(entries) != package.arn:
-        _request(model, package.arn, decision, f"version {package.version} was approved", ledger=ledger, now=now)
-    return None
-
-
-def _rejected(
-    model: str,
-    package: Package,
-    decision: str,
-    *,
-    registry: Registry,
-    ledger: Ledger,
-    pages: Pages,
-    now: datetime,
-) -> None:
-    known = ledger.knows(model, Kind.PACKAGE_REJECTED, decision)
-    entries = ledger.entries(model)
-    if wanted_package(entries) == package.arn:
-        approved = (p for p in predecessors(entries, package.arn) if registry.describe(p).approval == "Approved")
-        before = next(approved, None)
-        if before:
-            _request(model, before, decision, f"version {package.version} was rejected", ledger=ledger, now=now)
-        elif not known:
-            pages.send(
-                Page(
-                    subject=f"{model}: version {package.version} was rejected but stays live",
-                    what=f"{package.arn} was rejected while it is live, and no approved version was live before it.",
-                    where=f"endpoint of {model}",
-                    do="Approve another version, or set the serving stack's ModelPackageArn to none to answer nobody.",
-                    command=f"noria status {model}",
-                )
+def _announce(verdict: Verdict, *, rollout: Rollout, registry: Registry, bus: Bus) -> None:
+    if verdict.blamed is None:
+        return
+    registry.mark(verdict.blamed, OUTCOME, "rolled-back")
+    bus.publish(
+        ModelRolledBack.of(
+            Deployment(
+                model=rollout.model,
+                deployment=verdict.facts[-1].subject,
+                package=verdict.blamed,
+                live=live_package(rollout.ledger.entries(rollout.model)),
+                reason=verdict.facts[0].summary,
             )
-    _record_decision(model, package, Kind.PACKAGE_REJECTED, decision, ledger=ledger, now=now)
-
-
-def _record_decision(model: str, package: Package, kind: Kind, decision: str, *, ledger: Ledger, now: datetime) -> None:
-    verb = "approved" if kind is Kind.PACKAGE_APPROVED else "rejected"
-    by = f" by {package.decided_by}" if package.decided_by else ""
-    why = f": {package.reason}" if package.reason else "."
-    ledger.record(
-        Fact(
-            model=model,
-            kind=kind,
-            subject=decision,
-            at=now,
-            summary=f"Version {package.version} was {verb}{by}{why}",
-            details={"package": package.arn, "by": package.decided_by, "reason": package.reason},
-        )
-    )
-
-
-def _request(model: str, package: str, decision: str, why: str, *, ledger: Ledger, now: datetime) -> None:
-    ledger.record(
-        Fact(
-            model=model,
-            kind=Kind.DEPLOYMENT_REQUESTED,
-            subject=deployment_id(package, decision),
-            at=now,
-            summary=f"{version(package).capitalize()} is to go live: {why}.",
-            details={"package": package, "decision": decision},
-        )
-    )
-
-
-def _supersede(model: str, package: Package, decision: str, later: str, *, ledger: Ledger, now: datetime) -> None:
-    ledger.record(
-        Fact(
-            model=model,
-            kind=Kind.DEPLOYMENT_SUPERSEDED,
-            subject=deployment_id(package.arn, decision),
-            at=now,
-            summary=f"Version {package.version} will not go live: {version(later)} was asked for by a later decision.",
-            details={"package": package.arn, "decision": decision},
-        )
-    )
-
-
-def _refuse(
-    model: str, package: Package, decision: str, *, because: str, ledger: Ledger, pages: Pages, now: datetime
-) -> None:
-    what = f"Version {package.version} was approved but is not deployed again, because it was rolled back. {because}"
-    pages.send(
-        Page(
-            subject=f"{model}: version {package.version} is refused, it was rolled back before",
-            what=what,
-            where=package.arn,
-            do="Train a new version. If the cause lay elsewhere, register this model again as a new version.",
-            command=f"noria events {model}",
-        )
-    )
-    ledger.record(
-        Fact(
-            model=model,
-            kind=Kind.DEPLOYMENT_REFUSED,
-            subject=decision,
-            at=now,
-            summary=what,
-            details={"package": package.arn},
         )
     )

@@ -7,6 +7,7 @@
 | an execution has ended                       | its outcome                 | record_training      |
 | a package is approved or rejected            | that decision               | deploy_model         |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
+| a progressive step has answered long enough  | what was asked for after it | deploy_model      |
 
 Each has the shape of the event that AWS sends, and is told once.
 
@@ -37,7 +38,7 @@ from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import unsettled
+from noria.deployment import Cause, Desired, Request, live, unsettled
 from noria.events import (
     DatasetAccepted,
     ModelPackageStateChange,
@@ -49,6 +50,7 @@ from noria.events import (
 )
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import key
+from noria.serve import Mode
 from noria.training import TrainingDataset
 
 GRACE = timedelta(minutes=15)
@@ -135,6 +137,7 @@ class Search:
         yield from self._executions()
         yield from self._decisions()
         yield from self._deployments()
+        yield from self._steps()
 
     def _uploads(self) -> Iterator[Missed]:
         judged = {entry.details.get("version") for entry in self.entries if entry.kind is Kind.DATASET_ACCEPTED}
@@ -229,30 +232,51 @@ class Search:
         stack, endpoint = self.stack.state(), self.endpoint.state()
         if stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
             return
-        live = endpoint.package if endpoint else None
         waiting = [request for request in unsettled(self.entries) if request.at <= self.now - GRACE]
-        if not waiting and live == stack.package:
+        known = live(self.entries) or Desired(package=None)
+        # A batch model has no endpoint that its stack could be wrong about.
+        batch = self.env.required_spec(self.model).serve.mode is Mode.BATCH
+        answers = endpoint.desired if endpoint else known if batch else Desired(package=None)
+        if not waiting and answers == stack.desired == known:
             return
         detail = {"stack-id": stack.id, "status-details": {"status": stack.status}, "client-request-token": ""}
-        what = f"Deployment {waiting[-1].id} has no outcome" if waiting else "Stack and endpoint differ"
+        what = f"Deployment {waiting[-1].id} has no outcome" if waiting else "Stack, endpoint and ledger differ"
         yield Missed(
             reaction="confirm-deployment",
             # Once an hour: what stays so is not for one event to mend.
             subject=f"serving {stack.changed.isoformat()} {self.now:%Y-%m-%dT%H}",
-            why=f"{what} while both are quiet",
+            why=f"{what} while all is quiet",
             event=self._event(StackStatusChange, detail),
+        )
+
+    def _steps(self) -> Iterator[Missed]:
+        last = latest(self.entries, Kind.DEPLOYMENT_REQUESTED)
+        deployed = latest(self.entries, Kind.DEPLOYED)
+        if last is None or deployed is None or deployed.subject != last.subject:
+            return
+        if Request.of(last).cause is not Cause.PROGRESSIVE:
+            return
+        due = deployed.at + self.env.required_spec(self.model).serve.bake
+        if Desired.of(deployed.details).challenger is None or due > self.now - GRACE:
+            return
+        detail = {"model": self.model, "time": due.isoformat(), "deployment": deployed.subject}
+        yield Missed(
+            reaction="deploy-model",
+            subject=f"step {deployed.subject}",
+            why=f"{Desired.of(deployed.details)} has answered long enough".capitalize(),
+            event=self._event(Tick, detail, "Advance Challenger"),
         )
 
     def _settled(self, at: datetime) -> bool:
         return self.now - LOOK_BACK <= at <= self.now - GRACE
 
-    def _event(self, kind: type[Any], detail: Mapping[str, Any]) -> dict[str, Any]:
+    def _event(self, kind: type[Any], detail: Mapping[str, Any], detail_type: str | None = None) -> dict[str, Any]:
         """An event as AWS sends it, with an id that says it was made here."""
         identity = hashlib.sha256(json.dumps(detail, sort_keys=True).encode()).hexdigest()[:24]
         return {
             "version": "0",
             "id": f"replayed-{identity}",
-            "detail-type": kind.DETAIL_TYPES[0],
+            "detail-type": detail_type or kind.DETAIL_TYPES[0],
             "source": kind.SOURCE,
             "account": self.env.account,
             "time": self.now.isoformat(),

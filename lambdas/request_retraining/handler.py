@@ -11,7 +11,6 @@ kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on th
 """
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -20,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AwareDatetime, BaseModel
 
 from noria.aws.bus import Bus
-from noria.aws.environment import Environment
+from noria.aws.environment import BookingEnvironment
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurements
 from noria.aws.schedules import Schedules
@@ -38,13 +37,6 @@ class Outcome(StrEnum):
     OTHER = "OtherAlarm"
 
 
-class RetrainingEnvironment(Environment):
-    schedule_group: str
-    schedule_role_arn: str
-    queue_arn: str
-    dead_letters_arn: str
-
-
 class Asked(BaseModel):
     """Who asks: `request` names the alarm's transition or the re-check, the same at each delivery."""
 
@@ -57,7 +49,7 @@ class Asked(BaseModel):
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    env = RetrainingEnvironment.from_os()
+    env = BookingEnvironment.from_os()
     asked = _asked(parse(event, AlarmStateChange, Tick), Measurements())
     model = next((model for model in env.models if env.names.drift_alarm(model) == asked.alarm), None)
     if model is None:
@@ -68,10 +60,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         spec=env.required_spec(model),
         ledger=Ledger(table=env.ledger_table),
         bus=Bus(name=env.event_bus),
-        schedules=Schedules(
-            group=env.schedule_group, role_arn=env.schedule_role_arn, dead_letters_arn=env.dead_letters_arn
-        ),
-        queue_arn=env.queue_arn,
+        schedules=Schedules.of(env),
         now=datetime.now(UTC),
     )
     tell(outcome, model=model, alarm=asked.alarm)
@@ -97,14 +86,13 @@ def request_retraining(
     ledger: Ledger,
     bus: Bus,
     schedules: Schedules,
-    queue_arn: str,
     now: datetime,
 ) -> Outcome:
     if not asked.in_alarm:
         return Outcome.CALM
     decision = _decided(asked, spec, ledger, now=now)
     if decision.again_at:
-        _look_again(asked, spec.model, decision.again_at, schedules=schedules, queue_arn=queue_arn)
+        _look_again(asked, spec.model, decision.again_at, schedules=schedules)
     if decision.retrain:
         bus.publish(RetrainingRequested.of(decision.event(spec.model, asked)))
         return Outcome.REQUESTED
@@ -161,11 +149,9 @@ def _answer(entries: list[Entry], request: str) -> _Decided | None:
     )
 
 
-def _look_again(asked: Asked, model: str, at: datetime, *, schedules: Schedules, queue_arn: str) -> None:
-    detail = {"model": model, "time": at.isoformat(), "alarm": asked.alarm}
+def _look_again(asked: Asked, model: str, at: datetime, *, schedules: Schedules) -> None:
     schedules.once(
         f"re-check-{model}-{hashlib.sha256(asked.request.encode()).hexdigest()[:16]}",
         at=at,
-        queue_arn=queue_arn,
-        message=json.dumps({"source": Tick.SOURCE, "detail-type": "Recheck Alarm", "detail": detail}),
+        message=Tick.message("Recheck Alarm", model=model, time=at, alarm=asked.alarm),
     )

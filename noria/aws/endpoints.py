@@ -6,23 +6,31 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.exceptions import ClientError
 
+from noria.deployment import Desired, percent
+
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
+SHADOW = "shadow"
 _ANSWERING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
 _CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointState:
-    """`models` and `packages` by variant, shadows too. `config` is the live one: during an update still the old one."""
+    """`models`, `packages` and `weights` by variant, shadows too.
+
+    `config` is the live one: during an update still the old one.
+    """
 
     status: str
     config: str
     failure: str | None
     models: dict[str, str]
     packages: dict[str, str | None]
+    weights: dict[str, float]
 
     @property
     def changing(self) -> bool:
@@ -31,7 +39,21 @@ class EndpointState:
     @property
     def package(self) -> str | None:
         """The champion's package, None when the endpoint answers nobody."""
-        return self.packages.get(CHAMPION) if self.status in _ANSWERING else None
+        return self.desired.package
+
+    @property
+    def desired(self) -> Desired:
+        """What answers, as one would ask for it; nothing where the endpoint answers nobody."""
+        if self.status not in _ANSWERING:
+            return Desired(package=None)
+        challenger = self.packages.get(CHALLENGER)
+        weighs = self.weights.get(CHALLENGER, 0) / (self.weights.get(CHAMPION) or 1)
+        return Desired(
+            package=self.packages.get(CHAMPION),
+            challenger=challenger,
+            percent=percent(weighs) if challenger else 0,
+            shadow=self.packages.get(SHADOW),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +78,12 @@ class Endpoint:
             config=config,
             failure=endpoint.get("FailureReason"),
             models=models,
-            packages={variant: self._package(model) for variant, model in models.items()},
+            packages={variant: self.package_of(model) for variant, model in models.items()},
+            weights={v["VariantName"]: v.get("InitialVariantWeight", 1) for v in variants},
         )
 
-    def _package(self, model: str) -> str | None:
+    def package_of(self, model: str) -> str | None:
+        """The package that a SageMaker model was made of."""
         answer = self.client.describe_model(ModelName=model)
         containers = answer.get("Containers") or [answer.get("PrimaryContainer", {})]
         return containers[0].get("ModelPackageName")

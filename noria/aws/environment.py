@@ -64,3 +64,12 @@ class Environment(Variables):
     @property
     def account(self) -> str:
         return self.pages_topic.split(":")[4]
+
+
+class BookingEnvironment(Environment):
+    """Of a reaction that books schedules: their group and role, and the queues of the reaction that they start."""
+
+    schedule_group: str
+    schedule_role_arn: str
+    queue_arn: str
+    dead_letters_arn: str

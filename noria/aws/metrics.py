@@ -65,6 +65,11 @@ class Measurements:
         alarms = self.client.describe_alarms(AlarmNames=[alarm])["MetricAlarms"]
         return alarms[0]["StateValue"] if alarms else None
 
+    def raised(self, prefix: str) -> list[str]:
+        """The alarms in ALARM whose names begin so."""
+        pages = self.client.get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix, StateValue="ALARM")
+        return [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
+
 
 def _datum(measured: Measurement, dimensions: "list[DimensionTypeDef]", at: datetime) -> "MetricDatumTypeDef":
     return {"MetricName": measured.name, "Dimensions": dimensions, "Timestamp": at, "Value": measured.value}

@@ -1,4 +1,4 @@
-"""Pages: what a person is told, and what to do about it."""
+"""Pages are sent to a topic, which knows who is on duty."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,26 +6,15 @@ from typing import TYPE_CHECKING
 
 import boto3
 
+from noria.page import Page
+
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
+__all__ = ["Page", "Pages"]
+
 _SUBJECT = 100  # SNS: at most 100 characters of printable ASCII, no line breaks
 _MESSAGE = 60_000  # SNS takes 256 KB: four bytes a character at most
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """`subject` in one line; `what` happened, `where` to look, what to `do`, and a `command` that helps."""
-
-    subject: str
-    what: str
-    where: str
-    do: str
-    command: str
-
-    @property
-    def message(self) -> str:
-        return f"{self.what}\n\nWhere: {self.where}\nWhat to do: {self.do}\n\n    {self.command}\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import boto3
+from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
+
+OUTCOME = "noria:outcome"
+"""Property of a package that says what came of its deployment."""
 
 Decision = Literal["Approved", "Rejected", "PendingManualApproval"]
 
@@ -52,6 +56,17 @@ class Registry:
             model_data=containers[0].get("ModelDataUrl") if containers else None,
             metadata=dict(answer.get("CustomerMetadataProperties", {})),
         )
+
+    def approval(self, group: str, arn: str) -> str | None:
+        """The word on a package of that group; None where it has no such package."""
+        try:
+            package = self.describe(arn)
+        except ClientError as error:
+            # SageMaker has no code of its own for packages that do not exist.
+            if error.response["Error"]["Code"] == "ValidationException":
+                return None
+            raise
+        return package.approval if package.group == group else None
 
     def packages(self, group: str) -> list[PackageSummary]:
         """Newest first."""

@@ -3,25 +3,37 @@
 deploy_model asks and begins if the stack is free; confirm_deployment says what came of it and begins what waited.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from noria.aws.ledger import Ledger
-from noria.aws.pages import Page
+from noria.aws.ledger import Ledger, LedgerBusyError
+from noria.aws.pages import Page, Pages
+from noria.aws.queues import Queues
 from noria.aws.serving import Operation, ServingStack, Update
-from noria.deployment import Request, newest_request, unsettled
-from noria.ledger import Fact, Kind
-from noria.names import version
+from noria.aws.telemetry import tell
+from noria.decisions import Verdict
+from noria.deployment import Request, guarded, live, newest_request, unsettled
+from noria.events import Tick
+from noria.ledger import Entry, Fact, Kind
+from noria.names import Names
 
 # The ledger's clock and CloudFormation's are not the same one.
 _SKEW = timedelta(minutes=5)
+
+_PROBE_AFTER = timedelta(minutes=3)
+"""By then a new instance is mostly up. The probe puts itself off where it is not."""
+
+_ATTEMPTS = 12
 
 
 class Begun(StrEnum):
     NOTHING = "NothingToDeploy"
     STARTED = "DeploymentStarted"
     WAITING = "DeploymentWaiting"  # one is under way, or the stack is busy: its end begins the next
+    UNCHANGED = "DeploymentUnchanged"  # the stack has these parameters already: look what is live
+    SUPERSEDED = "DeploymentSuperseded"  # another was asked for before it could begin
     STUCK = "ServingStackStuck"  # only a person gets the stack out of this
 
 
@@ -36,8 +48,44 @@ class CarriedOut:
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
     model: str
+    names: Names
     stack: ServingStack
     ledger: Ledger
+    pages: Pages
+    queues: Queues
+
+    def record(
+        self,
+        decide: Callable[[Sequence[Entry]], Verdict],
+        *,
+        now: datetime,
+        announce: Callable[[Verdict], None] = lambda _: None,
+    ) -> Verdict:
+        """Decide on what the ledger holds, tell it, and record it: again if something else was recorded meanwhile.
+
+        A verdict that a person is paged of is told once, `announce`d first, by who claims it.
+        """
+        told: set[str] = set()
+        for _ in range(_ATTEMPTS):
+            entries = self.ledger.entries(self.model)
+            verdict = decide(entries)
+            if verdict.page and (subject := verdict.facts[0].meaning) not in told:
+                with self.ledger.claim(self.model, subject, now=now) as ours:
+                    if not ours:
+                        return verdict  # somebody else is at it, who then records it too
+                    announce(verdict)
+                    self.pages.send(verdict.page)
+                told.add(subject)
+            if self.ledger.append(verdict.facts, after=entries[-1] if entries else None):
+                return verdict
+        raise LedgerBusyError(f"{self.model}: nothing decided after {_ATTEMPTS} attempts")
+
+    def page(self, page: Page, subject: str, *, now: datetime) -> bool:
+        """Tell a person, unless somebody tells them the same at this moment."""
+        with self.ledger.claim(self.model, subject, now=now) as ours:
+            if ours:
+                self.pages.send(page)
+        return ours
 
     def carried_out(self) -> CarriedOut | None:
         """The deployment without an outcome that the stack has begun: there is at most one."""
@@ -47,47 +95,85 @@ class Rollout:
                 return CarriedOut(request=request, operation=operation)
         state = self.stack.state()
         for request in requests:
-            if not state.in_progress and state.package == request.package:
+            if not state.in_progress and state.desired == request.desired:
                 return CarriedOut(request=request, operation=None)
         return None
 
     def begin_next(self, *, now: datetime) -> Begun:
         """Begin the deployment that was asked for last, and give up those before it."""
-        if self.carried_out():
-            return Begun.WAITING
+        under_way = self.carried_out()
         entries = self.ledger.entries(self.model)
         newest = newest_request(entries)
-        for request in unsettled(entries):
-            if request != newest:
-                self._supersede(request, now=now)
         if newest is None:
             return Begun.NOTHING
-        match self.stack.update(newest.package, token=newest.id):
-            case Update.STARTED:
-                return Begun.STARTED
-            case Update.STUCK:
-                return Begun.STUCK
-            case _:
-                return Begun.WAITING
+        if under_way is None:
+            for request in unsettled(entries):
+                if request != newest:
+                    self._supersede(request, newest, now=now)
+            return self._begin(newest, guarded=guarded(live(entries), newest.desired), now=now)
+        if under_way.request != newest:
+            self._wait(newest, f"{under_way.request.desired} is under way", now=now)
+        if under_way.operation is None:
+            return self._unchanged(now=now)
+        return Begun.WAITING
 
-    def _supersede(self, request: Request, *, now: datetime) -> None:
+    def _begin(self, request: Request, *, guarded: bool, now: datetime) -> Begun:
+        match self.stack.update(request.desired, guarded=guarded, token=request.id):
+            case Update.STARTED:
+                message = Tick.message("Probe Deployment", model=self.model, time=now)
+                self.queues.send(self.names.queue("probe-deployment"), message, delay=_PROBE_AFTER)
+                return Begun.STARTED
+            case Update.UNCHANGED:
+                return self._unchanged(now=now)
+            case Update.BUSY:
+                self._wait(request, "the serving stack is changing for another reason", now=now)
+                return Begun.WAITING
+            case Update.STUCK:
+                self.tell_stuck(now=now)
+                return Begun.STUCK
+
+    def _unchanged(self, *, now: datetime) -> Begun:
+        """Have confirm_deployment look, as at the end of an update: one that changes nothing has no end to hear of."""
+        message = Tick.message("Confirm Deployment", model=self.model, time=now)
+        self.queues.send(self.names.queue("confirm-deployment"), message)
+        return Begun.UNCHANGED
+
+    def _wait(self, request: Request, why: str, *, now: datetime) -> None:
+        summary = f"{str(request.desired).capitalize()} waits for its turn: {why}."
+        self._record(Kind.DEPLOYMENT_WAITING, request, summary, now=now)
+
+    def _supersede(self, request: Request, newest: Request, *, now: datetime) -> None:
+        summary = f"{str(request.desired).capitalize()} will not go live: {newest.desired} was asked for after it."
+        page = Page(
+            subject=f"{self.model}: {request.desired} will not go live",
+            what=summary,
+            where=f"endpoint of {self.model}",
+            do="Nothing, if the newer one is what you want: of two decisions the newer counts.",
+            command=f"noria events {self.model}",
+        )
+        if self.page(page, f"superseded {request.id}", now=now):
+            tell(Begun.SUPERSEDED, model=self.model, deployment=request.id)
+            self._record(Kind.DEPLOYMENT_SUPERSEDED, request, summary, now=now)
+
+    def _record(self, kind: Kind, request: Request, summary: str, *, now: datetime) -> None:
         self.ledger.record(
             Fact(
                 model=self.model,
-                kind=Kind.DEPLOYMENT_SUPERSEDED,
+                kind=kind,
                 subject=request.id,
                 at=now,
-                summary=f"{version(request.package).capitalize()} will not go live: another was asked for after it.",
-                details={"package": request.package},
+                summary=summary,
+                details=request.desired.details,
             )
         )
 
-
-def stuck(model: str, stack: str) -> Page:
-    return Page(
-        subject=f"{model}: the serving stack is stuck",
-        what=f"{stack} could not roll back and takes no update, so nothing new can go live.",
-        where=f"CloudFormation, stack {stack}, events",
-        do="Mend what its last events name and let the rollback continue; a deployment that waits then begins.",
-        command=f"aws cloudformation continue-update-rollback --stack-name {stack}",
-    )
+    def tell_stuck(self, *, now: datetime) -> None:
+        name = self.stack.name
+        page = Page(
+            subject=f"{self.model}: the serving stack is stuck",
+            what=f"{name} could not roll back and takes no update, so nothing new can go live.",
+            where=f"CloudFormation, stack {name}, events",
+            do="Mend what its last events name and let the rollback continue; a deployment that waits then begins.",
+            command=f"aws cloudformation continue-update-rollback --stack-name {name}",
+        )
+        self.page(page, "stuck", now=now)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import boto3
+
+from noria.aws.environment import BookingEnvironment
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
@@ -12,14 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedules:
-    """`role_arn` is assumed by EventBridge Scheduler to send to a queue, or to `dead_letters_arn` when that fails."""
+    """`role_arn` is assumed by EventBridge Scheduler to send to the queue, or to the dead letters when that fails."""
 
     group: str
     role_arn: str
+    queue_arn: str
     dead_letters_arn: str
     client: "EventBridgeSchedulerClient" = field(default_factory=lambda: boto3.client("scheduler"), repr=False)
 
-    def once(self, name: str, *, at: datetime, queue_arn: str, message: str) -> None:
+    @classmethod
+    def of(cls, env: BookingEnvironment) -> Self:
+        return cls(
+            group=env.schedule_group,
+            role_arn=env.schedule_role_arn,
+            queue_arn=env.queue_arn,
+            dead_letters_arn=env.dead_letters_arn,
+        )
+
+    def once(self, name: str, *, at: datetime, message: str) -> None:
         """Send `message` to the queue at `at`; the schedule then deletes itself. Booked twice is booked once.
 
         A time that has passed meanwhile is a minute from now: Scheduler doesn't call what is past.
@@ -34,7 +46,7 @@ class Schedules:
                 FlexibleTimeWindow={"Mode": "OFF"},
                 ActionAfterCompletion="DELETE",
                 Target={
-                    "Arn": queue_arn,
+                    "Arn": self.queue_arn,
                     "RoleArn": self.role_arn,
                     "Input": message,
                     "DeadLetterConfig": {"Arn": self.dead_letters_arn},

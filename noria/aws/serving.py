@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.exceptions import ClientError
 
-from noria.deployment import Failure
+from noria.deployment import NONE, Desired, Failure, percent, weight
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 PACKAGE = "ModelPackageArn"
+CHALLENGER = "ChallengerPackageArn"
+WEIGHT = "ChallengerWeight"
+SHADOW = "ShadowPackageArn"
 GUARDRAILS = "Guardrails"
+
 DEPLOYER = "DeployerRoleArn"
 """Output of the stack: the service role of its updates."""
 
-NONE = "none"
+MODEL = "ChampionModelName"
+"""Output of the stack of a model without an endpoint: what its batches are answered by."""
 
 CONFIG_TYPE = "AWS::SageMaker::EndpointConfig"
 MODEL_TYPE = "AWS::SageMaker::Model"
@@ -51,9 +56,17 @@ class StackState:
         return self.status in {"UPDATE_ROLLBACK_FAILED", "ROLLBACK_FAILED", "DELETE_FAILED"}
 
     @property
-    def package(self) -> str | None:
-        value = self.parameters.get(PACKAGE, NONE)
-        return None if value == NONE else value
+    def desired(self) -> Desired:
+        """What its parameters ask for."""
+        challenger, weighs = self.parameters.get(CHALLENGER, NONE), float(self.parameters.get(WEIGHT, 0))
+        return Desired.of(
+            {
+                "package": self.parameters.get(PACKAGE, NONE),
+                "challenger": challenger,
+                "percent": 0 if challenger == NONE else percent(weighs),
+                "shadow": self.parameters.get(SHADOW, NONE),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +91,19 @@ class ServingStack:
             changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
         )
 
-    def update(self, package: str | None, *, token: str) -> Update:
-        """Ask for `package` (None: no endpoint), leaving template and other parameters as they are.
+    def update(self, desired: Desired, *, guarded: bool, token: str) -> Update:
+        """Ask for `desired` (no package: no endpoint), leaving template and other parameters as they are.
 
-        Guardrails are switched on: whoever began or ended an A/B had to switch them off.
+        `guarded`: whether alarms watch the change and roll it back.
         """
         state = self.state()
-        asked = {PACKAGE: package or NONE, GUARDRAILS: "on"}
+        asked = {
+            PACKAGE: desired.package or NONE,
+            CHALLENGER: desired.challenger or NONE,
+            WEIGHT: f"{weight(desired.percent):.6g}",
+            SHADOW: desired.shadow or NONE,
+            GUARDRAILS: "on" if guarded else "off",
+        }
         if state.in_progress:
             return Update.BUSY
         if state.stuck:
@@ -124,6 +143,10 @@ class ServingStack:
                 if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in reason.lower():
                     failure = Failure(resource_type=event["ResourceType"], reason=reason)
         return Operation(failure=failure) if begun else None
+
+    def config(self) -> str | None:
+        """Name of the endpoint configuration that the stack holds now, maybe in small letters."""
+        return next((name for kind, name in self.resources() if kind == CONFIG_TYPE), None)
 
     def resources(self) -> set[tuple[str, str]]:
         """Type and name of what the stack holds now."""

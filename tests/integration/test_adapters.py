@@ -114,6 +114,31 @@ def test_a_fact_is_recorded_once_and_chained(ledger: Ledger) -> None:
     assert [entry.model for entry in ledger.newest(["m", "other"])] == ["m", "m", "other"]
 
 
+def test_facts_are_appended_together_and_only_after_what_was_looked_at(ledger: Ledger) -> None:
+    assert ledger.append([fact("one"), fact("two")], after=None)
+    seen = ledger.entries("m")
+    assert ledger.append([fact("three")], after=seen[-1])
+    assert not ledger.append([fact("four")], after=seen[-1])
+    assert not ledger.append([fact("five")], after=None)
+    assert ledger.append([], after=seen[-1])
+    entries = ledger.entries("m")
+    assert [entry.subject for entry in entries] == ["one", "two", "three"]
+    assert verify(entries) == []
+    assert ledger.record(fact("four"))
+
+
+def test_one_tells_at_a_time_and_who_dies_is_replaced(ledger: Ledger) -> None:
+    with ledger.claim("m", "page", now=NOW) as ours, ledger.claim("m", "page", now=NOW) as theirs:
+        assert (ours, theirs) == (True, False)
+    with ledger.claim("m", "page", now=NOW + timedelta(minutes=1)) as soon:
+        assert not soon
+    with pytest.raises(ZeroDivisionError), ledger.claim("m", "page", now=NOW + timedelta(minutes=3)) as later:
+        _ = 1 / (later - 1)
+    with ledger.claim("m", "page", now=NOW + timedelta(minutes=3)) as after_the_error:
+        assert after_the_error
+    assert ledger.entries("m") == []
+
+
 def test_an_entry_that_someone_removes_or_edits_shows(ledger: Ledger) -> None:
     for subject in ("one", "two", "three"):
         ledger.record(fact(subject))
@@ -196,10 +221,12 @@ def test_a_look_booked_twice_is_booked_once() -> None:
     scheduler = boto3.client("scheduler")
     scheduler.create_schedule_group(Name="group")
     _, arn = _queue("q")
-    schedules = Schedules(group="group", role_arn="arn:aws:iam::123456789012:role/r", dead_letters_arn=arn)
+    schedules = Schedules(
+        group="group", role_arn="arn:aws:iam::123456789012:role/r", queue_arn=arn, dead_letters_arn=arn
+    )
     soon = datetime.now(UTC) + timedelta(hours=1)
     for later in (0, 1):
-        schedules.once("look", at=soon + timedelta(hours=later), queue_arn=arn, message="{}")
+        schedules.once("look", at=soon + timedelta(hours=later), message="{}")
     booked = scheduler.get_schedule(Name="look", GroupName="group")
     assert booked["ScheduleExpression"] == f"at({soon:%Y-%m-%dT%H:%M:%S})"
     assert booked["ActionAfterCompletion"] == "DELETE"
@@ -229,8 +256,10 @@ def test_a_look_that_should_have_been_is_booked_for_the_next_minute() -> None:
     scheduler = boto3.client("scheduler")
     scheduler.create_schedule_group(Name="group")
     _, arn = _queue("q")
-    schedules = Schedules(group="group", role_arn="arn:aws:iam::123456789012:role/r", dead_letters_arn=arn)
-    schedules.once("late", at=NOW - timedelta(days=365), queue_arn=arn, message="{}")
+    schedules = Schedules(
+        group="group", role_arn="arn:aws:iam::123456789012:role/r", queue_arn=arn, dead_letters_arn=arn
+    )
+    schedules.once("late", at=NOW - timedelta(days=365), message="{}")
     booked = scheduler.get_schedule(Name="late", GroupName="group")["ScheduleExpression"]
     moment = datetime.fromisoformat(booked.removeprefix("at(").removesuffix(")")).replace(tzinfo=UTC)
     assert timedelta(0) < moment - datetime.now(UTC) <= timedelta(minutes=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
-from local.cloud import WORK, LocalCloud
+from local.cloud import ACCOUNT, REGION, WORK, LocalCloud
 from local.container import build
 from noria.names import Names
 from tests.integration.reactions.place import BUCKET, REACTIONS, Place
@@ -37,6 +37,10 @@ def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "NORIA_PAGES_TOPIC": topic,
             "NORIA_LEDGER_TABLE": "ledger",
             "NORIA_MODELS_DIR": str(models),
+            "NORIA_SCHEDULE_GROUP": "noria-local",
+            "NORIA_SCHEDULE_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/schedules",
+            "NORIA_QUEUE_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-deploy-model",
+            "NORIA_DEAD_LETTERS_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-deploy-model-dlq",
         }.items():
             patch.setenv(name, value)
         boto3.setup_default_session()
@@ -48,6 +52,7 @@ def _shared_resources() -> str:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    boto3.client("scheduler").create_schedule_group(Name="noria-local")
     boto3.client("dynamodb").create_table(
         TableName="ledger",
         BillingMode="PAY_PER_REQUEST",

@@ -131,9 +131,10 @@ def test_a_stack_that_was_busy_for_another_reason_is_used_when_it_is_free(served
         ],
     )
     served.place.deliver(deploy_model, event)
-    assert served.kinds()[-1] is Kind.DEPLOYMENT_REQUESTED
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_WAITING
     served.place.deliver(deploy_model, served.settled())
-    served.confirm()
+    (told,) = served.place.waiting("confirm-deployment")
+    served.place.deliver(confirm_deployment, told)
     assert served.kinds()[-1] is Kind.DEPLOYED
 
 
@@ -144,7 +145,7 @@ def test_a_rejected_package_that_is_live_gives_way_to_its_predecessor(served: Se
         served.confirm()
     served.place.deliver(deploy_model, served.decide(two, "Rejected", "customers complain"))
     served.confirm()
-    assert served.kinds()[-3:] == [Kind.DEPLOYMENT_REQUESTED, Kind.PACKAGE_REJECTED, Kind.DEPLOYED]
+    assert served.kinds()[-3:] == [Kind.PACKAGE_REJECTED, Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED]
     assert served.wanted() == one
     assert served.answers() == "1"
 

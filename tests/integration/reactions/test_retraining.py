@@ -18,11 +18,8 @@ QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-request-retraining"
 
 @pytest.fixture(scope="module", autouse=True)
 def _schedules(place: Place) -> Any:
-    boto3.client("scheduler").create_schedule_group(Name="noria-local")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "NORIA_SCHEDULE_GROUP": "noria-local",
-            "NORIA_SCHEDULE_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/schedules",
             "NORIA_QUEUE_ARN": QUEUE,
             "NORIA_DEAD_LETTERS_ARN": f"{QUEUE}-dlq",
         }.items():

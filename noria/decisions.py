@@ -1,0 +1,450 @@
+"""Decisions about serving: what the ledger, a trigger and the registry together ask for, as facts to record.
+
+| trigger                     | asks for                                                                          |
+|-----------------------------|-----------------------------------------------------------------------------------|
+| a package is approved       | it as champion; `progressive`: as challenger on the first weight                  |
+| … that is the challenger    | it as champion; `progressive`: the next weight                                    |
+| a package is rejected       | its predecessor as champion; no such challenger or shadow                         |
+| a person: traffic           | a challenger on so many percent; of a progressive one: it stays there             |
+| a person: shadow            | a shadow, or none                                                                 |
+| a person: promote, abandon  | the challenger as champion, or no challenger                                      |
+| a person: rollback          | a version that was champion before, and nothing beside it                         |
+| a challenger's alarm        | no such challenger; the package counts as rolled back                             |
+| a step has baked            | the next weight, after the last one the challenger as champion                    |
+| a deployment did not end live | what was decided against meanwhile is not left in place                         |
+
+Nothing here reads or changes anything. Of two decisions the newer counts, whichever is heard first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from noria.deployment import (
+    NONE,
+    OF_CHAMPION,
+    Cause,
+    Desired,
+    Request,
+    challenger_at,
+    deployment_id,
+    newest_request,
+    overtaken_by,
+    predecessors,
+    requests,
+    rollback_of,
+    wanted,
+)
+from noria.events import ServingRequest
+from noria.ledger import Entry, Fact, Kind
+from noria.names import version
+from noria.page import Page
+from noria.serve import Mode, Strategy
+from noria.spec import ModelSpec
+
+APPROVED, REJECTED = "Approved", "Rejected"
+
+_AFTER = "after "
+
+
+class Outcome(StrEnum):
+    """What became of a trigger; the values are names of metrics."""
+
+    REQUESTED = "DeploymentRequested"
+    NOTHING = "NothingToDeploy"
+    REFUSED = "DeploymentRefused"
+    OVERTAKEN = "DeploymentOvertaken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`facts` belong into the ledger together, right after the entries that were looked at; `page` goes out before.
+
+    `desired` is what is to be live, where that changes; `refusal` says why it does not; `blamed` is rolled back by it.
+    """
+
+    outcome: Outcome
+    facts: tuple[Fact, ...] = ()
+    page: Page | None = None
+    desired: Desired | None = None
+    refusal: str | None = None
+    blamed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """Somebody approved or rejected a package in the registry."""
+
+    package: str
+    at: datetime
+    by: str | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.package}#{self.at.isoformat()}"
+
+
+class _Refused(Exception):
+    """What was asked cannot be; the message says why and what can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """`approval` tells the registry's word on a package, None where the model has no such package."""
+
+    spec: ModelSpec
+    entries: Sequence[Entry]
+    approval: Callable[[str], str | None]
+    now: datetime
+
+    # --- people, in the registry
+
+    def approved(self, decided: Decided) -> Verdict:
+        said = self._said(Kind.PACKAGE_APPROVED, decided)
+        package, id_ = decided.package, deployment_id(decided.package, decided.name)
+        if before := rollback_of(self.entries, package):
+            why = f"{version(package).capitalize()} was approved but is not deployed again, because it was rolled back."
+            if self._knows(Kind.DEPLOYMENT_REFUSED, decided.name):
+                return Verdict(outcome=Outcome.REFUSED, facts=said, refusal=why)
+            return self._refuse(decided.name, f"{why} {before.summary}", package=package, said=said)
+        wanted = self._wanted
+        desired, cause = self._going_live(package)
+        if desired == wanted or self._knows(Kind.DEPLOYMENT_REQUESTED, id_) or wanted.package == package:
+            return Verdict(outcome=Outcome.NOTHING, facts=said)
+        if later := overtaken_by(self.entries, decided.at, OF_CHAMPION):
+            facts = (*said, *self._superseded(id_, Desired(package=package), decided.name, later))
+            return Verdict(outcome=Outcome.OVERTAKEN, facts=facts)
+        why = f"{version(package)} was approved"
+        return self._request(id_, desired, cause, why, decision=decided.name, at=decided.at, by=decided.by, said=said)
+
+    def rejected(self, decided: Decided) -> Verdict:
+        said = self._said(Kind.PACKAGE_REJECTED, decided)
+        package, wanted = decided.package, self._wanted
+        id_ = deployment_id(package, decided.name)
+        desired = self._without(package)
+        if desired == wanted:
+            return Verdict(outcome=Outcome.NOTHING, facts=said)
+        if desired.package is None:
+            return Verdict(outcome=Outcome.NOTHING, facts=said, page=self._stays(package) if said else None)
+        if self._knows(Kind.DEPLOYMENT_REQUESTED, id_):
+            return Verdict(outcome=Outcome.NOTHING, facts=said)
+        why = f"{version(package)} was rejected"
+        # It follows from what it takes back, and does not overtake what was decided since.
+        at = self._since(decided.at)
+        return self._request(id_, desired, Cause.REJECTED, why, decision=decided.name, at=at, by=decided.by, said=said)
+
+    # --- people, by name
+
+    def requested(self, asked: ServingRequest) -> Verdict:
+        name, id_ = f"request {asked.request}", deployment_id("request", asked.request)
+        if self._knows(Kind.DEPLOYMENT_REFUSED, name) or self._asked(id_):
+            return Verdict(outcome=Outcome.NOTHING)
+        # Who asks with a clock that is fast decides now, not later: else nothing could be decided meanwhile.
+        at = min(asked.requested_at, self.now)
+        try:
+            desired, cause = self._answer(asked)
+        except _Refused as refused:
+            return self._refuse(name, str(refused), package=asked.package, by=asked.by)
+        if desired == self._wanted:
+            return Verdict(outcome=Outcome.NOTHING)
+        if later := overtaken_by(self.entries, at):
+            return Verdict(outcome=Outcome.OVERTAKEN, facts=self._superseded(id_, desired, name, later))
+        return self._request(id_, desired, cause, asked.reason, decision=name, at=at, by=asked.by)
+
+    def _answer(self, asked: ServingRequest) -> tuple[Desired, Cause]:
+        """What a request comes to. Raises `_Refused`."""
+        wanted = self._wanted
+        match asked.action:
+            case "rollback":
+                return Desired(package=self._rollback_target(asked.package)), Cause.ROLLBACK
+            case "traffic":
+                return self._traffic(asked.package, asked.percent), Cause.TRAFFIC
+            case "shadow":
+                return self._shadow(asked.package), Cause.SHADOW
+            case "promote":
+                if asked.package is not None and asked.package == wanted.package:
+                    return wanted, Cause.PROMOTE
+                challenger = self._challenger(asked.package)
+                self._require(challenger, approved=True)
+                return wanted.without(wanted.package or NONE, instead=challenger), Cause.PROMOTE
+            case "abandon":
+                return wanted.without(self._challenger(asked.package)), Cause.ABANDON
+
+    def _rollback_target(self, package: str | None) -> str:
+        before = predecessors(self.entries, self._wanted.package)
+        if package is None:
+            package = next((arn for arn in before if self.approval(arn) == APPROVED), None)
+            if package is None:
+                raise _Refused("No approved version was live before: approve one, or name one with --to.")
+            return package
+        self._require(package, approved=True)
+        champions = {str(entry.details["package"]) for entry in self.entries if entry.kind is Kind.DEPLOYED}
+        if package not in champions:
+            raise _Refused(f"{version(package).capitalize()} never was champion: approve it, and it goes live.")
+        return package
+
+    def _traffic(self, package: str | None, percent: int | None) -> Desired:
+        wanted = self._wanted
+        self._require_realtime("A challenger")
+        if percent is None or not 1 <= percent <= 99:
+            raise _Refused(
+                f"{percent} percent is not between 1 and 99; `noria abandon` ends an A/B, promote decides it."
+            )
+        package = package or wanted.challenger
+        if package is None:
+            raise _Refused("No A/B runs: name the challenger with --package.")
+        if wanted.shadow:
+            raise _Refused(
+                f"{version(wanted.shadow).capitalize()} is a shadow, beside which SageMaker has no challenger: "
+                "end the shadow first (noria shadow MODEL --off)."
+            )
+        self._require_other(package)
+        return replace(wanted, challenger=package, percent=percent)
+
+    def _shadow(self, package: str | None) -> Desired:
+        wanted = self._wanted
+        if package is None:
+            if wanted.shadow is None:
+                raise _Refused("There is no shadow to end.")
+            return replace(wanted, shadow=None)
+        self._require_realtime("A shadow")
+        if wanted.challenger:
+            raise _Refused(
+                f"{version(wanted.challenger).capitalize()} is a challenger, beside which SageMaker has no shadow: "
+                "end the A/B first (noria abandon or noria promote)."
+            )
+        self._require_other(package)
+        return replace(wanted, shadow=package)
+
+    def _challenger(self, meant: str | None) -> str:
+        challenger = self._wanted.challenger
+        if challenger is None:
+            raise _Refused("No A/B runs, so there is no challenger: begin one with noria traffic.")
+        if meant not in {None, challenger}:
+            raise _Refused(
+                f"{version(meant).capitalize()} is not the challenger any more, {version(challenger)} is: look again."
+            )
+        return challenger
+
+    def _require_realtime(self, what: str) -> None:
+        mode = self.spec.serve.mode
+        if mode is not Mode.REALTIME:
+            raise _Refused(f"{what} needs variants beside each other, which mode {mode.value} does not have.")
+
+    def _require_other(self, package: str) -> None:
+        champion = self._wanted.package
+        if champion is None:
+            raise _Refused("Nothing is live to compare with: approve a package first.")
+        if package == champion:
+            raise _Refused(f"{version(package).capitalize()} is the champion: name another version.")
+        self._require(package)
+
+    def _require(self, package: str, *, approved: bool = False) -> None:
+        """A package that may answer. To try it beside the champion, it need not be approved yet."""
+        approval = self.approval(package)
+        if approval is None:
+            raise _Refused(f"There is no package {package} of {self.spec.model}.")
+        if approval == REJECTED or (approved and approval != APPROVED):
+            state = "rejected" if approval == REJECTED else "not approved"
+            raise _Refused(f"{version(package).capitalize()} is {state}: approve it first (noria approve).")
+        if before := rollback_of(self.entries, package):
+            raise _Refused(f"{version(package).capitalize()} was rolled back before. {before.summary}")
+
+    # --- time and alarms
+
+    def challenger_alarm(self, alarm: str, at: datetime, why: str) -> Verdict:
+        """An alarm of the challenger was raised at that time: whoever was the challenger then, is so no more."""
+        package = challenger_at(self.entries, at)
+        if package is None:
+            return Verdict(outcome=Outcome.NOTHING)
+        id_ = deployment_id(package, f"{alarm}#{at.isoformat()}")
+        summary = f"{version(package).capitalize()} is no challenger any more: alarm {alarm} was raised. {why}"
+        known = self._knows(Kind.CHALLENGER_ROLLED_BACK, package)
+        said = (
+            () if known else (self._fact(Kind.CHALLENGER_ROLLED_BACK, package, summary, package=package, reason=why),)
+        )
+        page = Page(
+            subject=f"{self.spec.model}: {version(package)} was rolled back as challenger",
+            what=summary,
+            where=f"{package}\nendpoint of {self.spec.model}",
+            do="Nobody is waiting: the champion answers. Find out why; this version is not deployed again.",
+            command=f"noria events {self.spec.model}",
+        )
+        desired = self._without(package)
+        if desired.package is None:
+            page = replace(page, do="No approved version was live before, so it stays. Approve another version.")
+        if desired == self._wanted or desired.package is None or self._knows(Kind.DEPLOYMENT_REQUESTED, id_):
+            return Verdict(outcome=Outcome.NOTHING, facts=said, page=page if said else None, blamed=package)
+        raised, at = f"alarm {alarm}", self._since(at)
+        why = f"{raised} was raised"
+        verdict = self._request(id_, desired, Cause.ABANDON, why, decision=raised, at=at, said=said)
+        return replace(verdict, page=page if said else None, blamed=package)
+
+    def advance(self, deployment: str) -> Verdict:
+        """A step of a progressive deployment has answered for as long as it should."""
+        step = self.step
+        if step is None or step.id != deployment or not self._knows(Kind.DEPLOYED, deployment):
+            return Verdict(outcome=Outcome.NOTHING)
+        package = step.desired.challenger or NONE
+        desired, cause = self._next_step(package)
+        why = f"it stood the test on {step.desired.percent}%"
+        id_ = deployment_id("advance", deployment)
+        decision = f"advance {deployment}"
+        return self._request(id_, desired, cause, why, decision=decision, at=step.decided_at)
+
+    @property
+    def step(self) -> Request | None:
+        """The step of a progressive deployment that was asked for last, unless something else was asked for since."""
+        asked = requests(self.entries)
+        last = asked[-1] if asked else None
+        return last if last and last.cause is Cause.PROGRESSIVE and last.desired.challenger else None
+
+    def not_left(self) -> Verdict:
+        """After a deployment that did not end live: what was decided against while it was to go away, goes now.
+
+        Once: if that fails too, a person has been told.
+        """
+        asked = requests(self.entries)
+        if not asked or newest_request(self.entries) or asked[-1].decision.startswith(_AFTER):
+            return Verdict(outcome=Outcome.NOTHING)
+        desired, last = self._wanted, asked[-1]
+        against = [p for p in (desired.challenger, desired.shadow, desired.package) if p and self._unwanted(p)]
+        for package in against:
+            desired = self._without(package, desired)
+        if not against or desired.package is None or desired == last.desired:
+            return Verdict(outcome=Outcome.NOTHING)
+        why = f"{' and '.join(map(version, against))} was decided against meanwhile"
+        name = f"{_AFTER}{last.id}"
+        at = self._since(last.decided_at)
+        return self._request(deployment_id("after", last.id), desired, Cause.REJECTED, why, decision=name, at=at)
+
+    def _unwanted(self, package: str) -> bool:
+        return self.approval(package) == REJECTED or rollback_of(self.entries, package) is not None
+
+    # --- what is to be live
+
+    @property
+    def _wanted(self) -> Desired:
+        return wanted(self.entries) or Desired(package=None)
+
+    def _going_live(self, package: str) -> tuple[Desired, Cause]:
+        """An approved package by the spec's strategy."""
+        wanted = self._wanted
+        if wanted.package is None:
+            return Desired(package=package), Cause.APPROVED
+        if self.spec.serve.strategy is Strategy.PROGRESSIVE:
+            under_way = self.step is not None and self.step == newest_request(self.entries)
+            stepping = self.step is not None and (under_way or self._knows(Kind.DEPLOYED, self.step.id))
+            if stepping and wanted.challenger == package:
+                return wanted, Cause.PROGRESSIVE
+            return self._next_step(package)
+        if wanted.challenger == package:
+            return wanted.without(wanted.package, instead=package), Cause.PROMOTE
+        # A challenger stays: SageMaker guards no deployment that takes it away, and a new version needs its guard.
+        return wanted.without(wanted.package, instead=package), Cause.APPROVED
+
+    def _next_step(self, package: str) -> tuple[Desired, Cause]:
+        wanted = self._wanted
+        reached = wanted.percent if wanted.challenger == package else 0
+        for percent in self.spec.serve.weights:
+            if percent > reached:
+                return Desired(package=wanted.package, challenger=package, percent=percent), Cause.PROGRESSIVE
+        return Desired(package=package), Cause.PROMOTE
+
+    def _without(self, package: str, wanted: Desired | None = None) -> Desired:
+        """What is wanted without a package: an approved predecessor takes its place; None where there is none."""
+        wanted = wanted or self._wanted
+        if wanted.package != package:
+            return wanted.without(package)
+        before = (arn for arn in predecessors(self.entries, package) if self.approval(arn) == APPROVED)
+        return wanted.without(package, instead=next(before, None))
+
+    def _since(self, at: datetime) -> datetime:
+        """When what is wanted was decided: what only takes a part of it back is no newer decision."""
+        asked = requests(self.entries)
+        return min(asked[-1].decided_at, at) if asked else at
+
+    # --- facts
+
+    def _knows(self, kind: Kind, subject: str) -> bool:
+        return any(entry.kind is kind and entry.subject == subject for entry in self.entries)
+
+    def _asked(self, id_: str) -> bool:
+        return self._knows(Kind.DEPLOYMENT_REQUESTED, id_) or self._knows(Kind.DEPLOYMENT_SUPERSEDED, id_)
+
+    def _fact(self, kind: Kind, subject: str, summary: str, **details: str | int | None) -> Fact:
+        return Fact(
+            model=self.spec.model, kind=kind, subject=subject, at=self.now, summary=summary, details={**details}
+        )
+
+    def _said(self, kind: Kind, decided: Decided) -> tuple[Fact, ...]:
+        """That somebody decided, unless the ledger knows."""
+        if self._knows(kind, decided.name):
+            return ()
+        verb = "approved" if kind is Kind.PACKAGE_APPROVED else "rejected"
+        by = f" by {decided.by}" if decided.by else ""
+        why = f": {decided.reason}" if decided.reason else "."
+        summary = f"{version(decided.package).capitalize()} was {verb}{by}{why}"
+        return (self._fact(kind, decided.name, summary, package=decided.package, by=decided.by, reason=decided.reason),)
+
+    def _request(
+        self,
+        id_: str,
+        desired: Desired,
+        cause: Cause,
+        why: str,
+        *,
+        decision: str,
+        at: datetime,
+        by: str | None = None,
+        said: tuple[Fact, ...] = (),
+    ) -> Verdict:
+        fact = Fact(
+            model=self.spec.model,
+            kind=Kind.DEPLOYMENT_REQUESTED,
+            subject=id_,
+            at=self.now,
+            summary=f"{str(desired).capitalize()} is to go live: {why.rstrip('.')}.",
+            details={
+                **desired.details,
+                "decision": decision,
+                "decided_at": at.isoformat(),
+                "cause": cause.value,
+                "reason": why,
+                "by": by,
+            },
+        )
+        return Verdict(outcome=Outcome.REQUESTED, facts=(*said, fact), desired=desired)
+
+    def _superseded(self, id_: str, desired: Desired, decision: str, later: str) -> tuple[Fact, ...]:
+        if self._knows(Kind.DEPLOYMENT_SUPERSEDED, id_):
+            return ()
+        summary = f"{str(desired).capitalize()} will not go live: {later} was asked for by a later decision."
+        fact = self._fact(Kind.DEPLOYMENT_SUPERSEDED, id_, summary)
+        return (fact.model_copy(update={"details": {**desired.details, "decision": decision}}),)
+
+    def _refuse(
+        self, decision: str, why: str, *, package: str | None, by: str | None = None, said: tuple[Fact, ...] = ()
+    ) -> Verdict:
+        model = self.spec.model
+        page = Page(
+            subject=f"{model}: {version(package)} is refused" if package else f"{model}: a request is refused",
+            what=why,
+            where=f"{package or model}, {decision}",
+            do="What answers stays as it is. Ask again for what can be; if it was rolled back, train a new version.",
+            command=f"noria status {model}",
+        )
+        fact = self._fact(Kind.DEPLOYMENT_REFUSED, decision, why, package=package or NONE, by=by)
+        return Verdict(outcome=Outcome.REFUSED, facts=(*said, fact), page=page, refusal=why)
+
+    def _stays(self, package: str) -> Page:
+        model = self.spec.model
+        return Page(
+            subject=f"{model}: {version(package)} was rejected but stays live",
+            what=f"{package} was rejected while it is live, and no approved version was live before it.",
+            where=f"endpoint of {model}",
+            do="Approve another version, or set the serving stack's ModelPackageArn to none to answer nobody.",
+            command=f"noria status {model}",
+        )
