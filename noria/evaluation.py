@@ -1,6 +1,7 @@
 """What a candidate did on the newest slice, and the gate's verdict: the typed form of `evaluation.json`."""
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,8 +46,24 @@ class ChampionScore(Part):
     margins: dict[Metric, Estimate]
 
 
-class Measurements(Part):
-    """A candidate measured on rows newer than all it was trained on.
+Form = Literal["onnx", "sklearn"]
+
+
+class Served(Part):
+    """Which of a bundle's two forms of the model answers, and how far they are apart.
+
+    `onnx_difference` is the largest difference between them over `onnx_rows` rows, of the training and the holdout: of
+    a probability, or of a value as a share of itself where that is above one.
+    """
+
+    serves: Form = "sklearn"
+    serves_because: str = ""
+    onnx_difference: float | None = None
+    onnx_rows: int = 0
+
+
+class Measurements(Served):
+    """A candidate measured on rows newer than all it was trained on, through what will serve it, in `image`.
 
     Metrics that are undefined there (AUC where only one class occurs) are left out. `champion` is None when there is
     none, or when it cannot answer these rows: `champion_problem` then says why.
@@ -60,6 +77,7 @@ class Measurements(Part):
     champion: ChampionScore | None = None
     champion_problem: str | None = None
     latency_p95_ms: float
+    image: str = ""
 
 
 class Gate(Part):

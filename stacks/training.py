@@ -21,7 +21,7 @@ from stacks import bundles
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.permissions import Grant, allow
 from stacks.foundation import Foundation
-from stacks.images import ScikitLearnImage
+from stacks.images import images_of
 from stacks.reactions import Reactions
 from stacks.settings import Settings
 
@@ -55,7 +55,7 @@ class Training(Stack):
         self._name = settings.names.model(spec.model)
         self._bucket = s3.Bucket.from_bucket_name(self, "Data", foundation.data_bucket_name)
         self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
-        self._image = ScikitLearnImage(self)
+        self._images = images_of(spec, self, settings.target)
 
         self.model_role = self._model_role()
         self.deployer_role = self._deployer_role()
@@ -94,7 +94,8 @@ class Training(Stack):
                 "NORIA_BUCKET": self._bucket.bucket_name,
                 "NORIA_MODEL": self._spec.model,
                 "NORIA_GROUP": self._name,
-                "NORIA_IMAGE": self._image.uri,
+                "NORIA_IMAGE": self._images.jobs.uri,
+                "NORIA_SERVE_IMAGE": self._images.serving.uri,
                 "NORIA_KEY_ARN": self._key.key_arn,
                 "NORIA_CODE_URI": code.uri,
                 "NORIA_CODE_HASH": digest(archive),
@@ -276,7 +277,7 @@ class Training(Stack):
             ),
             Grant(
                 actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                resources=[self._image.repository_arn],
+                resources=self._images.repository_arns,
             ),
             Grant(
                 actions=["ecr:GetAuthorizationToken"],

@@ -36,7 +36,10 @@ from local.sagemaker.storage import Location, TransferFailed, download
 
 logger = logging.getLogger("noria.fleet")
 
-SERVER = Path(__file__).parents[1] / "container" / "serve.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SERVER = REPOSITORY / "local" / "container" / "serve.py"
+NORIA_SERVER = "/noria-serving:"
+"""In an image's name: Noria's model server (stacks/images.py). What serves any other image keeps AWS's contract."""
 # https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 INVOCATION_TIMEOUT = 60.0
 PING_TIMEOUT = 2.0
@@ -212,10 +215,15 @@ class ModelServer:
             "SAGEMAKER_SUBMIT_DIRECTORY": f"{BASE}/model/code",
             # Many servers share this machine; without this each takes all of its cores for a single row.
             "OMP_NUM_THREADS": "1",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
             **self._spec.environment,
         }
+        command = ["python", str(SERVER)]
+        if NORIA_SERVER in self._spec.image:
+            command = ["python", "-m", "pipelines.serving"]
+            environment["PYTHONPATH"] = str(REPOSITORY)
         return self._container.start(
-            ["python", str(SERVER), "--socket", str(self._socket)],
+            [*command, "--socket", str(self._socket)],
             environment,
             log=self._log,
             role_arn=self._role_arn,

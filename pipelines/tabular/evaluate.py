@@ -1,29 +1,28 @@
 """A candidate is measured on rows newer than its own, beside the champion, through the code that will serve it."""
 
 import csv
-import importlib.util
 import io
 import json
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.evaluation import SEGMENT_ROWS, ChampionScore, Evaluation, Measurements, SegmentScore, Slice
+from noria.evaluation import SEGMENT_ROWS, ChampionScore, Evaluation, Form, Measurements, SegmentScore, Served, Slice
 from noria.gates import judge
 from noria.spec import ModelSpec, Task
 from noria.sql import Resources, connect, identifier, literal
+from pipelines.serving.inference import CSV, JSON
 from pipelines.tabular.metrics import Bootstrap, Scorer, binary_scorer, multiclass_scorer, regression_scorer
+from pipelines.tabular.served import CannotPredict, served
 from pipelines.tabular.signature import Signature
 from pipelines.tabular.train import Training
 
@@ -31,10 +30,6 @@ BATCH = 50_000
 LATENCY_CALLS, LATENCY_RUNS, LATENCY_WARM_UP = 100, 3, 20
 
 Row = tuple[Any, ...]
-
-
-class CannotPredict(Exception):
-    """A bundle does not answer the rows it was asked; the message says what it said."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,29 @@ class Truth:
 
 
 def evaluate(
-    rows: Path, spec: ModelSpec, candidate: Path, *, champion: Champion | None, resources: Resources
+    rows: Path,
+    spec: ModelSpec,
+    candidate: Path,
+    *,
+    champion: Champion | None,
+    images: Mapping[Form, str],
+    resources: Resources,
 ) -> Evaluation:
-    """Measure the bundle `candidate` (model.tar.gz) on prepared rows, and judge it by the spec's gates."""
+    """Measure the bundle `candidate` (model.tar.gz) on prepared rows, and judge it by the spec's gates.
+
+    `images` names what serves each form of a model.
+    """
     truth = _truth(rows, spec, resources)
     with _unpacked(candidate) as bundle:
-        served = Served(bundle)
-        scorer = served.scorer(truth, spec, resources)
+        asked = Asked(bundle)
+        scorer = asked.scorer(truth, spec, resources)
         mine = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
         training = Training.model_validate_json((bundle / "training.json").read_text(encoding="utf-8"))
-        latency = served.latency_p95_ms(truth, resources)
+        latency = asked.latency_p95_ms(truth, resources)
     score, problem = _champion(champion, mine, truth, spec, resources)
     measured = Measurements(
+        **{field: getattr(training, field) for field in Served.model_fields},
+        image=images[training.serves],
         model=spec.model,
         slice=truth.slice,
         trained_on=training.rows,
@@ -80,10 +86,10 @@ def evaluate(
     return Evaluation(**dict(measured), gate=judge(measured, spec))
 
 
-def baseline_of(archive: Path) -> str:
-    """The text of a bundle's baseline.json."""
+def texts_of(archive: Path, *names: str) -> dict[str, str]:
+    """Files of a bundle by name."""
     with _unpacked(archive) as bundle:
-        return (bundle / "baseline.json").read_text(encoding="utf-8")
+        return {name: (bundle / name).read_text(encoding="utf-8") for name in names}
 
 
 def _champion(
@@ -94,7 +100,7 @@ def _champion(
         return None, None
     try:
         with _unpacked(champion.archive) as bundle:
-            scorer = Served(bundle).scorer(truth, spec, resources)
+            scorer = Asked(bundle).scorer(truth, spec, resources)
             theirs = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
     except Exception as error:  # noqa: BLE001 - whatever code the champion carries, its failure is a finding
         return None, f"{champion.package} cannot answer these rows: {error}"
@@ -130,13 +136,12 @@ def _truth(rows: Path, spec: ModelSpec, resources: Resources) -> Truth:
 # --- a bundle, asked as the endpoint would ask it
 
 
-class Served:
-    """An unpacked model bundle behind its own inference code and its own signature."""
+class Asked:
+    """An unpacked model bundle behind its server and its own signature."""
 
     def __init__(self, bundle: Path) -> None:
         self.signature = Signature.model_validate_json((bundle / "signature.json").read_text(encoding="utf-8"))
-        self._code = _import(bundle / "code" / "inference.py")
-        self._model = self._code.model_fn(str(bundle))
+        self._ask = served(bundle)
 
     def scorer(self, truth: Truth, spec: ModelSpec, resources: Resources) -> Scorer:
         """Predict every row, and compare with the truth. Raises `CannotPredict`."""
@@ -165,31 +170,27 @@ class Served:
         """
         names = [feature.name for feature in self.signature.features]
         rows = list(islice(self._rows(truth, resources), LATENCY_CALLS))
-        bodies = [json.dumps({"instances": [dict(zip(names, row, strict=True))]}) for row in rows]
+        bodies = [json.dumps({"instances": [dict(zip(names, row, strict=True))]}).encode() for row in rows]
         for index in range(LATENCY_WARM_UP):
-            self._ask(bodies[index % len(bodies)])
+            self._timed(bodies[index % len(bodies)])
         runs = [
             np.percentile([self._timed(bodies[index % len(bodies)]) for index in range(LATENCY_CALLS)], 95)
             for _ in range(LATENCY_RUNS)
         ]
         return float(np.median(runs)) * 1000
 
-    def _timed(self, body: str) -> float:
+    def _timed(self, body: bytes) -> float:
         start = time.perf_counter()
-        self._ask(body)
+        self._ask(body, JSON)
         return time.perf_counter() - start
-
-    def _ask(self, body: str) -> Any:
-        code = self._code
-        return code.output_fn(code.predict_fn(code.input_fn(body, "application/json"), self._model), "application/json")
 
     def _answers(self, truth: Truth, resources: Resources) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         rows = self._rows(truth, resources)
         while batch := list(islice(rows, BATCH)):
-            predictions = self._code.predict_fn(self._code.input_fn(_csv(batch), "text/csv"), self._model)
-            if not isinstance(predictions, list) or len(predictions) != len(batch):
-                raise CannotPredict(f"asked {len(batch)} rows, it answered {str(predictions)[:300]}")
+            predictions = self._ask(_csv(batch).encode(), CSV)
+            if len(predictions) != len(batch):
+                raise CannotPredict(f"asked {len(batch)} rows, it answered {len(predictions)}")
             answers += predictions
         return answers
 
@@ -214,15 +215,3 @@ def _unpacked(archive: Path) -> Iterator[Path]:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
         yield Path(folder)
-
-
-def _import(path: Path) -> ModuleType:
-    """A bundle's own code, under a name of its own: candidate and champion may carry different versions."""
-    name = f"bundle_{abs(hash(path))}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise CannotPredict(f"{path.name} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module

@@ -1,8 +1,8 @@
 """The training pipeline, authored with the SageMaker SDK (`make pipeline` writes it to definition.json).
 
     Prepare ──▶ Train ──▶ Evaluate ──▶ Gate ──▶ Register     a package that awaits approval
-       │ test/  ─────────────▲           └────▶ Refuse       the execution fails, and says why
-       └ train/ ─▲
+       │ test/  ───▲─────────▲           └────▶ Refuse       the execution fails, and says why
+       └ train/ ───▲
 
 Words that begin with NORIA_ are placeholders, filled in per model when the stacks are synthesised.
 """
@@ -33,7 +33,7 @@ from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, Networking, OutputDataConfig, StoppingCondition
 
-IMAGE, KEY = "NORIA_IMAGE", "NORIA_KEY_ARN"
+IMAGE, SERVE_IMAGE, KEY = "NORIA_IMAGE", "NORIA_SERVE_IMAGE", "NORIA_KEY_ARN"
 MODEL = "s3://NORIA_BUCKET/NORIA_MODEL"
 
 # The SDK takes well-formed values only, where these stand in for placeholders until `export` puts them in.
@@ -55,7 +55,7 @@ VOLUME_GB = 30
 # Paths are arguments and not part of the script, so that a container may have them elsewhere.
 UNPACK_AND_RUN = 'set -e; mkdir -p "$2"; tar -xzf "$1" -C "$2"; exec python3 "$2/run.py" "${@:3}"'
 
-JSON, CSV = "application/json", "text/csv"
+JSON, MEDIA_TYPES = "application/json", ["application/json", "application/jsonlines", "text/csv"]
 
 # No step is cached: a training is started once per cause, by its token, and a repeated one is wanted for its own sake.
 RETRIES = [
@@ -121,6 +121,10 @@ def pipeline() -> Pipeline:
                 *_arguments("evaluate", "model", "test", "champion", "spec", "evaluation", "baseline"),
                 "--champion-package",
                 champion,
+                "--onnx-image",
+                SERVE_IMAGE,
+                "--sklearn-image",
+                IMAGE,
             ],
         ),
         property_files=[report],
@@ -128,7 +132,15 @@ def pipeline() -> Pipeline:
     )
     register = ModelStep(
         "Register",
-        step_args=_registration(session, train, evaluate, dataset=dataset, token=token, champion=champion),
+        step_args=_registration(
+            session,
+            train,
+            evaluate,
+            _finding(evaluate, report, "image"),
+            dataset=dataset,
+            token=token,
+            champion=champion,
+        ),
         retry_policies=RETRIES[:1],
     )
     refuse = FailStep("Refuse", error_message=_finding(evaluate, report, "gate.reason"))
@@ -165,7 +177,8 @@ def _processor(session: OfflineSession) -> Processor:
 
 def _trainer(session: OfflineSession, prepare: ProcessingStep) -> ModelTrainer:
     """Script mode of the sagemaker-training toolkit, whose code is a channel: the job has no network to fetch it."""
-    channels = {"train": _uri(prepare, "train"), "spec": SPEC, "code": CODE, "wheels": WHEELS}
+    data = {name: _uri(prepare, name) for name in ("train", "test")}
+    channels = {**data, "spec": SPEC, "code": CODE, "wheels": WHEELS}
     return ModelTrainer(
         training_image=IMAGE,
         role=ROLE,
@@ -192,16 +205,20 @@ def _registration(
     session: OfflineSession,
     train: TrainingStep,
     evaluate: ProcessingStep,
+    image: JsonGet,
     *,
     dataset: ParameterString,
     token: ParameterString,
     champion: ParameterString,
 ) -> object:
-    """A package pending approval, with where it comes from as metadata."""
+    """A package pending approval, with where it comes from as metadata.
+
+    `image` is what the evaluation found to serve the form of the model that is in the bundle.
+    """
     evaluation = Join(on="/", values=[_uri(evaluate, "evaluation"), "evaluation.json"])
     builder = ModelBuilder(
         s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,
-        image_uri=IMAGE,
+        image_uri=image,
         role_arn=ROLE,
         env_vars={
             "SAGEMAKER_PROGRAM": "inference.py",
@@ -218,8 +235,8 @@ def _registration(
     )
     return builder.register(
         model_package_group_name="NORIA_GROUP",
-        content_types=[JSON, CSV],
-        response_types=[JSON, CSV],
+        content_types=MEDIA_TYPES,
+        response_types=MEDIA_TYPES,
         inference_instances=["NORIA_SERVE_INSTANCE"],
         transform_instances=["NORIA_SERVE_INSTANCE"],
         approval_status="PendingManualApproval",
@@ -231,6 +248,7 @@ def _registration(
             "noria:execution": ExecutionVariables.PIPELINE_EXECUTION_ARN,
             "noria:champion": champion,
             "noria:baseline": Join(on="/", values=[_uri(evaluate, "baseline"), "baseline.json"]),
+            "noria:golden": Join(on="/", values=[_uri(evaluate, "baseline"), "golden.json"]),
             "noria:evaluation": evaluation,
         },
     )

@@ -1,16 +1,21 @@
 """Training rows become a model bundle: what goes to S3 as model.tar.gz, and what the endpoint loads.
 
 model.joblib       the estimator
+model.onnx         the same model for Noria's server, if it answers as the estimator does: then this is what is served
 signature.json     what it takes and answers (signature.Signature)
 spec.json          the spec it was trained for
-training.json      what it was trained on, and how (Training)
+training.json      what it was trained on, how, and which form of it is served (Training)
 baseline.json      profile of the training rows and of the predictions for them (noria.profile.Profile)
-code/inference.py  answers requests
+golden.json        training rows with the answers that every server of this bundle must give (noria.golden.Golden)
+code/inference.py  answers requests in AWS's scikit-learn image
 """
 
+import inspect
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +23,17 @@ import duckdb
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from noria import profile
-from noria.evaluation import Slice
+from noria import golden, profile
+from noria.evaluation import Served, Slice
+from noria.golden import Golden
 from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import Resources, connect, identifier, literal
-from pipelines.serving import inference
+from pipelines.serving import inference, server
+from pipelines.tabular import trees
+from pipelines.tabular.served import load, served
 from pipelines.tabular.signature import Input, Signature, signature
 
 MAX_BINS = 255
@@ -34,16 +42,18 @@ MAX_BINS = 255
 EARLY_STOPPING_ROWS = 10_000
 """From so many rows on, scikit-learn stops early unless told otherwise (HistGradientBoosting, `early_stopping`)."""
 
+LARGEST_DIFFERENCE = 1e-5
+"""Between the answers of the two forms of a model; beyond it, scikit-learn's is served."""
+
 Matrix = NDArray[np.float64]
 
 
-class Training(BaseModel):
-    """`training.json`."""
-
-    model_config = ConfigDict(frozen=True)
+class Training(Served):
+    """`training.json`. `iterations` is None where the estimator counts none."""
 
     rows: Slice
-    iterations: int
+    estimator: str
+    iterations: int | None
     hyperparameters: dict[str, int | float | str | bool | None]
 
 
@@ -60,24 +70,57 @@ class Untrainable(Exception):
     """The rows cannot train the model of the spec; the message says why."""
 
 
-def train(rows: Path, spec: ModelSpec, bundle: Path, *, resources: Resources) -> Training:
-    """Fit a model to prepared rows and write its bundle. Raises `Untrainable`."""
+def train(rows: Path, holdout: Path, spec: ModelSpec, bundle: Path, *, resources: Resources) -> Training:
+    """Fit a model to prepared rows and write its bundle. Raises `Untrainable`.
+
+    `holdout` holds prepared rows too; nothing is learnt from them: on them, as on those of the training, the two forms
+    of the model are compared.
+    """
     with connect(resources) as db:
         known = describe(db, rows, spec)
-        table = read(db, rows, spec, known)
+        table, unseen = (read(db, part, spec, known) for part in (rows, holdout))
     estimator = fit(table, spec, known)
-    training = Training(
-        rows=_slice(table), iterations=int(estimator.n_iter_), hyperparameters=dict(spec.train.hyperparameters)
-    )
     (bundle / "code").mkdir(parents=True, exist_ok=True)
     joblib.dump(estimator, bundle / "model.joblib")
-    documents: dict[str, BaseModel] = {"signature": known, "spec": spec, "training": training}
-    for name, document in documents.items():
-        (bundle / f"{name}.json").write_text(document.model_dump_json(indent=1), encoding="utf-8")
     shutil.copyfile(inference.__file__, bundle / "code" / "inference.py")
-    baseline = _baseline(rows, table, spec, bundle, resources)
-    (bundle / "baseline.json").write_text(baseline.model_dump_json(), encoding="utf-8")
+    _write(bundle / "signature.json", known)
+    _write(bundle / "spec.json", spec)
+    form = _exported(estimator, spec, known, bundle, np.concatenate([table.inputs, unseen.inputs]))
+    iterations = getattr(estimator, "n_iter_", None)
+    training = Training(
+        **dict(form),
+        rows=_slice(table),
+        estimator=f"{type(estimator).__module__.partition('.')[0]}.{type(estimator).__name__}",
+        iterations=None if iterations is None else int(np.max(iterations)),
+        hyperparameters=dict(spec.train.hyperparameters),
+    )
+    _write(bundle / "training.json", training)
+    _write(bundle / "baseline.json", _baseline(rows, table, spec, bundle, resources))
+    _write(bundle / golden.FILE, _golden(rows, spec, known, bundle, resources))
     return training
+
+
+def _write(path: Path, document: BaseModel) -> None:
+    path.write_text(document.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _exported(estimator: Any, spec: ModelSpec, known: Signature, bundle: Path, inputs: Matrix) -> Served:
+    """Write model.onnx, and keep it if Noria's server is wanted and it answers as the estimator does."""
+    if spec.server != "noria":
+        return Served(serves="sklearn", serves_because="the spec chooses a server that loads model.joblib")
+    exported = bundle / server.MODEL
+    try:
+        exported.write_bytes(trees.export(estimator, known))
+    except trees.NotExportable as error:
+        return Served(serves="sklearn", serves_because=f"there is no ONNX form of it: {error}")
+    theirs, mine = inference.model_fn(str(bundle)).predict(inputs), server.load(bundle).predict(inputs)
+    difference = float(np.max(np.abs(theirs - mine) / np.maximum(np.abs(theirs), 1)))
+    apart = Served(serves="onnx", onnx_difference=difference, onnx_rows=len(inputs))
+    if difference <= LARGEST_DIFFERENCE:
+        return apart
+    exported.unlink()
+    because = f"its ONNX form answers differently, by up to {difference:g}, which is more than {LARGEST_DIFFERENCE:g}"
+    return apart.model_copy(update={"serves": "sklearn", "serves_because": because})
 
 
 def describe(db: duckdb.DuckDBPyConnection, rows: Path, spec: ModelSpec) -> Signature:
@@ -123,7 +166,28 @@ def read(db: duckdb.DuckDBPyConnection, rows: Path, spec: ModelSpec, known: Sign
 
 
 def fit(table: Table, spec: ModelSpec, known: Signature) -> Any:
-    """A fitted HistGradientBoosting of the spec's task. Early stopping watches the newest rows, never random ones."""
+    """A fitted estimator: the one that the spec names, or HistGradientBoosting of its task."""
+    if spec.train.estimator:
+        return _fit_named(spec.train.estimator, table, spec, known)
+    return _fit_trees(table, spec, known)
+
+
+def _fit_named(path: str, table: Table, spec: ModelSpec, known: Signature) -> Any:
+    """Raises `Untrainable` where the image does not have it."""
+    module, _, name = path.rpartition(".")
+    try:
+        estimator = getattr(import_module(module), name)(**spec.train.hyperparameters)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise Untrainable(f"the image has no {path} that takes these hyperparameters: {error}") from error
+    if "random_state" in estimator.get_params() and "random_state" not in spec.train.hyperparameters:
+        estimator.set_params(random_state=spec.train.seed)
+    # LightGBM is told in `fit` which columns are categories; to other estimators their positions are numbers.
+    told = "categorical_feature" in inspect.signature(estimator.fit).parameters and known.categorical
+    return estimator.fit(table.inputs, table.target, **({"categorical_feature": known.categorical} if told else {}))
+
+
+def _fit_trees(table: Table, spec: ModelSpec, known: Signature) -> Any:
+    """Early stopping watches the newest rows, never random ones."""
     chosen = dict(spec.train.hyperparameters)
     wished = chosen.pop("early_stopping", "auto")
     older, newer = _parted(table, float(chosen.get("validation_fraction") or 0.1))
@@ -153,8 +217,7 @@ def _slice(table: Table) -> Slice:
 
 def _baseline(rows: Path, table: Table, spec: ModelSpec, bundle: Path, resources: Resources) -> profile.Profile:
     """Profile the training rows beside what the finished bundle predicts for them."""
-    model = inference.model_fn(str(bundle))
-    answers = model.answer(table.inputs)
+    answers = load(bundle).answer(table.inputs)
     column = "score" if spec.task is Task.BINARY else "prediction"
     values = np.array([answer[column] for answer in answers])
     with tempfile.TemporaryDirectory(dir=resources.temp_directory) as folder, connect(resources) as db:
@@ -163,6 +226,23 @@ def _baseline(rows: Path, table: Table, spec: ModelSpec, bundle: Path, resources
         db.sql(f"FROM read_parquet({literal(str(rows))}) POSITIONAL JOIN predictions").write_parquet(str(path))
         source = profile.Source.files(path)
         return profile.profile(source, spec, profile.edges(source, spec, resources=resources), resources=resources)
+
+
+def _golden(rows: Path, spec: ModelSpec, known: Signature, bundle: Path, resources: Resources) -> Golden:
+    """Rows from the first to the last of the training, at equal distances, and what the bundle answers them."""
+    columns = ", ".join(identifier(feature.name) for feature in known.features)
+    source = f"read_parquet({literal(str(rows))}, file_row_number = true)"
+    with connect(resources) as db:
+        ((count,),) = db.execute(f"SELECT count(*) FROM {source}").fetchall()  # noqa: S608
+        chosen = sorted(set(np.linspace(0, count - 1, spec.serve.golden).round().astype(int).tolist()))
+        found = db.execute(
+            f"SELECT {columns} FROM {source} WHERE list_contains(?, file_row_number) ORDER BY file_row_number",  # noqa: S608
+            [chosen],
+        ).fetchall()
+    instances = [dict(zip((feature.name for feature in known.features), row, strict=True)) for row in found]
+    answering = served(bundle)
+    answers = answering(json.dumps({"instances": instances}).encode(), inference.JSON) if instances else []
+    return Golden(bundle=load(bundle).bundle, rows=tuple(instances), answers=tuple(answers))
 
 
 def _number(feature: Input) -> str:

@@ -43,17 +43,18 @@ class Container:
         """One step; every folder is under its own name."""
         folders = {
             "prepare": ("datasets", "spec", "train", "test"),
-            "train": ("train", "spec", "model"),
+            "train": ("train", "test", "spec", "model"),
             "evaluate": ("model", "test", "champion", "spec", "evaluation", "baseline"),
         }[step]
         arguments = [part for name in folders for part in (f"--{name}", str(self.base / name))]
         start = [str(self.base / "code" / "sourcedir.tar.gz"), str(self.base / "unpacked"), "--step", step]
         given = ["--wheels", str(self.base / "wheels"), "--failure", str(self.base / "output" / "message")]
-        champion = ["--champion-package", "none"] if step == "evaluate" else []
+        images = ["--onnx-image", "noria-serving", "--sklearn-image", "sagemaker-scikit-learn"]
+        more = ["--champion-package", "none", *images] if step == "evaluate" else []
         # The archive alone: neither this repository nor its folder is on the path.
         clean = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
         return subprocess.run(
-            [*ENTRYPOINT, *start, *given, *arguments, *champion],
+            [*ENTRYPOINT, *start, *given, *arguments, *more],
             cwd=self.base,
             env=clean,
             capture_output=True,
@@ -97,8 +98,9 @@ def test_the_steps_run_from_the_archive_as_the_definition_starts_them(container:
     assert evaluated.returncode == 0, evaluated.stderr
     report = Evaluation.model_validate_json((container.base / "evaluation" / "evaluation.json").read_text())
     assert report.gate.passed
-    baseline = (container.base / "baseline" / "baseline.json").read_text()
-    assert baseline == (container.base / "model" / "baseline.json").read_text()
+    assert (report.serves, report.image) == ("onnx", "noria-serving")
+    for name in ("baseline.json", "golden.json"):
+        assert (container.base / "baseline" / name).read_text() == (container.base / "model" / name).read_text()
 
 
 def test_a_failure_leaves_its_reason(container: Container) -> None:

@@ -23,6 +23,7 @@ PLACEHOLDERS = {
     "NORIA_MODEL": "flight-delay",
     "NORIA_GROUP": "noria-dev-flight-delay",
     "NORIA_IMAGE": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3",
+    "NORIA_SERVE_IMAGE": "123456789012.dkr.ecr.us-east-1.amazonaws.com/noria-serving:local",
     "NORIA_KEY_ARN": "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000",
     "NORIA_CODE_URI": "s3://assets/hash/sourcedir.tar.gz",
     "NORIA_CODE_HASH": "0" * 64,
@@ -142,6 +143,7 @@ def test_metadata_of_a_package_keeps_to_what_the_registry_takes() -> None:
         "noria:execution",
         "noria:champion",
         "noria:baseline",
+        "noria:golden",
         "noria:evaluation",
     }
     # The references that were not computed here stand for URIs, whose quotes and brackets are not in what they become.

@@ -52,6 +52,7 @@ class Wheel:
             "NORIA_MODEL": spec.model,
             "NORIA_GROUP": name,
             "NORIA_IMAGE": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3",
+            "NORIA_SERVE_IMAGE": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/noria-serving:local",
             "NORIA_KEY_ARN": self._key,
             "NORIA_CODE_URI": f"s3://{BUCKET}/assets/{code.name}",
             "NORIA_CODE_HASH": digest(code),

@@ -1,8 +1,8 @@
 """Entry points of the pipeline's jobs: every path comes from the arguments or the job's environment.
 
 prepare    datasets → train/, test/
-train      train/ → model bundle
-evaluate   model bundle, test/, champion → evaluation.json, baseline.json
+train      train/, test/ → model bundle
+evaluate   model bundle, test/, champion → evaluation.json, baseline.json, golden.json
 """
 
 import os

@@ -1,10 +1,11 @@
-"""Model bundle, test/, champion → evaluation.json, baseline.json."""
+"""Model bundle, test/, champion → evaluation.json, baseline.json, golden.json."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.tabular.evaluate import Champion, baseline_of, evaluate
+from noria import golden
+from pipelines.tabular.evaluate import Champion, evaluate, texts_of
 from pipelines.tabular.prepare import ROWS
 from pipelines.tabular.steps import half_of_this_machine, read_spec
 
@@ -16,6 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("model", "test", "champion", "spec", "evaluation", "baseline"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--champion-package", required=True, help="ARN, or none")
+    for form in ("onnx", "sklearn"):
+        parser.add_argument(f"--{form}-image", required=True, help=f"what serves a bundle's {form} form")
     options = parser.parse_args(arguments)
     candidate = options.model / ARCHIVE
     evaluation = evaluate(
@@ -23,11 +26,13 @@ def main(arguments: Sequence[str]) -> None:
         read_spec(options.spec),
         candidate,
         champion=_champion(options.champion, options.champion_package),
+        images={"onnx": options.onnx_image, "sklearn": options.sklearn_image},
         resources=half_of_this_machine(),
     )
+    kept = texts_of(candidate, "baseline.json", golden.FILE)
     for folder, name, text in (
         (options.evaluation, "evaluation.json", evaluation.model_dump_json(indent=1)),
-        (options.baseline, "baseline.json", baseline_of(candidate)),
+        *((options.baseline, name, text) for name, text in kept.items()),
     ):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

@@ -94,7 +94,7 @@ class Trained:
         prepare([data], self.spec, train=folder / "train", test=folder / "test", resources=SMALL)
         self.train_rows, self.test_rows = folder / "train" / ROWS, folder / "test" / ROWS
         self.bundle = folder / "bundle"
-        self.training = train(self.train_rows, self.spec, self.bundle, resources=SMALL)
+        self.training = train(self.train_rows, self.test_rows, self.spec, self.bundle, resources=SMALL)
         self.archive = pack(self.bundle, folder / "model.tar.gz")
 
 

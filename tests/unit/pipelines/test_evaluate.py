@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from noria.evaluation import SEGMENT_ROWS, Evaluation
+from noria.evaluation import SEGMENT_ROWS, Evaluation, Form
 from noria.spec import METRICS, Metric, ModelSpec, Task
 from noria.sql import connect
 from pipelines.tabular.evaluate import Champion, evaluate
 from pipelines.tabular.signature import Signature
 from pipelines.tabular.train import read, train
 
+IMAGES: dict[Form, str] = {"onnx": "noria-serving", "sklearn": "sagemaker-scikit-learn"}
 GATES = {Task.BINARY: "auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "r2"}
 
 
@@ -24,7 +25,7 @@ GATES = {Task.BINARY: "auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "r2"}
 def test_a_candidate_alone(trained: Callable[[Task], Any], tables: Any, task: Task) -> None:
     example = trained(task)
     spec = tables.spec(task, gates={GATES[task]: {"min": 0.7}, "latency_p95_ms": 10_000})
-    done = evaluate(example.test_rows, spec, example.archive, champion=None, resources=tables.resources)
+    done = evaluate(example.test_rows, spec, example.archive, champion=None, images=IMAGES, resources=tables.resources)
     assert set(done.metrics) == set(METRICS[task])
     assert all(estimate.low <= estimate.value <= estimate.high for estimate in done.metrics.values())
     assert done.gate.passed, done.gate.reason
@@ -39,7 +40,9 @@ def test_a_candidate_alone(trained: Callable[[Task], Any], tables: Any, task: Ta
 
 def test_metrics_are_those_of_the_estimator_on_the_test_rows(trained: Callable[[Task], Any], tables: Any) -> None:
     example = trained(Task.BINARY)
-    done = evaluate(example.test_rows, example.spec, example.archive, champion=None, resources=tables.resources)
+    done = evaluate(
+        example.test_rows, example.spec, example.archive, champion=None, images=IMAGES, resources=tables.resources
+    )
     signature = Signature.model_validate_json((example.bundle / "signature.json").read_text())
     with connect(tables.resources) as db:
         table = read(db, example.test_rows, example.spec, signature)
@@ -49,7 +52,9 @@ def test_metrics_are_those_of_the_estimator_on_the_test_rows(trained: Callable[[
 
 def test_segments_are_those_with_enough_rows(trained: Callable[[Task], Any], tables: Any) -> None:
     example = trained(Task.BINARY)
-    done = evaluate(example.test_rows, example.spec, example.archive, champion=None, resources=tables.resources)
+    done = evaluate(
+        example.test_rows, example.spec, example.archive, champion=None, images=IMAGES, resources=tables.resources
+    )
     with connect(tables.resources) as db:
         counts = dict(
             db.execute(
@@ -66,8 +71,12 @@ class WithChampion:
     def __init__(self, example: Any, tables: Any, folder: Path) -> None:
         self._example, self._tables = example, tables
         self.bundle = folder / "champion"
-        weak = tables.spec(example.task, train={"hyperparameters": {"max_iter": 1, "learning_rate": 0.01}})
-        train(example.train_rows, weak, self.bundle, resources=tables.resources)
+        weak = tables.spec(
+            example.task,
+            train={"hyperparameters": {"max_iter": 1, "learning_rate": 0.01}},
+            serve={"server": "aws"},
+        )
+        train(example.train_rows, example.test_rows, weak, self.bundle, resources=tables.resources)
         self._archive = folder / "champion.tar.gz"
 
     def evaluate(self, spec: ModelSpec, *, swap: bool = False) -> Evaluation:
@@ -75,7 +84,9 @@ class WithChampion:
         if swap:
             mine, theirs = theirs, mine
         champion = Champion(package="arn:champion", archive=theirs)
-        return evaluate(self._example.test_rows, spec, mine, champion=champion, resources=self._tables.resources)
+        return evaluate(
+            self._example.test_rows, spec, mine, champion=champion, images=IMAGES, resources=self._tables.resources
+        )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +112,9 @@ def test_a_model_equals_itself(trained: Callable[[Task], Any], tables: Any) -> N
     example = trained(Task.BINARY)
     champion = Champion(package="arn:itself", archive=example.archive)
     spec = tables.spec(Task.BINARY, gates={"auc": {"beats_champion_by": 0.0}})
-    done = evaluate(example.test_rows, spec, example.archive, champion=champion, resources=tables.resources)
+    done = evaluate(
+        example.test_rows, spec, example.archive, champion=champion, images=IMAGES, resources=tables.resources
+    )
     assert done.champion is not None
     assert done.champion.metrics == done.metrics
     assert {margin.value for margin in done.champion.margins.values()} == {0.0}
@@ -115,8 +128,9 @@ def test_a_champion_with_code_of_its_own_is_asked_through_it(
     code = both.bundle / "code" / "inference.py"
     code.write_text(
         code.read_text()
-        + "\n_answer = predict_fn\ndef predict_fn(rows, model):\n"
-        + "    return [{**a, 'score': 1 - a['score']} for a in _answer(rows, model)]\n"
+        + "\n_predict = predict_fn\ndef predict_fn(request, model):\n"
+        + "    _, answers = _predict(request, model)\n"
+        + "    return model, [{**a, 'score': 1 - a['score']} for a in answers]\n"
     )
     done = both.evaluate(tables.spec(Task.BINARY))
     assert done.champion is not None
@@ -151,7 +165,7 @@ def test_a_label_that_a_multiclass_model_was_never_taught_counts_against_it(
         )
         db.sql(query).write_parquet(str(changed))
     before, after = (
-        evaluate(rows, example.spec, example.archive, champion=None, resources=tables.resources).metrics
+        evaluate(rows, example.spec, example.archive, champion=None, images=IMAGES, resources=tables.resources).metrics
         for rows in (example.test_rows, changed)
     )
     assert after[Metric.ACCURACY].value < before[Metric.ACCURACY].value
@@ -162,5 +176,7 @@ def test_a_label_that_a_multiclass_model_was_never_taught_counts_against_it(
 def test_the_bundle_is_read_from_the_archive_alone(trained: Callable[[Task], Any], tables: Any, tmp_path: Path) -> None:
     example = trained(Task.REGRESSION)
     archive = shutil.copy(example.archive, tmp_path / "model.tar.gz")
-    done = evaluate(example.test_rows, example.spec, Path(archive), champion=None, resources=tables.resources)
+    done = evaluate(
+        example.test_rows, example.spec, Path(archive), champion=None, images=IMAGES, resources=tables.resources
+    )
     assert done.model == "example"

@@ -17,10 +17,11 @@ from pipelines.tabular.signature import Signature
 from pipelines.tabular.train import Training, Untrainable, describe, fit, read, train
 
 
-def prepared(tables: Any, folder: Path, rows: list[dict[str, Any]], spec: ModelSpec) -> Path:
+def prepared(tables: Any, folder: Path, rows: list[dict[str, Any]], spec: ModelSpec) -> tuple[Path, Path]:
+    """Training rows and holdout."""
     data = tables.csv(folder / "data.csv", rows)
     prepare([data], spec, train=folder / "train", test=folder / "test", resources=tables.resources)
-    return folder / "train" / ROWS
+    return folder / "train" / ROWS, folder / "test" / ROWS
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -29,7 +30,9 @@ def test_a_bundle_holds_all_that_serving_and_monitoring_need(trained: Callable[[
     assert sorted(p.relative_to(example.bundle).as_posix() for p in example.bundle.rglob("*") if p.is_file()) == [
         "baseline.json",
         "code/inference.py",
+        "golden.json",
         "model.joblib",
+        "model.onnx",
         "signature.json",
         "spec.json",
         "training.json",
@@ -77,7 +80,7 @@ def test_labels_keep_their_type(tables: Any, tmp_path: Path, written: tuple[str,
         row["y"] = written[row["y"]]
     spec = tables.spec(Task.BINARY)
     with connect(tables.resources) as db:
-        signature = describe(db, prepared(tables, tmp_path, rows, spec), spec)
+        signature = describe(db, prepared(tables, tmp_path, rows, spec)[0], spec)
     assert signature.labels == labels
     assert Signature.model_validate_json(signature.model_dump_json()).labels == labels
 
@@ -99,14 +102,15 @@ def test_early_stopping_watches_the_newest_rows(tables: Any, tmp_path: Path) -> 
         row["y"] = 1 - row["y"]
     hyperparameters = {"max_iter": 100, "early_stopping": True}
     spec = tables.spec(Task.BINARY, train={"hyperparameters": hyperparameters})
-    done = train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+    done = train(*prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+    assert done.iterations is not None
     assert done.iterations < 20
 
 
 def test_hyperparameters_reach_the_estimator(tables: Any, tmp_path: Path) -> None:
     spec = tables.spec(Task.REGRESSION, train={"hyperparameters": {"max_iter": 3, "loss": "absolute_error"}})
     rows = prepared(tables, tmp_path, tables.rows(Task.REGRESSION, 100), spec)
-    train(rows, spec, tmp_path / "bundle", resources=tables.resources)
+    train(*rows, spec, tmp_path / "bundle", resources=tables.resources)
     estimator = joblib.load(tmp_path / "bundle" / "model.joblib")
     assert (estimator.n_iter_, estimator.loss, estimator.random_state) == (3, "absolute_error", spec.train.seed)
 
@@ -116,7 +120,7 @@ def test_of_more_categories_than_a_feature_may_have_the_frequent_ones_are_known(
     for number, row in enumerate(rows):
         row["color"] = "common" if number % 2 else f"rare {number}"
     spec = tables.spec(Task.BINARY, train={"hyperparameters": {"max_iter": 3, "max_bins": 10}})
-    train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+    train(*prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
     signature = Signature.model_validate_json((tmp_path / "bundle" / "signature.json").read_text())
     categories = signature.features[1].categories
     assert len(categories) == 10
@@ -134,4 +138,4 @@ def test_labels_that_are_no_binary_classification_are_refused(
         row["y"] = labels[number % 3]
     spec = tables.spec(Task.BINARY)
     with pytest.raises(Untrainable, match=words):
-        train(prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+        train(*prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)

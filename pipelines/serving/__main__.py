@@ -1,0 +1,60 @@
+"""Starts Noria's model server: `python -m pipelines.serving [--socket PATH]`, one worker per core, on port 8080.
+
+SageMaker starts an image with the argument `serve`. The container's environment:
+
+| variable                        | meaning                                                   |
+|---------------------------------|-----------------------------------------------------------|
+| `SM_MODEL_DIR`                  | where the bundle is unpacked; `/opt/ml/model`             |
+| `SAGEMAKER_MODEL_SERVER_WORKERS`| how many workers; as many as there are cores              |
+| `SAGEMAKER_BIND_TO_PORT`        | the port, where it is not to be 8080                      |
+| `NORIA_CAPTURE`                 | `stdout`: print requests and answers (capture.py)         |
+
+SIGTERM ends it once the requests under way are answered.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+
+from pipelines.serving.capture import Capture
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.server import Application, load
+
+# Of a request under way; SageMaker gives a container so long for one (guide, "your-algorithms-inference-code").
+LONGEST_ANSWER_SECONDS = 60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="pipelines.serving", description="Noria's model server.")
+    parser.add_argument("command", nargs="?", choices=["serve"])
+    parser.add_argument("--socket", type=Path, help="listen on this Unix socket and not on port 8080")
+    options = parser.parse_args()
+    environment = os.environ
+    bundle = Path(environment.get("SM_MODEL_DIR", "/opt/ml/model"))
+    workers = int(environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or len(os.sched_getaffinity(0)))
+    metrics = Metrics()
+    capture = Capture() if environment.get("NORIA_CAPTURE") == "stdout" else None
+
+    server = Granian(
+        "pipelines.serving",
+        address="0.0.0.0",  # noqa: S104 - a container's port is reached from outside of it
+        port=int(environment.get("SAGEMAKER_BIND_TO_PORT") or 8080),
+        uds=options.socket,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=workers,
+        respawn_failed_workers=True,
+        workers_kill_timeout=LONGEST_ANSWER_SECONDS,
+        log_level=LogLevels.warning,
+    )
+    # Workers are forked: what is imported here is theirs already, and only the model is left to load.
+    server.serve(target_loader=lambda: Application(load(bundle), metrics.of_this_worker(), capture), wrap_loader=False)
+
+
+if __name__ == "__main__":
+    main()
