@@ -1,5 +1,9 @@
 """Synthesis takes seconds: each environment is synthesised once, in this process, for all tests."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import aws_cdk
@@ -21,6 +25,33 @@ serve:
 monitor: {every: 30m, when: 2 of 3}
 retrain: {schedule: rate(7 days)}
 owner: {team: estates, page: oncall@example.com}
+"""
+
+
+WAYS = {
+    "at-once": "{strategy: all_at_once, bake: 20m, termination_wait: 5m}",
+    "canary": "{strategy: canary, count: 8, step: 25%, termination_wait: 30m}",
+    "linear": "{strategy: linear, count: 4, step: 2, bake: 5m}",
+    "rolling": """{strategy: rolling, count: 4, step: 25%, scale: {min: 4, max: 12, target: 600, in: 10m, schedule: [
+  {at: "cron(0 7 ? * MON-FRI *)", min: 8, max: 12, timezone: Europe/Madrid},
+  {at: "cron(0 20 ? * MON-FRI *)", min: 4, max: 12, timezone: Europe/Madrid}]}}""",
+    "gradual": "{strategy: progressive, golden: 0, prediction_shift: null}",
+    "queued": "{mode: async, count: 1, scale: {min: 0, max: 3, target: 5}}",
+    "waiting": "{mode: async, count: 4, step: 2, scale: {min: 4, max: 6, target: 5}}",
+    "idle": "{mode: serverless, serverless: {memory_mb: 3072, concurrency: 20}}",
+    "silent": "{mode: serverless, capture: 0}",
+    "nightly": "{mode: batch}",
+}
+"""The `serve` part of a model each, by the model's name: every mode, strategy and option, with it and without."""
+
+WAY = """
+model: {model}
+task: regression
+target: price
+time: sold
+features: {{rooms: {{type: integer}}}}
+serve: {serve}
+owner: {{team: estates}}
 """
 
 
@@ -51,6 +82,39 @@ def local(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
 @pytest.fixture(scope="session")
 def prod(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
     return synthesise("prod", models=models, out=tmp_path_factory.mktemp("prod"))
+
+
+@pytest.fixture(scope="session")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One cloud with a model for each of `WAYS`, synthesised by two processes that hash differently."""
+    folder = tmp_path_factory.mktemp("ways")
+    (folder / "models").mkdir()
+    for model, serve in WAYS.items():
+        (folder / "models" / f"{model}.yaml").write_text(WAY.format(model=model, serve=serve))
+    outs = (folder / "first", folder / "second")
+    context = CONTEXT | {"env": "dev", "models": str(folder / "models")}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=REPOSITORY,
+            env=os.environ
+            | {
+                "CDK_OUTDIR": str(out),
+                "CDK_CONTEXT_JSON": json.dumps(context),
+                "CDK_DEFAULT_ACCOUNT": ACCOUNT,
+                "CDK_DEFAULT_REGION": REGION,
+                "PYTHONHASHSEED": seed,
+            },
+        )
+        for out, seed in zip(outs, ("1", "2"), strict=True)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    return outs
+
+
+@pytest.fixture(scope="session")
+def ways(twice: tuple[Path, Path]) -> Assembly:
+    return Assembly(twice[0])
 
 
 @pytest.fixture(params=["local", "prod"])
