@@ -10,6 +10,7 @@ https://docs.aws.amazon.com/autoscaling/application/userguide/target-tracking-sc
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,6 +38,10 @@ class Reading:
     threshold: float
 
 
+Readings = list[tuple[Policy, list[Reading]]]
+"""Each policy with its alarms."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """What one policy wants: a capacity, and the alarm that it wants it for."""
@@ -48,6 +53,58 @@ class Proposal:
     @property
     def cause(self) -> str:
         return f"monitor alarm {self.alarm} in state ALARM triggered policy {self.policy.name}"
+
+
+def chosen(readings: Readings, current: int, now: float) -> Proposal | None:
+    """What the policies together want of a capacity at a moment (AWS seconds); None if it is right as it is."""
+    growing: list[Proposal] = []
+    shrinking: list[Proposal] = []
+    unwilling = False
+    for policy, read in readings:
+        proposals = list(_proposals(policy, read, current, now))
+        less = [proposal for proposal in proposals if proposal.capacity < current]
+        growing += [proposal for proposal in proposals if proposal.capacity > current]
+        shrinking += less
+        unwilling = unwilling or (_scales_in(policy) and not less)
+    if growing:
+        return max(growing, key=lambda proposal: proposal.capacity)
+    if shrinking and not unwilling:
+        return max(shrinking, key=lambda proposal: proposal.capacity)
+    return None
+
+
+def _proposals(policy: Policy, readings: list[Reading], current: int, now: float) -> Iterator[Proposal]:
+    """What one policy wants; nothing if it has what it wants, or has to cool down first."""
+    recent = policy.scaled_out if _is_cooling_down(policy, "ScaleOutCooldown", now) else None
+    for reading in readings:
+        if not reading.alarmed or reading.value is None:
+            continue
+        before = recent.capacity if recent else current
+        capacity = _wanted(policy, reading, reading.value, before)
+        if recent and capacity <= current:
+            continue  # what was just added is enough
+        if capacity < current and _is_cooling_down(policy, "ScaleInCooldown", now):
+            continue
+        yield Proposal(policy, capacity, reading.alarm)
+
+
+def _wanted(policy: Policy, reading: Reading, value: float, capacity: int) -> int:
+    if policy.type == "TargetTrackingScaling":
+        return tracked(capacity, value, policy.config["TargetValue"])
+    return stepped(capacity, value - reading.threshold, policy.config)
+
+
+def _scales_in(policy: Policy) -> bool:
+    return policy.type == "TargetTrackingScaling" and not policy.config.get("DisableScaleIn")
+
+
+def _is_cooling_down(policy: Policy, kind: str, now: float) -> bool:
+    began = policy.scaled_in if kind == "ScaleInCooldown" else policy.scaled_out and policy.scaled_out.moment
+    member = kind if policy.type == "TargetTrackingScaling" else "Cooldown"
+    return began is not None and now < began + policy.config.get(member, DEFAULT_COOLDOWN)
+
+
+# --- every minute
 
 
 class Scaler:
@@ -77,7 +134,8 @@ class Scaler:
             self._scale(target, wanted, target.overdue)
             return
         target.overdue = None
-        self._follow_policies(target, current)
+        if proposal := chosen(self._readings(target), current, self._now()):
+            self._follow(target, proposal, current)
 
     # --- by schedule
 
@@ -94,76 +152,26 @@ class Scaler:
 
     # --- by policies
 
-    def _follow_policies(self, target: Target, current: int) -> None:
-        growing: list[Proposal] = []
-        shrinking: list[Proposal] = []
-        unwilling = False
-        for policy, readings in self._readings(target):
-            proposals = self._proposals(policy, readings, current)
-            growing += [proposal for proposal in proposals if proposal.capacity > current]
-            less = [proposal for proposal in proposals if proposal.capacity < current]
-            shrinking += less
-            scales_in = policy.type == "TargetTrackingScaling" and not policy.config.get("DisableScaleIn")
-            unwilling = unwilling or (scales_in and not less)
-        if growing:
-            self._grow(target, max(growing, key=lambda proposal: proposal.capacity), current)
-        elif shrinking and not unwilling:
-            self._shrink(target, max(shrinking, key=lambda proposal: proposal.capacity), current)
-
-    def _grow(self, target: Target, proposal: Proposal, current: int) -> None:
-        if target.suspended["DynamicScalingOutSuspended"]:
+    def _follow(self, target: Target, proposal: Proposal, current: int) -> None:
+        out, policy = proposal.capacity > current, proposal.policy
+        if target.suspended["DynamicScalingOutSuspended" if out else "DynamicScalingInSuspended"]:
             return
         wanted = within(proposal.capacity, target.least, target.most)
-        if wanted <= current:
+        if out and wanted <= current:
             self._explain(target, proposal.cause, {"Code": "AlreadyAtMaxCapacity", "MaxCapacity": target.most})
-        elif self._scale(target, wanted, proposal.cause):
-            if not self._is_cooling_down(proposal.policy, "ScaleOutCooldown"):
-                proposal.policy.scaled_out = ScalingOut(self._now(), current)
-            proposal.policy.scaled_in = None
-
-    def _shrink(self, target: Target, proposal: Proposal, current: int) -> None:
-        if target.suspended["DynamicScalingInSuspended"]:
-            return
-        wanted = within(proposal.capacity, target.least, target.most)
-        if wanted >= current:
+        elif not out and wanted >= current:
             self._explain(target, proposal.cause, {"Code": "AlreadyAtMinCapacity", "MinCapacity": target.least})
         elif self._scale(target, wanted, proposal.cause):
-            proposal.policy.scaled_in = self._now()
+            if not out:
+                policy.scaled_in = self._now()
+            elif not _is_cooling_down(policy, "ScaleOutCooldown", self._now()):
+                policy.scaled_out = ScalingOut(self._now(), current)
 
-    def _proposals(self, policy: Policy, readings: list[Reading], current: int) -> list[Proposal]:
-        found = []
-        for reading in readings:
-            if not reading.alarmed or reading.value is None:
-                continue
-            before = policy.scaled_out
-            added = before is not None and self._is_cooling_down(policy, "ScaleOutCooldown")
-            from_ = before.capacity if before and added else current
-            capacity = self._wanted(policy, reading, from_)
-            if from_ != current and capacity <= current:
-                continue  # what was just added is enough
-            if capacity < current and self._is_cooling_down(policy, "ScaleInCooldown"):
-                continue
-            found.append(Proposal(policy, capacity, reading.alarm))
-        return found
-
-    @staticmethod
-    def _wanted(policy: Policy, reading: Reading, capacity: int) -> int:
-        value = reading.value or 0.0
-        if policy.type == "TargetTrackingScaling":
-            return tracked(capacity, value, policy.config["TargetValue"])
-        return stepped(capacity, value - reading.threshold, policy.config)
-
-    def _is_cooling_down(self, policy: Policy, kind: str) -> bool:
-        out = kind == "ScaleOutCooldown"
-        began = (policy.scaled_out and policy.scaled_out.moment) if out else policy.scaled_in
-        member = kind if policy.type == "TargetTrackingScaling" else "Cooldown"
-        return began is not None and self._now() < began + policy.config.get(member, DEFAULT_COOLDOWN)
-
-    def _readings(self, target: Target) -> list[tuple[Policy, list[Reading]]]:
+    def _readings(self, target: Target) -> Readings:
         """The alarms of each policy: those that name it as their action."""
         policies = list(target.policies.values())
 
-        def read() -> list[tuple[Policy, list[Reading]]]:
+        def read() -> Readings:
             known = [alarm for alarm in ministack.alarms() if alarm.get("AlarmActions") and "AlarmRule" not in alarm]
             return [
                 (policy, [self._reading(alarm) for alarm in known if policy.arn in alarm["AlarmActions"]])
