@@ -191,6 +191,9 @@ _JAVA_TO_PYTHON = {
     r"\p{S}": r"\W",
     r"\p{P}": r"\W",
     r"\p{Alnum}": "0-9A-Za-z",
+    r"[\p{Print}]": "[ -~]",
+    r"\p{ASCII}": r"[\x00-\x7f]",
+    r"\z": r"\Z",
     r"\p{Print}": "[ -~]",
     r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
     # A repeated end of line, as in the pattern of package metadata: Java allows it, and it means nothing.

@@ -90,8 +90,11 @@ class EndpointConfigs:
                 )
         if is_serverless(request):
             self._check_serverless(request)
-        if is_asynchronous(request) and (len(production) > 1 or shadow):
-            raise invalid("Asynchronous inference supports exactly one production variant and no shadow variant.")
+        if is_asynchronous(request):
+            if len(production) > 1 or shadow:
+                raise invalid("Asynchronous inference supports exactly one production variant and no shadow variant.")
+            if not request["AsyncInferenceConfig"]["OutputConfig"].get("S3OutputPath"):
+                raise invalid("The local SageMaker has no bucket of its own: give S3OutputPath in OutputConfig.")
 
     def _check_serverless(self, request: Document) -> None:
         """Guide, `serverless-endpoints`: feature exclusions, and memory sizes."""

@@ -74,6 +74,7 @@ def description(endpoint: Endpoint) -> Document:
         "CreationTime": endpoint.created,
         "LastModifiedTime": endpoint.modified,
         "LastDeploymentConfig": endpoint.deployment_config,
+        "AsyncInferenceConfig": endpoint.config.get("AsyncInferenceConfig"),
         "PendingDeploymentSummary": endpoint.pending and _pending_summary(endpoint.pending),
     }
 

@@ -149,6 +149,11 @@ class Endpoints:
                 raise invalid(f'Could not find endpoint "{self._cloud.arn("endpoint", name)}".')
             return self._endpoints[name]
 
+    def asynchronous(self) -> list[Endpoint]:
+        """Those that answer through a queue."""
+        with self._lock:
+            return [each for each in self._endpoints.values() if each.router and is_asynchronous(each.config)]
+
     def settled(self, name: str) -> Endpoint | None:
         """Wait until nothing changes about an endpoint any more; None if it is gone then."""
         try:
@@ -261,7 +266,8 @@ class Endpoints:
         policy = (guardrails or {}).get("BlueGreenUpdatePolicy") or (guardrails or {}).get("RollingUpdatePolicy") or {}
         specs = [self._instances(variant, retained) for variant in config["ProductionVariants"]]
         deployment = Deployment(
-            stages=deployments.stages(guardrails, dict(specs)),
+            # A fleet that was scaled to nothing still moves as one instance would.
+            stages=deployments.stages(guardrails, {name: max(count, 1) for name, count in specs}),
             rolling=deployments.Rolling.of(guardrails),
             start=lambda: self._start_fleet(endpoint.name, config, retained),
             router=endpoint.router,

@@ -8,12 +8,16 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-configurat
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from local import ministack
 from local.sagemaker.cloud import Cloud
 
 NAMESPACE = "AWS/SageMaker"
+
+Measured = dict[str, tuple[str, Counter[float]]]
+"""Unit and values, each with how often it was seen, by metric."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Metrics:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._collected: defaultdict[tuple[str, str, str], list[Invocation]] = defaultdict(list)
+        self._measured: defaultdict[tuple[str, str, str], Measured] = defaultdict(dict)
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -59,26 +64,35 @@ class Metrics:
         with self._lock:
             self._collected[key].append(invocation)
 
+    def add(self, endpoint: str, variant: str, config: str, values: Mapping[str, tuple[str, float]]) -> None:
+        """One value of each of these metrics, with its unit."""
+        with self._lock:
+            measured = self._measured[endpoint, variant, config]
+            for name, (unit, value) in values.items():
+                measured.setdefault(name, (unit, Counter()))[1][_rounded(value)] += 1
+
     def _keep_publishing(self) -> None:
         while self._cloud.sleep(interval(self._cloud) * self._cloud.time_scale):
             with self._lock:
                 collected, self._collected = self._collected, defaultdict(list)
-            if collected:
-                self._cloud.on_loop(lambda collected=collected: _publish(collected))  # type: ignore[misc]
+                measured, self._measured = self._measured, defaultdict(dict)
+            found = [*((key, metrics_of(invocations)) for key, invocations in collected.items()), *measured.items()]
+            if found:
+                self._cloud.on_loop(lambda found=found: _publish(found))  # type: ignore[misc]
 
 
-def _publish(collected: dict[tuple[str, str, str], list[Invocation]]) -> None:
-    for (endpoint, variant, config), invocations in collected.items():
+def _publish(found: Iterable[tuple[tuple[str, str, str], Measured]]) -> None:
+    for (endpoint, variant, config), measured in found:
         by_variant = {"EndpointName": endpoint, "VariantName": variant}
         for dimensions in (by_variant, {**by_variant, "EndpointConfigName": config}):
-            for name, (unit, values) in metrics_of(invocations).items():
+            for name, (unit, values) in measured.items():
                 ministack.put_metric(NAMESPACE, name, values, unit=unit, dimensions=dimensions)
 
 
-def metrics_of(invocations: list[Invocation]) -> dict[str, tuple[str, Counter[float]]]:
-    """Unit and values, each with how often it was seen, by metric. Errors are 1 or 0 for every request."""
+def metrics_of(invocations: list[Invocation]) -> Measured:
+    """Errors are 1 or 0 for every request."""
     statuses = [invocation.status for invocation in invocations]
-    found: dict[str, tuple[str, Counter[float]]] = {
+    found: Measured = {
         "Invocations": ("None", Counter({1.0: len(invocations)})),
         "InvocationsPerInstance": ("None", Counter(1 / invocation.instances for invocation in invocations)),
         "Invocation4XXErrors": ("None", Counter(float(s is not None and 400 <= s < 500) for s in statuses)),

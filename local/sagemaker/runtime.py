@@ -1,5 +1,7 @@
 """The service `sagemaker-runtime`: InvokeEndpoint, from the signed request to the container and back.
 
+InvokeEndpointAsync is in `asynchronous`.
+
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
 """
 
@@ -12,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 from local.ministack import Permission, Request, Response
-from local.sagemaker import serverless
+from local.sagemaker import asynchronous, serverless
 from local.sagemaker.api import Document, Problem
+from local.sagemaker.asynchronous import Asynchronous
 from local.sagemaker.capture import Exchange
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.endpoint_configs import is_asynchronous, is_serverless
@@ -54,21 +57,26 @@ class Runtime:
     name = "sagemaker-runtime"
     signing_name = "sagemaker"
 
-    def __init__(self, cloud: Cloud, endpoints: Endpoints, metrics: Metrics) -> None:
+    def __init__(self, cloud: Cloud, endpoints: Endpoints, metrics: Metrics, queued: Asynchronous) -> None:
         self._cloud = cloud
+        self._asynchronous = queued
         self._endpoints = endpoints
         self._metrics = metrics
         self._shadows = ThreadPoolExecutor(SHADOW_THREADS, "shadow")
         self._chance = random.Random()  # noqa: S311 - a share of traffic is no secret
 
     def claims(self, request: Request) -> bool:
-        return PATH.fullmatch(request.path) is not None
+        return PATH.fullmatch(request.path) is not None or asynchronous.PATH.fullmatch(request.path) is not None
 
     def permissions(self, request: Request) -> list[Permission]:
+        if queued := asynchronous.endpoint_name(request):
+            return [Permission("sagemaker:InvokeEndpointAsync", self._cloud.arn("endpoint", queued))]
         return [Permission("sagemaker:InvokeEndpoint", self._cloud.arn("endpoint", _endpoint_name(request)))]
 
     def handle(self, request: Request) -> Response:
         try:
+            if asynchronous.endpoint_name(request):
+                return self._asynchronous.invoke(request)
             answer, variant = self._invoke(request)
         except Problem as problem:
             return _error(problem.status, problem.code, {"Message": problem.message})

@@ -5,6 +5,7 @@ import threading
 from local import ministack
 from local.alarms import Alarms
 from local.sagemaker.api import Api
+from local.sagemaker.asynchronous import Asynchronous
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.cloudformation import ModelPackageGroupType, PipelineType
 from local.sagemaker.endpoint_configs import EndpointConfigs
@@ -39,7 +40,8 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     ministack.register_service(
         Api([tags, registry, processing, training, transform, pipelines, models, configs, endpoints]),
     )
-    ministack.register_service(Runtime(cloud, endpoints, metrics), busy=True)
+    asynchronous = Asynchronous(cloud, endpoints, metrics)
+    ministack.register_service(Runtime(cloud, endpoints, metrics, asynchronous), busy=True)
     ministack.register_door(SETTINGS_PATH, settings.answer)
     ministack.scale_time(cloud.time_scale)
     for resource in (
@@ -51,4 +53,5 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     ):
         ministack.register_resource(resource)
     metrics.start()
+    asynchronous.start()
     Alarms(cloud).start()

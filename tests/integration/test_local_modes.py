@@ -3,16 +3,19 @@
 One minute of the cloud is one second here.
 """
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from local.cloud import REGION, LocalCloud
-from tests.integration.test_local_endpoints import BROKEN, World, capture_to, eventually
+from tests.integration.test_local_endpoints import BROKEN, CANARY, World, capture_to, captured_lines, eventually
 
 PORT = 4680
 SLOW = """
@@ -286,3 +289,186 @@ def test_a_transform_job_stops_when_it_is_told(world: World) -> None:
     time.sleep(2)
     sagemaker.stop_transform_job(TransformJobName=name)
     eventually(lambda: sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"] == "Stopped", 20)
+
+
+# --- asynchronous endpoints
+
+
+@dataclass
+class Hearing:
+    """A topic and what was published on it."""
+
+    world: World
+    name: str
+    arn: str = ""
+
+    def __post_init__(self) -> None:
+        sns, sqs = self.world.client("sns"), self.world.client("sqs")
+        self.arn = sns.create_topic(Name=self.name)["TopicArn"]
+        url = sqs.create_queue(QueueName=self.name)["QueueUrl"]
+        queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": queue}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+        sns.subscribe(TopicArn=self.arn, Protocol="sqs", Endpoint=queue)
+
+    def heard(self) -> list[dict[str, Any]]:
+        sqs = self.world.client("sqs")
+        url = sqs.get_queue_url(QueueName=self.name)["QueueUrl"]
+        messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(json.loads(message["Body"])["Message"]) for message in messages]
+
+
+def asynchronous(world: World, model: str, instances: int = 1, *, at_once: int = 2, **members: Any) -> str:
+    output = {"S3OutputPath": "s3://data/async-results", "S3FailurePath": "s3://data/async-failures"}
+    config = {
+        "OutputConfig": {**output, **members.pop("OutputConfig", {})},
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": at_once},
+    }
+    return world.config(model, instances, AsyncInferenceConfig=config, **members)
+
+
+def ask(world: World, endpoint: str, rows: Any, **members: Any) -> dict[str, Any]:
+    source = put(world, f"async/{world.name('rows')}.json", json.dumps(rows))
+    answer: dict[str, Any] = world.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName=endpoint, InputLocation=source, ContentType="application/json", **members
+    )
+    return answer
+
+
+def written(world: World, uri: str, seconds: float = 30) -> str:
+    """An object, once it is there."""
+    key = uri.removeprefix("s3://data/")
+
+    def there() -> bool:
+        return bool(world.client("s3").list_objects_v2(Bucket="data", Prefix=key).get("Contents"))
+
+    eventually(there, seconds)
+    return read(world, key)
+
+
+def test_an_asynchronous_endpoint_writes_answers_and_tells(world: World) -> None:
+    good, bad = Hearing(world, "good"), Hearing(world, "bad")
+    topics = {"SuccessTopic": good.arn, "ErrorTopic": bad.arn}
+    config = asynchronous(
+        world,
+        world.model("v1"),
+        OutputConfig={"NotificationConfig": topics},
+        DataCaptureConfig=capture_to("s3://data/captured"),
+    )
+    endpoint = world.endpoint(config)
+    answer = ask(world, endpoint, [1, 2], InferenceId="request-1")
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer["InferenceId"] == "request-1"
+    assert json.loads(written(world, answer["OutputLocation"])) == {"version": "v1", "rows": 2}
+    (told,) = eventually(good.heard)
+    assert told["invocationStatus"] == "Completed"
+    assert told["inferenceId"] == "request-1"
+    assert told["requestParameters"]["endpointName"] == endpoint
+    assert told["responseParameters"] == {
+        "contentType": "application/json",
+        "outputLocation": answer["OutputLocation"],
+    }
+    assert (told["eventSource"], told["eventName"], told["eventVersion"]) == ("aws:sagemaker", "InferenceResult", "1.0")
+
+    failed = ask(world, endpoint, {"not": "a list"})
+    assert "Received client error (400) from model" in written(world, failed["FailureLocation"])
+    (told,) = eventually(bad.heard)
+    assert told["invocationStatus"] == "Failed"
+    assert told["failureReason"].startswith("ClientError: Received client error (400)")
+    lost = world.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName=endpoint, InputLocation="s3://data/async/nothing.json"
+    )
+    assert "Unable to download the request" in written(world, lost["FailureLocation"])
+
+    (line,) = eventually(lambda: captured_lines(world, f"captured/{endpoint}/champion/"))
+    assert line["captureData"]["endpointInput"]["data"] == "[1, 2]"
+    assert line["eventMetadata"]["inferenceId"] == "request-1"
+    here = {"EndpointName": endpoint, "VariantName": "champion"}
+    assert eventually(lambda: metric(world, "InvocationsProcessed", "Sum", **here) == 3)
+    assert metric(world, "RequestDownloadFailures", "Sum", **here) == 1
+    assert metric(world, "InvocationFailures", "Sum", **here) == 2
+    assert metric(world, "Invocation4XXErrors", "Sum", **here) == 1
+    assert metric(world, "Invocations", "SampleCount", **here) == 0
+
+
+def test_what_comes_with_the_request_is_answered_too(world: World) -> None:
+    endpoint = world.endpoint(asynchronous(world, world.model("v1")))
+    runtime = world.client("sagemaker-runtime")
+    answer = runtime.invoke_endpoint_async(EndpointName=endpoint, ContentType="application/json", Body=b"[1]")
+    assert json.loads(written(world, answer["OutputLocation"]))["rows"] == 1
+    with pytest.raises(ClientError, match="exactly one of InputLocation and Body"):
+        runtime.invoke_endpoint_async(EndpointName=endpoint)
+    with pytest.raises(ClientError, match="is asynchronous"):
+        world.invoke(endpoint, [1])
+    with pytest.raises(ClientError, match="has no AsyncInferenceConfig"):
+        ask(world, world.endpoint(world.config(world.model("v1"))), [1])
+    described = world.client("sagemaker").describe_endpoint(EndpointName=endpoint)
+    assert described["AsyncInferenceConfig"]["ClientConfig"]["MaxConcurrentInvocationsPerInstance"] == 2
+
+
+def test_requests_wait_for_instances_and_say_how_many_wait(world: World) -> None:
+    endpoint = world.endpoint(asynchronous(world, world.model("slow", SLOW), at_once=1))
+    first, second = ask(world, endpoint, [2]), ask(world, endpoint, [0])
+    here = {"EndpointName": endpoint}
+    assert eventually(lambda: metric(world, "ApproximateBacklogSize", "Maximum", **here) == 2)
+    assert eventually(lambda: metric(world, "ApproximateBacklogSizePerInstance", "Maximum", **here) == 2)
+    assert written(world, first["OutputLocation"]) == written(world, second["OutputLocation"]) == '"done"'
+
+    def scale(instances: int) -> None:
+        change = {"VariantName": "champion", "DesiredInstanceCount": instances}
+        world.client("sagemaker").update_endpoint_weights_and_capacities(
+            EndpointName=endpoint, DesiredWeightsAndCapacities=[change]
+        )
+        world.settled(endpoint)
+
+    scale(0)
+    waiting = ask(world, endpoint, [0])
+    expiring = ask(world, endpoint, [0], RequestTTLSeconds=60)
+    assert eventually(lambda: metric(world, "HasBacklogWithoutCapacity", "Maximum", **here) == 1)
+    time.sleep(2)
+    scale(1)
+    assert written(world, waiting["OutputLocation"]) == '"done"'
+    assert "expired" in written(world, expiring["FailureLocation"])
+
+
+def test_no_request_is_lost_while_an_asynchronous_endpoint_is_updated(world: World) -> None:
+    endpoint = world.endpoint(asynchronous(world, world.model("v1"), 3))
+    answers = [ask(world, endpoint, [1]) for _ in range(5)]
+    world.client("sagemaker").update_endpoint(
+        EndpointName=endpoint,
+        EndpointConfigName=asynchronous(world, world.model("v2"), 3),
+        DeploymentConfig={"BlueGreenUpdatePolicy": CANARY},
+    )
+    while world.client("sagemaker").describe_endpoint(EndpointName=endpoint)["EndpointStatus"] == "Updating":
+        answers.append(ask(world, endpoint, [1]))
+        time.sleep(0.1)
+    answers += [ask(world, endpoint, [1]) for _ in range(5)]
+    versions = [json.loads(written(world, answer["OutputLocation"]))["version"] for answer in answers]
+    assert set(versions) == {"v1", "v2"}
+    assert versions[-1] == "v2"
+
+
+def test_asking_asynchronously_needs_its_own_permission(world: World) -> None:
+    endpoint = world.endpoint(asynchronous(world, world.model("v1")))
+    iam, user = world.client("iam"), world.name("user")
+    iam.create_user(UserName=user)
+    key = iam.create_access_key(UserName=user)["AccessKey"]
+    runtime = boto3.client(
+        "sagemaker-runtime",
+        region_name=REGION,
+        endpoint_url=world.cloud.endpoint,
+        verify=str(world.cloud.certificate),
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+
+    def allow(action: str) -> None:
+        statement = {"Effect": "Allow", "Action": action, "Resource": "*"}
+        iam.put_user_policy(UserName=user, PolicyName="only", PolicyDocument=json.dumps({"Statement": [statement]}))
+
+    allow("sagemaker:InvokeEndpoint")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        runtime.invoke_endpoint_async(EndpointName=endpoint, Body=b"[]")
+    allow("sagemaker:InvokeEndpointAsync")
+    assert runtime.invoke_endpoint_async(EndpointName=endpoint, Body=b"[]")["InferenceId"]
