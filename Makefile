@@ -45,12 +45,14 @@ down:
 ## deploy: deploy every stack to the AWS account of your credentials (ENV=dev or prod)
 .PHONY: deploy
 deploy: setup aws-environment
+	@$(BIN)/noria preflight --env $(ENV)
 	@$(BIN)/python -m stacks.bundles --target aws
 	@npx cdk deploy --all -c env=$(ENV)
 
 ## diff: what a deployment would change (ENV=dev or prod)
 .PHONY: diff
 diff: setup aws-environment
+	@$(BIN)/noria preflight --env $(ENV)
 	@npx cdk diff --all -c env=$(ENV)
 
 ## destroy: remove every stack of ENV; says what it keeps

@@ -112,7 +112,7 @@ class Serving(Stack):
         if self._serve.mode.has_instances:
             endpoint.add_property_override("DeploymentConfig", self._guarded(config, rivals))
         if self._serve.scale:
-            Scaling(
+            scaling = Scaling(
                 self,
                 "Scaling",
                 name=self._name,
@@ -122,6 +122,7 @@ class Serving(Stack):
                 endpoint=endpoint,
                 live=self._live,
             )
+            self._output("ScalingTarget", scaling.target, "What Application Auto Scaling moves").condition = self._live
 
     # --- parameters, conditions and outputs
 

@@ -11,13 +11,15 @@ from pydantic import BaseModel
 from noria import contract, spec
 from noria.aws.queues import Queues
 from noria.aws.registry import Decision
+from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
-from noria.names import key
+from noria.names import Names, key
 from noria.openapi import openapi as describe
+from noria.serve import impossible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +58,14 @@ class Uploaded(BaseModel):
     model: str
     file: str
     uri: str
+
+
+class Checked(BaseModel):
+    """Models whose specs can be deployed, and those of them that answer now."""
+
+    env: str
+    models: list[str]
+    running: list[str]
 
 
 class Asked(BaseModel):
@@ -239,6 +249,20 @@ def openapi(
 ) -> None:
     """What a model's front door takes and answers, as OpenAPI 3.1."""
     write_json(describe(_spec(model, models_dir)))
+
+
+@app.command()
+def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """Whether every endpoint that is up can become what its spec says now; exit code 1 when one cannot."""
+    endpoints = Endpoints(names=Names(env=env))
+    up = {known.model: (endpoints.running(known.model), known.serve) for known in spec.load_all(models_dir)}
+    refused = [
+        f"{model}: serve: {reason}" for model, (now, serve) in up.items() if now for reason in impossible(now, serve)
+    ]
+    if refused:
+        raise Refused("\n".join(refused))
+    checked = Checked(env=env, models=list(up), running=[model for model, (now, _) in up.items() if now])
+    say(checked, f"Every spec can be deployed to {env!r}.", as_json=as_json)
 
 
 @app.command()

@@ -63,6 +63,7 @@ class Scaling(Construct):
         self._target.cfn_options.condition = live
         # There before, and until after: SageMaker removes no variant that something scales.
         self._target.add_resource_dependency(endpoint)
+        self.target = self._target.ref
         self._by_load(serve.mode)
         if any(least == 0 for least, _ in scale.bounds):
             self._from_zero()

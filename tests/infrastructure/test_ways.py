@@ -343,6 +343,8 @@ def test_scaling_begins_after_the_endpoint_and_ends_before_it(ways: Assembly, mo
     target = stack.one(TARGET)
     assert stack.one("AWS::SageMaker::Endpoint").id in target.body["DependsOn"]
     assert Deployed(stack, **LIVE).of(TARGET)
+    assert Deployed(stack, **LIVE).outputs["ScalingTarget"] == {"Ref": target.id}
+    assert "ScalingTarget" not in Deployed(stack).outputs
     for type_ in (TARGET, POLICY):
         assert not Deployed(stack).of(type_)
     assert all(stack.target(p.properties["ScalingTargetId"]) == target for p in stack.of(POLICY))
@@ -468,4 +470,5 @@ def plain(value: Any) -> Any:
 def problems(operation: str, request: dict[str, Any]) -> str:
     shape = botocore.session.get_session().get_service_model("sagemaker").operation_model(operation).input_shape
     assert shape is not None
-    return ParamValidator().validate(request, shape).generate_report()
+    report: str = ParamValidator().validate(request, shape).generate_report()
+    return report
