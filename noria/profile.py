@@ -219,16 +219,20 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
 def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = None) -> ColumnProfile:
     """Describe one column that is in memory: floats or texts, None where missing. Without `cut`, edges are found."""
     with connect(MODEST) as db:
-        db.execute(
-            "CREATE TABLE answer AS SELECT unnest(?::VARCHAR[]) AS x", [[v if v is None else str(v) for v in values]]
-        )
-        relation = _Relation(_select("answer", "false", {_PREDICTION: "x"}, {_PREDICTION: kind}), {_PREDICTION: kind})
-        if cut is None and kind == "category":
-            cut = Cut(kind=kind, categories=_frequent(db, relation, _PREDICTION))
-        elif cut is None:
-            cut = _deciles(db, relation, [_PREDICTION])[_PREDICTION]
-        counter = _Counter(_PREDICTION, kind, cut)
-        total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation.sql}")
+        texts = [value if value is None else str(value) for value in values]
+        db.execute("CREATE TEMP TABLE given AS SELECT unnest(?::VARCHAR[]) AS x", [texts])
+        return column_of(db, "SELECT x FROM given", kind, cut)
+
+
+def column_of(db: duckdb.DuckDBPyConnection, query: str, kind: Kind, cut: Cut | None = None) -> ColumnProfile:
+    """Describe column `x` of a query."""
+    relation = _Relation(_select(f"({query})", "false", {_PREDICTION: "x"}, {_PREDICTION: kind}), {_PREDICTION: kind})
+    if cut is None and kind == "category":
+        cut = Cut(kind=kind, categories=_frequent(db, relation, _PREDICTION))
+    elif cut is None:
+        cut = _deciles(db, relation, [_PREDICTION])[_PREDICTION]
+    counter = _Counter(_PREDICTION, kind, cut)
+    total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation.sql}")
     return counter.read(total, iter(counts))
 
 

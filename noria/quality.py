@@ -7,7 +7,7 @@ labels file ─ checked ─ labels  ┴ joined on (inference_id, row) ─ metric
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 from pydantic import BaseModel, ConfigDict
@@ -70,16 +70,12 @@ def join(
     twice under one inference_id counts once, by its newest answer. Raises `LabelsError`; `filename` is what it calls
     the file.
     """
-    name = filename or labels.name
     with connect(resources) as db:
-        _read_labels(db, labels, spec, name)
-        malformed = _read_predictions(db, source, spec)
+        file = LabelsFile(labels, filename or labels.name)
+        read_labels(db, [file], spec)
+        malformed = match(db, source, spec, name=file.name)
         predictions, known = _one(db, "SELECT (SELECT count(*) FROM predicted), (SELECT count(*) FROM label)")
-        db.execute(
-            f"CREATE TEMP TABLE matched AS SELECT predicted.*, {_truth(db, spec, name)} AS truth "
-            "FROM predicted JOIN label USING (inference_id, row)"
-        )
-        overall = _scores(db, "0", spec.task).get(0, Score(rows=0, metrics={}))
+        overall = score(db, spec.task)
         segments = {
             segment: {
                 str(value): score
@@ -104,8 +100,28 @@ def join(
 # --- labels
 
 
-def _read_labels(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, name: str) -> None:
-    """Fill table `label` (inference_id, row, target), or raise `LabelsError` with everything that is wrong."""
+class LabelsFile(NamedTuple):
+    path: Path
+    name: str
+
+
+def read_labels(db: duckdb.DuckDBPyConnection, files: Sequence[LabelsFile], spec: ModelSpec) -> None:
+    """Fill table `label` (inference_id, row, target) from files, oldest first: a later label replaces an earlier one.
+
+    Raises `LabelsError` with everything that is wrong with the first file in which something is.
+    """
+    kind = "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
+    db.execute(f"CREATE TEMP TABLE label (inference_id VARCHAR, row BIGINT, target {kind})")
+    for file in files:
+        _read_file(db, file.path, spec, file.name)
+        db.execute(
+            "DELETE FROM label USING new_label n WHERE (label.inference_id, label.row) = (n.inference_id, n.row)"
+        )
+        db.execute("INSERT INTO label FROM new_label")
+
+
+def _read_file(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, name: str) -> None:
+    """Fill table `new_label`."""
     kind = contract.format_of(name)
     if unreadable := contract.unreadable(path, name):
         raise LabelsError([f"{name}: {violation.message}" for violation in unreadable])
@@ -118,7 +134,8 @@ def _read_labels(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, nam
             raise LabelsError([f"{name}: column {column!r} is missing among {found}: add it" for column in absent])
         place = "CAST(row AS VARCHAR)" if "row" in columns else "'0'"
         db.execute(
-            f"CREATE TEMP TABLE told AS SELECT CAST(inference_id AS VARCHAR) AS inference_id, {place} AS row, "
+            "CREATE OR REPLACE TEMP TABLE told AS SELECT "
+            f"CAST(inference_id AS VARCHAR) AS inference_id, {place} AS row, "
             f"CAST({identifier(spec.target)} AS VARCHAR) AS target FROM {reader}"
         )
         refused = contract.refused_lines(db) if kind == "csv" else []
@@ -132,7 +149,8 @@ def _read_labels(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, nam
     if problems:
         raise LabelsError(problems)
     db.execute(
-        f"CREATE TEMP TABLE label AS SELECT inference_id, CAST(TRY_CAST(row AS DOUBLE) AS BIGINT) AS row, "
+        "CREATE OR REPLACE TEMP TABLE new_label AS SELECT "
+        "inference_id, CAST(TRY_CAST(row AS DOUBLE) AS BIGINT) AS row, "
         f"{_value('target', spec.task)} AS target FROM told"
     )
 
@@ -177,6 +195,19 @@ def _quoted(samples: Sequence[str] | None) -> str:
 # --- predictions
 
 
+def match(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec, *, name: str) -> int:
+    """Fill tables `predicted` and `matched`, the latter with each prediction's `truth`. Returns malformed.
+
+    Raises `LabelsError` where labels (of file `name`) and predictions do not speak of the same.
+    """
+    malformed = _read_predictions(db, source, spec)
+    db.execute(
+        f"CREATE OR REPLACE TEMP TABLE matched AS SELECT predicted.*, {_truth(db, spec, name)} AS truth "
+        "FROM predicted JOIN label USING (inference_id, row)"
+    )
+    return malformed
+
+
 def _read_predictions(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> int:
     """Fill table `predicted`: inference_id, row, s0 … sn (segments), prediction, score, scores. Returns malformed."""
     if source.kind != "captured":
@@ -185,13 +216,13 @@ def _read_predictions(db: duckdb.DuckDBPyConnection, source: Source, spec: Model
     segments = [f", {_segment(spec, segment)} AS s{place}" for place, segment in enumerate(spec.segments)]
     usable = "isfinite(score)" if spec.task is Task.BINARY else "prediction IS NOT NULL"
     db.execute(
-        f"CREATE TEMP TABLE answer AS SELECT malformed, inference_id, row, time{''.join(segments)}, "
+        f"CREATE OR REPLACE TEMP TABLE answer AS SELECT malformed, inference_id, row, time{''.join(segments)}, "
         f"{_value('prediction', spec.task)} AS prediction, score, "
         f"list_transform(map_entries(scores), lambda e: {{'label': {label('e.key')}, 'p': e.value}}) AS scores "
         f"FROM {captured}"
     )
     db.execute(
-        "CREATE TEMP TABLE predicted AS SELECT * EXCLUDE (malformed, time) FROM answer "
+        "CREATE OR REPLACE TEMP TABLE predicted AS SELECT * EXCLUDE (malformed, time) FROM answer "
         f"WHERE NOT malformed AND coalesce({usable}, false) "
         "QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY time DESC, prediction, score) = 1"
     )
@@ -242,6 +273,11 @@ def _ordered(labels: Iterable[str]) -> list[str]:
 
 
 # --- metrics
+
+
+def score(db: duckdb.DuckDBPyConnection, task: Task) -> Score:
+    """Of all rows of table `matched`."""
+    return _scores(db, "0", task).get(0, Score(rows=0, metrics={}))
 
 
 def _scores(db: duckdb.DuckDBPyConnection, group: str, task: Task) -> dict[Any, Score]:
