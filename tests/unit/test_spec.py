@@ -97,6 +97,14 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
         (("owner:", "serve: {weights: [25, 5]}\nowner:"), "weights [25, 5] must grow"),
         (("owner:", "serve: {scale: {min: 1, max: 4, target: 9}}\nowner:"), "scale goes down to 1 instances, of which"),
         (("owner:", "serve: {scale: {min: 4, max: 6, target: 9}}\nowner:"), "count 3 is outside of scale's 4 to 6"),
+        (
+            ("owner:", "serve: {strategy: linear, count: 4, step: 2, scale: {min: 4, max: 40, target: 9}}\nowner:"),
+            "scale goes up to 40 instances, of which step 2 is too small for linear: write step as a percentage, 10%",
+        ),
+        (
+            ("owner:", "serve: {strategy: linear, count: 10, bake: 1h}\nowner:"),
+            "strategy linear with step 1 and bake 1h takes up to 725m; SageMaker allows 8h: raise step, or lower bake",
+        ),
         (("owner:", "serve: {mode: batch, front_door: {}}\nowner:"), "front_door answers at once, which mode batch"),
         (("owner:", "train: {estimator: lightgbm.LGBMClassifier}\nowner:"), "is not in AWS's scikit-learn image: name"),
         (("owner:", "serve: {bake: 10 minutes}\nowner:"), "serve.bake = '10 minutes': write a whole number and a unit"),
