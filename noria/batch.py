@@ -24,9 +24,9 @@ from typing import IO, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from noria.contract import FIRST, LONGEST_SAMPLE, Violation
 from noria.names import key
 from noria.spec import FeatureType, ModelSpec
+from noria.violations import FIRST, LONGEST_SAMPLE, Violation
 
 Format = Literal["csv", "jsonl"]
 FORMATS: Mapping[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}

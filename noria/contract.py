@@ -27,24 +27,11 @@ from noria.sql import (
     number,
     parquet,
 )
+from noria.violations import FIRST, LONGEST_SAMPLE, Violation
 
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Violation(Part):
-    """One thing that is wrong. `lines` are the first lines of the file, counted by `\\n`, that are no rows; `rows` the
-    first rows, from 1 after the header, lines that are no rows not counted."""
-
-    column: str | None = None
-    rule: str
-    severity: Literal["reject", "warn"] = "reject"
-    count: int = 1
-    rows: tuple[int, ...] = ()
-    lines: tuple[int, ...] = ()
-    samples: tuple[str, ...] = ()
-    message: str
 
 
 class Report(Part):
@@ -122,9 +109,6 @@ Format = Literal["csv", "parquet"]
 _FORMATS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
 _MAGIC = {b"PAR1": "Parquet", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _CHUNK = 2**20
-FIRST = 5
-"""Rows and values named for each violation."""
-LONGEST_SAMPLE = 80
 
 
 @dataclass(frozen=True, kw_only=True)

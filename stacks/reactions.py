@@ -33,7 +33,7 @@ SETTLED_STACK = (
     "UPDATE_ROLLBACK_FAILED",
 )
 
-BATCH_WORK = Work(timeout=900, memory=3008, disk=10240, layers=("runtime", "data", "models"))
+BATCH_WORK = Work(timeout=900, memory=3008, disk=10240)
 """For files of rows to answer: the disk holds the largest one (noria.batch.LARGEST) twice."""
 
 DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))

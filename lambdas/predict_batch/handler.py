@@ -33,11 +33,11 @@ from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.transforms import RefusedError, Transforms
 from noria.batch import Batch, Report, Signature, batch_token, job_name, work_key
-from noria.contract import Violation
 from noria.events import ObjectCreated, S3Object, TransformJobDetail, TransformJobStateChange, parse
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, version
 from noria.spec import ModelSpec
+from noria.violations import Violation
 
 REQUEST = "request.json"
 LOG_GROUP = "/aws/sagemaker/TransformJobs"

@@ -27,6 +27,7 @@ from noria.events import Dataset, DatasetAccepted, DatasetQuarantined, ObjectCre
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, key
 from noria.spec import ModelSpec
+from noria.violations import Violation
 
 
 class Outcome(StrEnum):
@@ -206,7 +207,7 @@ def _unknown_model(source: ObjectKey, file: Download) -> contract.Report:
         last_event=None,
         accepted=False,
         violations=(
-            contract.Violation(
+            Violation(
                 rule="model",
                 message=f"no model is called {source.model!r}: upload to <model>/incoming/, "
                 f"or describe it in models/{source.model}.yaml and deploy",

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from noria.contract import Report, Violation, check
+from noria.contract import Report, check
 from noria.spec import ModelSpec, Task
 from noria.sql import LONGEST_LINE, connect
+from noria.violations import Violation
 from tests.unit.engine_data import NOW, ODD, SMALL, spec_of
 
 FEATURES: dict[str, Any] = {
