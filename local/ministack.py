@@ -909,7 +909,8 @@ provisioners._cw_metric_alarm_record = _templated_alarm
 class ApiCall:
     """A request to an HTTP API: the route that it takes, what the stage says, and what became known on the way.
 
-    `claims` are those of a verified token, `user` the ARN of an IAM caller, `integration` the seconds in the function.
+    `signed` says that its callers must be IAM's; `claims` are those of a verified token, `user` the ARN of an IAM
+    caller, `integration` the seconds in the function.
     """
 
     api: str
@@ -917,6 +918,7 @@ class ApiCall:
     route: str
     rate: float | None
     burst: int | None
+    signed: bool
     log_group: str | None
     log_format: str
     claims: Mapping[str, Any] = field(default_factory=dict)
@@ -935,7 +937,9 @@ class Gateway(Protocol):
 _api_call: ContextVar[ApiCall | None] = ContextVar("api_call", default=None)
 _execute = app._handle_execute_api_request
 _integrate = apigateway._invoke_lambda_proxy
+_stage_properties = provisioners._apigw_v2_stage_props
 _create_api = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]["create"]
+_FORBIDDEN = (403, {"Content-Type": "application/json"}, b'{"message":"Forbidden"}')
 _TOO_MANY = (429, {"Content-Type": "application/json"}, b'{"message":"Too Many Requests"}')
 
 
@@ -949,7 +953,12 @@ def place_before_apis(gateway: Gateway) -> None:
             return await _execute(host, path, method, headers, body, query, **raw)
         _api_call.set(call)
         began = time.perf_counter()
-        answer = await _execute(host, path, method, headers, body, query, **raw) if gateway.admits(call) else _TOO_MANY
+        if not gateway.admits(call):
+            answer = _TOO_MANY
+        elif call.signed and not headers.get("authorization", "").startswith("AWS4-"):  # MiniStack takes any other
+            answer = _FORBIDDEN
+        else:
+            answer = await _execute(host, path, method, headers, body, query, **raw)
         gateway.answered(call, Response(answer[0], answer[2], answer[1]), time.perf_counter() - began)
         return answer
 
@@ -975,6 +984,7 @@ def _called(host: str, path: str, method: str) -> ApiCall | None:
         route=route["routeKey"],
         rate=limits.get("throttlingRateLimit"),
         burst=limits.get("throttlingBurstLimit"),
+        signed=route.get("authorizationType") == "AWS_IAM",
         log_group=destination.removesuffix(":*").rsplit(":", 1)[-1] if destination else None,
         log_format=log.get("format", ""),
     )
@@ -998,7 +1008,14 @@ def _create_reachable_api(logical_id: str, properties: dict[str, Any], stack: st
     return id_, {**attributes, "ApiEndpoint": endpoint}
 
 
+def _stage_as_the_api_has_it(properties: dict[str, Any]) -> dict[str, Any]:
+    """MiniStack keeps a template's names of throttling limits, in other case than the API's."""
+    stage: dict[str, Any] = _stage_properties(properties)
+    return {**stage, "defaultRouteSettings": provisioners._pascal_to_camel(stage["defaultRouteSettings"])}
+
+
 apigateway._invoke_lambda_proxy = _invoke_and_tell
+provisioners._apigw_v2_stage_props = _stage_as_the_api_has_it
 provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]["create"] = _create_reachable_api
 
 
@@ -1014,6 +1031,7 @@ def put_log(group: str, stream: str, message: str) -> None:
 
 _start_configuration = appconfig._start_deployment
 _latest_configuration = appconfig._get_latest_configuration
+_delete_profile = provisioners._RESOURCE_HANDLERS["AWS::AppConfig::ConfigurationProfile"]["delete"]
 _WAIT = "Next-Poll-Interval-In-Seconds"
 
 
@@ -1044,8 +1062,20 @@ def _latest_in_scaled_time(token: str) -> tuple[int, dict[str, str], bytes]:
     return status, headers, body
 
 
+def _delete_empty_profile(id_: str, properties: dict[str, Any]) -> None:
+    """AppConfig deletes no profile with versions, of which CloudFormation knows only the template's own."""
+    name = f"{properties.get('ApplicationId', '')}/{id_}/"
+    if any(version.startswith(name) for version in appconfig._hosted_versions):
+        raise ValueError(
+            f"Cannot delete configuration profile {id_} because there are still hosted configuration versions existing "
+            "under it."
+        )
+    _delete_profile(id_, properties)
+
+
 appconfig._start_deployment = _start_valid_configuration
 appconfig._get_latest_configuration = _latest_in_scaled_time
+provisioners._RESOURCE_HANDLERS["AWS::AppConfig::ConfigurationProfile"]["delete"] = _delete_empty_profile
 
 
 # --- serving ------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ def test_an_access_log_line_is_the_stage_s_format_with_its_variables_filled_in()
         route="POST /predict",
         rate=None,
         burst=None,
+        signed=False,
         log_group=None,
         log_format='{"route": "$context.routeKey", "who": "$context.authorizer.claims.sub", "of": "$context.unknown", '
         '"status": "$context.status", "ms": "$context.responseLatency", "error": "$context.error.message"}',
