@@ -336,10 +336,12 @@ class Reactions(Stack):
         reaction = Reaction(self, "MonitorModel", name="monitor_model", surroundings=self._surroundings, work=DATA_WORK)
         reaction.allow(
             self._objects("captured", "baselines", actions=("GetObject",)),
+            self._objects("labels", actions=("GetObjectVersion",)),
             self._objects("reports", actions=("PutObject",)),
             self._list("captured", "baselines"),
             self._on("model-package", "DescribeModelPackage"),
             self._measure(),
+            self._everywhere("cloudwatch:GetMetricData", because="CloudWatch's GetMetricData knows no resource."),
             *self._ledger("Query"),
         )
         return reaction
@@ -461,10 +463,12 @@ class Reactions(Stack):
             self.record_training,
             self.deploy_model,
             self.confirm_deployment,
+            self.predict_batch,
         )
         reaction.allow(
             self._send(*replayed),
-            self._list("incoming", action="ListBucketVersions"),
+            self._list("incoming", "batch", action="ListBucketVersions"),
+            self._on("transform-job", "DescribeTransformJob"),
             self._list("datasets"),
             self._objects("datasets", actions=("GetObject",)),
             self._on("pipeline", "ListPipelineExecutions", "DescribePipelineExecution"),

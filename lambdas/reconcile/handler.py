@@ -3,6 +3,8 @@
 | AWS says                                     | the ledger lacks            | told again to        |
 |----------------------------------------------|-----------------------------|----------------------|
 | a version lies under incoming/               | a verdict                   | validate_upload      |
+| a file of rows lies under batch/             | a job, or why not           | predict_batch        |
+| a transform job has ended                    | its outcome                 | predict_batch        |
 | a dataset has a manifest                     | a training, or why not      | start_training       |
 | an execution has ended                       | its outcome                 | record_training      |
 | a package is approved or rejected            | that decision               | deploy_model         |
@@ -11,12 +13,12 @@
 
 Each has the shape of the event that AWS sends, and is told once.
 
-Calls: s3:ListBucketVersions on */incoming/*; s3:ListBucket and s3:GetObject on */datasets/*;
+Calls: s3:ListBucketVersions on */incoming/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
-sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages; cloudformation:DescribeStacks on its
-serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl
-and sqs:SendMessage on the queues of the five; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
-dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
+cloudformation:DescribeStacks on its serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and
+sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of the six; kms:Decrypt, kms:DescribeKey,
+kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import hashlib
@@ -36,8 +38,10 @@ from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack
-from noria.aws.storage import Storage
+from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.transforms import Transforms
+from noria.batch import batch_token, format_of
 from noria.deployment import Cause, Desired, Request, live, unsettled
 from noria.events import (
     DatasetAccepted,
@@ -46,6 +50,7 @@ from noria.events import (
     PipelineExecutionStatusChange,
     StackStatusChange,
     Tick,
+    TransformJobStateChange,
     parse,
 )
 from noria.ledger import Entry, Fact, Kind, latest
@@ -88,6 +93,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             entries=ledger.entries(model),
             storage=Storage(bucket=env.data_bucket),
             pipelines=Pipelines(),
+            transforms=Transforms(),
             registry=Registry(),
             stack=ServingStack(name=env.names.stack(model, "serving")),
             endpoint=Endpoint(name=env.names.model(model)),
@@ -126,6 +132,7 @@ class Search:
     entries: list[Entry]
     storage: Storage
     pipelines: Pipelines
+    transforms: Transforms
     registry: Registry
     stack: ServingStack
     endpoint: Endpoint
@@ -133,6 +140,8 @@ class Search:
 
     def missed(self) -> Iterator[Missed]:
         yield from self._uploads()
+        yield from self._batches()
+        yield from self._transform_jobs()
         yield from self._datasets()
         yield from self._executions()
         yield from self._decisions()
@@ -145,16 +154,45 @@ class Search:
         for upload in self.storage.versions(key(self.model, "incoming", "")):
             if upload.version in judged or not self._settled(upload.modified) or upload.key.endswith("/"):
                 continue
+            yield self._upload("validate-upload", upload, f"{upload.key} has no verdict")
+
+    def _batches(self) -> Iterator[Missed]:
+        kinds = {Kind.BATCH_STARTED, Kind.BATCH_REFUSED, Kind.BATCH_FAILED}
+        known = {entry.subject for entry in self.entries if entry.kind in kinds}
+        for upload in self.storage.versions(key(self.model, "batch", "")):
+            if format_of(upload.key) is None or not self._settled(upload.modified):
+                continue
+            if batch_token(upload.key, upload.version) not in known:
+                yield self._upload("predict-batch", upload, f"{upload.key} was neither answered nor refused")
+
+    def _transform_jobs(self) -> Iterator[Missed]:
+        ended = {e.subject for e in self.entries if e.kind in {Kind.BATCH_PREDICTED, Kind.BATCH_FAILED}}
+        for entry in self.entries:
+            if entry.kind is not Kind.BATCH_STARTED or entry.subject in ended or not self._settled(entry.at):
+                continue
+            job = self.transforms.describe(str(entry.details["job"]))
+            if job is None or not job.finished or job.changed > self.now - GRACE:
+                continue
             detail = {
-                "bucket": {"name": self.storage.bucket},
-                "object": {"key": upload.key, "size": upload.size, "version-id": upload.version},
+                "TransformJobName": job.name,
+                "TransformJobStatus": job.status,
+                "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": job.input}}},
+                **({"FailureReason": job.failure} if job.failure else {}),
             }
             yield Missed(
-                reaction="validate-upload",
-                subject=f"upload {upload.version}",
-                why=f"{upload.key} has no verdict",
-                event=self._event(ObjectCreated, detail),
+                reaction="predict-batch",
+                subject=f"job {job.name}",
+                why=f"Transform job {job.name} ended ({job.status}) unheard",
+                event=self._event(TransformJobStateChange, detail),
             )
+
+    def _upload(self, reaction: str, upload: ObjectVersion, why: str) -> Missed:
+        detail = {
+            "bucket": {"name": self.storage.bucket},
+            "object": {"key": upload.key, "size": upload.size, "version-id": upload.version},
+        }
+        event = self._event(ObjectCreated, detail)
+        return Missed(reaction=reaction, subject=f"upload {upload.version}", why=why, event=event)
 
     def _datasets(self) -> Iterator[Missed]:
         known = {entry.subject for entry in self.entries if entry.kind is Kind.TRAINING_HELD}

@@ -26,6 +26,7 @@ REACTIONS = (
     "deploy-model",
     "confirm-deployment",
     "probe-deployment",
+    "predict-batch",
 )
 
 

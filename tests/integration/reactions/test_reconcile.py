@@ -1,6 +1,7 @@
 """What no event told is found and told again, once, in the shape that AWS gives it."""
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +13,12 @@ from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
 from lambdas.record_training.handler import handler as record_training
 from lambdas.start_training.handler import handler as start_training
+from local.cloud import ACCOUNT
+from noria.batch import batch_token
+from noria.events import TransformJobStateChange, parse
 from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import Place
+from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import Served
 from tests.integration.reactions.test_training import accepted, dataset, ended, evaluation, executions, pipeline
 
@@ -35,7 +39,14 @@ def run(served: Served) -> dict[str, list[dict[str, Any]]]:
     """One reconciliation; returns what it told, by reaction."""
     tick = {"source": "noria.schedule", "detail-type": "Reconcile", "detail": {"time": "2026-11-21T10:00:00Z"}}
     served.place.deliver(reconcile.handler, tick)
-    reactions = ("validate-upload", "start-training", "record-training", "deploy-model", "confirm-deployment")
+    reactions = (
+        "validate-upload",
+        "start-training",
+        "record-training",
+        "deploy-model",
+        "confirm-deployment",
+        "predict-batch",
+    )
     told = {reaction: served.place.waiting(reaction) for reaction in reactions}
     return {reaction: events for reaction, events in told.items() if events}
 
@@ -74,6 +85,48 @@ def test_an_upload_without_a_verdict(served: Served) -> None:
     )
     (event,) = run(served)["validate-upload"]
     assert event["detail"]["object"]["version-id"] == second
+    assert run(served) == {}
+
+
+def test_a_file_of_rows_without_an_answer_and_a_job_whose_end_nobody_heard(served: Served) -> None:
+    place = served.place
+    version = place.put(f"{served.model}/batch/week.csv", "hour\n7\n")
+    for other in ("week.csv.out", "week.parquet"):
+        place.put(f"{served.model}/batch/{other}", "x")
+    (event,) = run(served)["predict-batch"]
+    assert event["detail"]["object"]["version-id"] == version
+    package = served.register()
+    place.sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    role = f"arn:aws:iam::{ACCOUNT}:role/everything"
+    place.sagemaker.create_model(
+        ModelName=served.name, ExecutionRoleArn=role, PrimaryContainer={"ModelPackageName": package}
+    )
+    source = f"s3://{BUCKET}/{served.model}/transforms/token/rows.csv"
+    data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
+    place.sagemaker.create_transform_job(
+        TransformJobName=served.name,
+        ModelName=served.name,
+        TransformInput={"DataSource": data},
+        TransformOutput={"S3OutputPath": f"s3://{BUCKET}/{served.model}/transforms/token/"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    token = batch_token(f"{served.model}/batch/week.csv", version)
+    place.ledger.record(
+        Fact(
+            model=served.model,
+            kind=Kind.BATCH_STARTED,
+            subject=token,
+            at=datetime.now(UTC),
+            summary="It is being answered.",
+            details={"job": served.name},
+        )
+    )
+    deadline = time.monotonic() + 30
+    while not (told := run(served).get("predict-batch")):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    (event,) = told
+    assert parse({"Records": [{"body": json.dumps(event)}]}, TransformJobStateChange).detail.status == "Failed"
     assert run(served) == {}
 
 
