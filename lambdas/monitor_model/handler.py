@@ -1,14 +1,16 @@
 """A window of captured requests is compared with what the live model was trained on.
 
-tick ─ captured files of the window ─ profile ─ compare with the package's baseline ─ report, metrics, ledger
+tick ┬ captured files of the window ─ profile ─ compare with the package's baseline ─ report, metrics, ledger
+     └ while a challenger or shadow is on trial: all since it began, with labels ─ experiment, metrics, verdict
 
-Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:PutObject on */reports/*;
-kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's
-packages; cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the
-ledger.
+Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:GetObjectVersion on */labels/*;
+s3:PutObject on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
+sagemaker:DescribeModelPackage on the model's packages; cloudwatch:GetMetricData, and cloudwatch:PutMetricData in
+namespace Noria; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,18 +21,22 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
+from noria.aws.experiments import FILE, Experiments
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.traffic import TrafficMetrics
 from noria.deployment import live_package
 from noria.drift import Report, compare
 from noria.events import Tick, parse
-from noria.ledger import Entry, Fact, Kind, latest
+from noria.experiment import Experiment, Verdict
+from noria.ledger import Entry, Fact, Kind
 from noria.names import key
 from noria.profile import Profile, Source, profile
 from noria.spec import ModelSpec
+from noria.trial import Trial, champion_since
 
 
 class Outcome(StrEnum):
@@ -49,6 +55,10 @@ class Window:
     def name(self) -> str:
         return f"{self.start.isoformat()}/{self.end.isoformat()}"
 
+    def report(self, model: str, name: str) -> str:
+        """The key of a report of this window."""
+        return key(model, "reports", f"{self.end:%Y-%m-%dT%H%M}/{name}")
+
     @classmethod
     def of(cls, tick: Tick, spec: ModelSpec, entries: list[Entry]) -> "Window":
         """The window that a person asks for, or the latest whose captured files have all been written by the tick.
@@ -58,8 +68,8 @@ class Window:
         tock = tick.detail.time.astimezone(UTC)
         end = tock if tick.detail.since else tock - LATE
         start = (tick.detail.since or end - spec.monitor.every).astimezone(UTC)
-        deployed = latest(entries, Kind.DEPLOYED)
-        return cls(start=min(end, max(start, deployed.at)) if deployed else start, end=end)
+        live = champion_since(entries)
+        return cls(start=min(end, max(start, live)) if live else start, end=end)
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
@@ -67,11 +77,17 @@ class Window:
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     tick = parse(event, Tick)
+    spec = env.required_spec(tick.model)
     storage = Storage(bucket=env.data_bucket)
+    endpoint = env.names.model(tick.model)
+    captures = Captures(model=tick.model, endpoint=endpoint, storage=storage)
     outcome = monitor_model(
         tick=tick,
-        spec=env.required_spec(tick.model),
-        captures=Captures(model=tick.model, endpoint=env.names.model(tick.model), storage=storage),
+        spec=spec,
+        captures=captures,
+        experiments=Experiments(
+            spec=spec, captures=captures, storage=storage, traffic=TrafficMetrics(endpoint=endpoint)
+        ),
         storage=storage,
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
@@ -86,6 +102,7 @@ def monitor_model(
     tick: Tick,
     spec: ModelSpec,
     captures: Captures,
+    experiments: Experiments,
     storage: Storage,
     registry: Registry,
     ledger: Ledger,
@@ -102,8 +119,10 @@ def monitor_model(
     baseline = Profile.model_validate_json(
         storage.read(storage.key_of(registry.describe(package).metadata["noria:baseline"]))
     )
+    if trial := Trial.of(entries):
+        _judge(trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now)
     report = _compare(spec, window, baseline, captures)
-    target = key(spec.model, "reports", f"{window.end:%Y-%m-%dT%H%M}/report.json")
+    target = window.report(spec.model, "report.json")
     storage.write(target, report.model_dump_json(indent=1))
     measurements.publish(spec.model, measure(report), at=tick.detail.time)
     ledger.record(
@@ -131,6 +150,59 @@ def _compare(spec: ModelSpec, window: Window, baseline: Profile, captures: Captu
         paths = captures.fetch(captures.between(window.start, window.end), Path(folder))
         source = Source.captured(*paths, since=window.start, until=window.end)
         return compare(baseline, profile(source, spec, baseline.edges), spec)
+
+
+def _judge(
+    trial: Trial,
+    window: Window,
+    entries: Sequence[Entry],
+    experiments: Experiments,
+    *,
+    storage: Storage,
+    ledger: Ledger,
+    measurements: Measurements,
+    now: datetime,
+) -> None:
+    """Report what is on trial as far as it is known; the ledger tells each change of the verdict."""
+    experiment = experiments.run(trial, entries, until=window.end)
+    target = window.report(experiment.model, FILE)
+    storage.write(target, experiment.model_dump_json(indent=1))
+    measurements.publish(experiment.model, measure_experiment(experiment), at=now)
+    name = f"{trial.rival}#{trial.champion}#{trial.since.isoformat()}"
+    told = [e for e in entries if e.kind is Kind.EXPERIMENT_JUDGED and e.subject.startswith(f"{name}#")]
+    if (told[-1].details["verdict"] if told else Verdict.WAIT) == experiment.verdict:
+        return
+    ledger.record(
+        Fact(
+            model=experiment.model,
+            kind=Kind.EXPERIMENT_JUDGED,
+            subject=f"{name}#{window.end.isoformat()}",
+            at=now,
+            summary=experiment.summary,
+            details={
+                "verdict": experiment.verdict.value,
+                "kind": trial.kind,
+                "champion": trial.champion,
+                "rival": trial.rival,
+                "report": target,
+                "labelled": experiment.rival.labelled,
+            },
+        )
+    )
+
+
+def measure_experiment(experiment: Experiment) -> list[Measurement]:
+    """`ChallengerWorse` is 1 where the verdict is to abandon it. A shadow is measured by the same names."""
+    measured = [
+        Measurement(name="ChallengerRows", value=experiment.rival.predictions),
+        Measurement(name="ChallengerLabels", value=experiment.rival.labelled),
+        Measurement(name="ChallengerWorse", value=float(experiment.verdict is Verdict.ABANDON)),
+    ]
+    if experiment.loss:
+        measured.append(Measurement(name="ChallengerLossDifference", value=experiment.loss.value))
+    if experiment.psi is not None:
+        measured.append(Measurement(name="ChallengerPsi", value=experiment.psi))
+    return measured
 
 
 def measure(report: Report) -> list[Measurement]:

@@ -37,6 +37,12 @@ class Captures:
             hour += timedelta(hours=1)
         return found
 
+    def first(self, start: datetime, end: datetime, *, most_bytes: int) -> tuple[list[StoredObject], bool]:
+        """As `between`, oldest first, until they would be more than `most_bytes`; and whether these are all."""
+        files = sorted(self.between(start, end), key=lambda file: file.key)
+        found = list(_up_to(most_bytes, files))
+        return found, len(found) == len(files)
+
     def newest(self, *, now: datetime, days: int, most_bytes: int) -> list[StoredObject]:
         """Files of the last days, newest day first, until they would be more than `most_bytes`."""
         return list(_up_to(most_bytes, self._by_day(now, days)))

@@ -91,6 +91,7 @@ UNNARROWED = {
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
     "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetMetricData",
     "cloudwatch:PutMetricData",
     "sagemaker:ListModelPackages",
 }

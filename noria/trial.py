@@ -1,0 +1,53 @@
+"""What is on trial beside the champion, and since when: as the ledger tells it."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Self
+
+from noria.deployment import Desired
+from noria.ledger import Entry, Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A challenger or shadow beside a champion, without a break since `since`, whatever its share of the requests."""
+
+    kind: Literal["challenger", "shadow"]
+    champion: str
+    rival: str
+    since: datetime
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Self | None:
+        """The one that goes on now; None where the champion answers alone."""
+        seen = _seen(entries)
+        now = seen[-1][1] if seen else None
+        if now is None or now.package is None:
+            return None
+        since = _unbroken(entries, lambda desired: (desired.package, desired.challenger, desired.shadow))
+        if since and now.challenger:
+            return cls(kind="challenger", champion=now.package, rival=now.challenger, since=since)
+        if since and now.shadow:
+            return cls(kind="shadow", champion=now.package, rival=now.shadow, since=since)
+        return None
+
+
+def champion_since(entries: Sequence[Entry]) -> datetime | None:
+    """When the champion became it; changes of traffic and of who is beside it don't count."""
+    return _unbroken(entries, lambda desired: desired.package)
+
+
+def _unbroken(entries: Sequence[Entry], what: Callable[[Desired], Hashable]) -> datetime | None:
+    """Since when `what` is as it is now."""
+    since, now = None, None
+    for at, desired in _seen(entries):
+        if since is None or what(desired) != now:
+            since, now = at, what(desired)
+    return since
+
+
+def _seen(entries: Sequence[Entry]) -> list[tuple[datetime, Desired]]:
+    """What was seen to answer, oldest first."""
+    kinds = {Kind.DEPLOYED, Kind.SERVING_DIFFERS}
+    return [(entry.at, Desired.of(entry.details)) for entry in entries if entry.kind in kinds]
