@@ -94,7 +94,8 @@ def metrics_of(invocations: list[Invocation]) -> Measured:
     statuses = [invocation.status for invocation in invocations]
     found: Measured = {
         "Invocations": ("None", Counter({1.0: len(invocations)})),
-        "InvocationsPerInstance": ("None", Counter(1 / invocation.instances for invocation in invocations)),
+        # The last requests of a fleet may end when it has no instance left that counts.
+        "InvocationsPerInstance": ("None", Counter(1 / max(each.instances, 1) for each in invocations)),
         "Invocation4XXErrors": ("None", Counter(float(s is not None and 400 <= s < 500) for s in statuses)),
         "Invocation5XXErrors": ("None", Counter(float(s is None or s >= 500) for s in statuses)),
         "InvocationModelErrors": ("None", Counter(float(s is None or not 200 <= s < 300) for s in statuses)),
