@@ -276,6 +276,17 @@ class Serve(Part):
                 f"{self.step}: use min {2 * self.step.value} or more, or strategy all_at_once or progressive"
             )
 
+    def __str__(self) -> str:
+        """In a few words, as a list of models shows it."""
+        match self.mode:
+            case Mode.BATCH:
+                return "batch"
+            case Mode.SERVERLESS:
+                size = self.serverless or Serverless()
+                return f"serverless, {size.memory_mb} MB, {size.concurrency} at a time"
+        fleet = f"{self.scale.min} to {self.scale.max}" if self.scale else self.count
+        return f"{'async, ' if self.mode is Mode.ASYNC else ''}{fleet} x {self.instance}, {self.strategy.value}"
+
     @property
     def steps(self) -> int:
         """How many steps move the whole fleet, at its largest or smallest."""

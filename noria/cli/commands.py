@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import typer
 from pydantic import BaseModel
 
-from noria import contract, spec
+from noria import batch, contract, spec
 from noria.aws.queues import Queues
+from noria.aws.experiments import newest
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
@@ -68,6 +69,10 @@ class Checked(BaseModel):
     running: list[str]
 
 
+class Predicted(Uploaded):
+    result: str
+
+
 class Asked(BaseModel):
     model: str
     since: datetime | None
@@ -100,7 +105,7 @@ def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> 
             task=model.task,
             target=model.target,
             features=len(model.features),
-            serve=f"{model.serve.count} x {model.serve.instance}, {model.serve.strategy}",
+            serve=str(model.serve),
             monitor=f"psi {model.monitor.psi:g}, {model.monitor.when.breaching} of {model.monitor.when.of}",
             team=model.owner.team,
         )
@@ -135,6 +140,28 @@ def upload(
     say(
         Uploaded(model=model, file=str(file), uri=storage.uri(target)),
         f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}",
+        as_json=as_json,
+    )
+
+
+@app.command()
+def predict(
+    model: str,
+    file: Annotated[Path, typer.Argument(help="rows: CSV with a header, or JSON lines", exists=True, dir_okay=False)],
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Have a file of rows answered by what is live; the result comes to lie beside the upload."""
+    if batch.format_of(file.name) is None:
+        raise Refused(f"{file.name} is neither .csv nor .jsonl: export it as one of them.")
+    deployed = Deployed(env)
+    storage = Storage(bucket=deployed.parameter("data-bucket"))
+    target = key(deployed.require(model), "batch", file.name)
+    storage.upload(file, target)
+    result = storage.uri(f"{target}{batch.RESULT}")
+    say(
+        Predicted(model=model, file=str(file), uri=storage.uri(target), result=result),
+        f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}\nThe result: aws s3 cp {result} .",
         as_json=as_json,
     )
 
@@ -197,6 +224,19 @@ def monitor(
     message = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
     Queues().send(deployed.names.queue("monitor-model"), json.dumps(message))
     say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
+
+
+@app.command()
+def experiment(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """Champion against challenger or shadow: the newest comparison, its verdict, and what to do."""
+    deployed = Deployed(env)
+    found = newest(Storage(bucket=deployed.parameter("data-bucket")), deployed.require(model))
+    if found is None:
+        raise Refused(
+            f"No experiment of {model} has been reported: begin one with noria traffic or noria shadow; each tick of "
+            f"the monitor then reports it (at once: noria monitor {model})."
+        )
+    say(found, found.text, as_json=as_json)
 
 
 @app.command()
