@@ -13,11 +13,12 @@ SIGTERM ends it once the requests under way are answered.
 """
 
 import argparse
+import multiprocessing
 import os
 from pathlib import Path
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
 
 from pipelines.serving.capture import Capture
@@ -31,11 +32,14 @@ LONGEST_ANSWER_SECONDS = 60
 def main() -> None:
     parser = argparse.ArgumentParser(prog="pipelines.serving", description="Noria's model server.")
     parser.add_argument("command", nargs="?", choices=["serve"])
-    parser.add_argument("--socket", type=Path, help="listen on this Unix socket and not on port 8080")
+    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a container's port is reached from outside of it
+    parser.add_argument("--socket", type=Path, help="listen on this Unix socket, and on no port")
     options = parser.parse_args()
     environment = os.environ
     bundle = Path(environment.get("SM_MODEL_DIR", "/opt/ml/model"))
     workers = int(environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or len(os.sched_getaffinity(0)))
+    # Workers are forked: what is imported here is theirs already, and only the model is left to load.
+    multiprocessing.set_start_method("fork")
     metrics = Metrics()
     capture = Capture() if environment.get("NORIA_CAPTURE") == "stdout" else None
 
@@ -45,6 +49,7 @@ def main() -> None:
         port=int(environment.get("SAGEMAKER_BIND_TO_PORT") or 8080),
         uds=options.socket,
         interface=Interfaces.RSGI,
+        loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,
         workers=workers,
@@ -52,7 +57,6 @@ def main() -> None:
         workers_kill_timeout=LONGEST_ANSWER_SECONDS,
         log_level=LogLevels.warning,
     )
-    # Workers are forked: what is imported here is theirs already, and only the model is left to load.
     server.serve(target_loader=lambda: Application(load(bundle), metrics.of_this_worker(), capture), wrap_loader=False)
 
 
