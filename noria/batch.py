@@ -38,6 +38,8 @@ LONGEST_LINE = 2**20
 ANSWERS = ("prediction", "score", "scores")
 JOINED = "SageMakerOutput"
 """What SageMaker calls an answer that it joins with its record."""
+RESULT = ".out"
+"""What follows an upload's key in its result's, as SageMaker has it."""
 RESERVED = frozenset({*ANSWERS, JOINED})
 
 
@@ -130,7 +132,7 @@ class Batch(Part):
     @property
     def result(self) -> str:
         """The key of the result."""
-        return f"{self.key}.out"
+        return f"{self.key}{RESULT}"
 
     @property
     def input_filter(self) -> str:

@@ -286,7 +286,7 @@ def _predicted(request: Batch, work: ObjectKey, place: Place) -> Outcome:
     result = request.work("result") if replaced else request.result
     with tempfile.TemporaryDirectory(prefix="noria-batch-") as folder:
         answered, finished = Path(folder) / "answered", Path(folder) / "result"
-        place.storage.download(f"{work}.out", answered)
+        place.storage.download(f"{work}{batch.RESULT}", answered)
         batch.finish(request, answered, finished)
         place.storage.upload(finished, result)
     uri = place.storage.uri(result)

@@ -9,8 +9,8 @@ import typer
 from pydantic import BaseModel
 
 from noria import batch, contract, spec
-from noria.aws.queues import Queues
 from noria.aws.experiments import newest
+from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage

@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
 from lambdas.predict_batch.handler import handler as predict_batch
 from local.cloud import ACCOUNT
+from noria.cli.commands import app
 from noria.ledger import Kind
 from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, IMAGE, Place
@@ -140,6 +143,27 @@ def test_json_lines_come_back_as_json_lines(place: Place, spec: ModelSpec) -> No
         {"id": 1, "hour": 7, "temp": None, "prediction": 1, "score": 0.5},
         {"hour": 8, "temp": 1, "id": 2, "prediction": 0, "score": 0.5},
     ]
+
+
+def test_a_person_asks_by_command(place: Place, spec: ModelSpec, tmp_path: Path) -> None:
+    boto3.client("ssm").put_parameter(
+        Name=place.names.parameter("data-bucket"), Value=BUCKET, Type="String", Overwrite=True
+    )
+    file = tmp_path / "asked.csv"
+    file.write_text("hour,temp\n7,1\n")
+    said = CliRunner().invoke(app, ["predict", spec.model, str(file), "--env", "local", "--json"])
+    told = json.loads(said.stdout)
+    assert told["uri"] == f"s3://{BUCKET}/{spec.model}/batch/asked.csv"
+    key = f"{spec.model}/batch/asked.csv"
+    version = place.s3.head_object(Bucket=BUCKET, Key=key)["VersionId"]
+    place.deliver(predict_batch, place.uploaded(key, version))
+    (started,) = place.entries(spec.model)
+    place.deliver(predict_batch, ended(place, str(started.details["job"])))
+    (predicted,) = place.entries(spec.model, Kind.BATCH_PREDICTED)
+    assert predicted.details["result"] == told["result"]
+    (tmp_path / "asked.parquet").touch()
+    refused = CliRunner().invoke(app, ["predict", spec.model, str(tmp_path / "asked.parquet"), "--env", "local"])
+    assert "neither .csv nor .jsonl" in str(refused.exception)
 
 
 def test_a_model_with_an_endpoint_answers_batches_too(place: Place) -> None:
