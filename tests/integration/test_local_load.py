@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from local import load
 from local.cloud import ACCOUNT, REGION, LocalCloud
-from tests.integration.test_local_endpoints import World
+from tests.integration.test_local_endpoints import World, eventually
 
 PORT = 4691
 BODIES = [json.dumps([number]).encode() for number in range(8)]
@@ -149,6 +150,40 @@ def test_an_unsigned_request_is_nobodys(world: World, endpoint: str) -> None:
     connection.request("POST", f"/endpoints/{endpoint}/invocations", b"[1]")
     assert connection.getresponse().status >= 400
     connection.close()
+
+
+# --- each request counts
+
+
+def test_every_request_of_a_steady_load_is_in_the_metrics(world: World) -> None:
+    endpoint = world.endpoint(world.config(world.model(world.name("v"), SCRIPT)))
+    began = datetime.now(UTC)
+    result = load.send(world.cloud.environment, endpoint, BODIES, per_second=2 * PER_SECOND, seconds=4, connections=8)
+    assert result.failures == []
+
+    def measured(metric: str, **statistics: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = world.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/SageMaker",
+            MetricName=metric,
+            Dimensions=[
+                {"Name": "EndpointName", "Value": endpoint},
+                {"Name": "VariantName", "Value": "champion"},
+            ],
+            StartTime=began,
+            EndTime=datetime.now(UTC) + timedelta(minutes=1),
+            Period=300,
+            **statistics,
+        )["Datapoints"]
+        return found
+
+    def total(metric: str) -> float:
+        return float(sum(point["Sum"] for point in measured(metric, Statistics=["Sum"])))
+
+    eventually(lambda: total("Invocations") == len(result.sent), 15)
+    assert total("InvocationsPerInstance") == pytest.approx(len(result.sent) / 3)
+    assert total("Invocation5XXErrors") == 0
+    [latency, *_] = measured("ModelLatency", ExtendedStatistics=["p95"])
+    assert 0 < latency["ExtendedStatistics"]["p95"] / 1000 <= result.latency_ms(1)
 
 
 # --- endpoints change under load

@@ -110,6 +110,32 @@ def test_endpoint_grows_and_shrinks_with_its_traffic(world: World, endpoint: str
     assert alarms(world, endpoint) == []
 
 
+def test_a_metric_of_ones_own_is_tracked_too(world: World, endpoint: str) -> None:
+    register(world, endpoint)
+    scaling, cloudwatch = world.client("application-autoscaling"), world.client("cloudwatch")
+    dimensions = [{"Name": "EndpointName", "Value": endpoint}]
+    metric = {"Namespace": "Test", "MetricName": "BacklogPerInstance", "Dimensions": dimensions}
+    scaling.put_scaling_policy(
+        **target(endpoint),
+        PolicyName="backlog",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": 5,
+            "CustomizedMetricSpecification": {**metric, "Statistic": "Average"},
+            "DisableScaleIn": True,
+        },
+    )
+    [high] = alarms(world, endpoint)
+    assert (high["MetricName"], high["Statistic"], high["Threshold"]) == ("BacklogPerInstance", "Average", 5)
+
+    def grown() -> bool:
+        datum = {"MetricName": metric["MetricName"], "Dimensions": dimensions, "Value": 12}
+        cloudwatch.put_metric_data(Namespace="Test", MetricData=[datum])
+        return instances(world, endpoint) == 5
+
+    eventually(grown, 30)
+
+
 def test_a_waiting_backlog_starts_instances_by_steps(world: World, endpoint: str) -> None:
     register(world, endpoint, most=5)
     scaling = world.client("application-autoscaling")
