@@ -65,6 +65,11 @@ destroy: setup aws-environment
 pipeline: sdk
 	@.noria/sdk/bin/python -m pipelines.tabular.export
 
+## benchmark-serving: compare the model server with others, side by side, in about ten minutes; Debian only
+.PHONY: benchmark-serving
+benchmark-serving: setup
+	@$(BIN)/python -m benchmarks.serving
+
 ## schema: write the JSON Schema that editors check models/*.yaml with
 .PHONY: schema
 schema: .venv/.ready
@@ -121,4 +126,4 @@ clean: down
 .PHONY: help
 help:
 	@echo "Noria: event-driven MLOps on AWS, and the same cloud on a laptop"; echo
-	@awk '/^## /{at = index($$0, ":"); printf "  make %-10s%s\n", substr($$0, 4, at - 4), substr($$0, at + 1)}' $(firstword $(MAKEFILE_LIST))
+	@awk '/^## /{at = index($$0, ":"); printf "  make %-19s%s\n", substr($$0, 4, at - 4), substr($$0, at + 1)}' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,124 @@
+"""Runs the comparison: `python -m benchmarks.serving [--rounds N] [--only NAME …] [--out FILE]`."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving import measure, report
+from benchmarks.serving.contenders import CONTENDERS, FLOOR, HOME, NORIA, Contender, Start
+from benchmarks.serving.models import CONTAINER, Trained, trained
+from benchmarks.serving.report import Machine, Measured
+from local.cloud import REPOSITORY
+from noria.spec import Task
+
+PORT = 4625
+ROWS_CHECKED = 100
+SINGLE_ROWS, HUNDREDS = 500, 10
+
+EXPECTED = """
+import json, sys
+from pathlib import Path
+from benchmarks.serving.peers.tabular import Tabular
+model, rows = Tabular(Path(sys.argv[1])), json.load(sys.stdin)
+json.dump(model.scores({name: [row[name] for row in rows] for name in model.features}), sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A contender prepared for one model: its start, and files of requests with one row and with a hundred."""
+
+    contender: Contender
+    model: Trained
+    start: Start
+    folder: Path
+
+    @property
+    def single(self) -> Path:
+        return self.folder / "single.jsonl"
+
+    @property
+    def hundred(self) -> Path:
+        return self.folder / "hundred.jsonl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.serving", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of the binary model; one less of the others")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these peers, beside Noria and the floor")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"))
+    options = parser.parse_args()
+    chosen = [c for c in CONTENDERS if not options.only or c in (FLOOR, NORIA) or c.name in options.only]
+    print("· models and environments", flush=True)
+    prepared = {task: _prepare(trained(task, HOME / "models" / task.value), chosen) for task in Task}
+    machine = Machine.now()
+    results: dict[Task, list[Measured]] = {}
+    for task, ready in prepared.items():
+        binary = task is Task.BINARY
+        rounds = options.rounds if binary else max(1, options.rounds - 1)
+        results[task] = _compare(ready, rounds, seconds=2 if binary else 1)
+    options.out.write_text(report.markdown(results, machine, CONTENDERS), encoding="utf-8")
+    print(f"· {options.out}")
+
+
+def _prepare(model: Trained, contenders: Sequence[Contender]) -> list[Ready]:
+    ready = []
+    for contender in contenders:
+        folder = HOME / "runs" / model.task.value / contender.slug
+        folder.mkdir(parents=True, exist_ok=True)
+        one = Ready(contender, model, contender.prepare(model, folder, PORT), folder)
+        singles = [model.rows[at : at + 1] for at in range(SINGLE_ROWS)]
+        hundreds = [model.rows[at : at + 100] for at in range(0, HUNDREDS * 100, 100)]
+        for file, requests in ((one.single, singles), (one.hundred, hundreds)):
+            file.write_bytes(b"\n".join(contender.request(rows, model.task) for rows in requests))
+        ready.append(one)
+    return ready
+
+
+def _compare(contenders: Sequence[Ready], rounds: int, *, seconds: int) -> list[Measured]:
+    """Every server once a round, each round beginning with another."""
+    expected = _scikit_learn(contenders[0].model)
+    measured = []
+    for turn in range(rounds):
+        first = turn * len(contenders) // rounds
+        for one in [*contenders[first:], *contenders[:first]]:
+            measured.append(_measure(one, expected, seconds))
+            print(f"  {one.model.task.value}, round {turn + 1}: {measured[-1]}", flush=True)
+    return measured
+
+
+def _measure(one: Ready, expected: Sequence[object], seconds: int) -> Measured:
+    with measure.running(one.contender, one.start, one.model, PORT, one.folder / "log") as server:
+        measure.check(one.contender, server, one.model, expected)
+        measure.load(
+            one.contender, server, one.single, connections=16, seconds=1
+        )  # every worker has loaded, and is warm
+        return Measured(
+            name=one.contender.name,
+            ready=server.ready,
+            single=measure.load(one.contender, server, one.single, connections=16, seconds=seconds),
+            hundred=measure.load(one.contender, server, one.hundred, connections=16, seconds=seconds),
+            alone=measure.load(one.contender, server, one.single, connections=1, seconds=seconds),
+            memory=server.memory(),
+        )
+
+
+def _scikit_learn(model: Trained) -> list[Any]:
+    """What the model itself says to the first rows, in the environment that trained it."""
+    ran = subprocess.run(
+        [CONTAINER, "-c", EXPECTED, model.bundle.resolve()],
+        cwd=REPOSITORY,
+        input=json.dumps(model.rows[:ROWS_CHECKED]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return list(json.loads(ran.stdout))
+
+
+if __name__ == "__main__":
+    main()

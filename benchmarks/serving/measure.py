@@ -1,0 +1,167 @@
+"""One server under load: how long until it answers, how fast it answers right, and how much memory it holds."""
+
+import http.client
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.serving.contenders import CORES, ENVIRONMENT, LIBRARIES, Contender, Start, tool
+from benchmarks.serving.models import Trained
+
+PATIENCE = 60.0
+WRK = Path(__file__).with_name("wrk.lua")
+MEGABYTE = 1e6
+TOLERANCE = 1e-4
+"""By how much a score may differ from scikit-learn's; ONNX computes with single precision."""
+
+
+class Unfair(Exception):
+    """A server does not do what is compared: it fails, or answers something else than the model says."""
+
+
+@dataclass(frozen=True)
+class Load:
+    per_second: float
+    p50_ms: float
+    p95_ms: float
+    client_cores: float
+    """Of processor time that the load generator took a second."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In megabytes: the largest process, and all together with what they share counted once."""
+
+    worker: float
+    server: float
+
+
+@dataclass(frozen=True)
+class Running:
+    port: int
+    ready: float
+    """Seconds from its start to its first right answer."""
+    group: int
+
+    def memory(self) -> Memory:
+        resident, shared_once = [], 0.0
+        for process in _group(self.group):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                fields = dict(
+                    line.split()[:2] for line in (process / "smaps_rollup").read_text().splitlines()[1:] if line
+                )
+                resident.append(int(fields["Rss:"]) * 1024 / MEGABYTE)
+                shared_once += int(fields["Pss:"]) * 1024 / MEGABYTE
+        return Memory(max(resident), shared_once)
+
+
+@contextmanager
+def running(contender: Contender, start: Start, model: Trained, port: int, log: Path) -> Iterator[Running]:
+    """The server, from when it answers a request rightly until the block ends."""
+    body = contender.request(model.rows[:1], model.task)
+    with log.open("wb") as output:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            list(start.command),
+            cwd=start.folder,
+            env={**os.environ, **ENVIRONMENT, **start.environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while _ask(port, contender.path, body) is None:
+                if process.poll() is not None or time.monotonic() > began + PATIENCE:
+                    raise Unfair(f"{contender.name} does not answer; see {log}")
+                time.sleep(0.005)
+            yield Running(port, time.monotonic() - began, process.pid)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            while _group(process.pid):
+                time.sleep(0.01)
+
+
+def check(contender: Contender, server: Running, model: Trained, expected: Sequence[object]) -> None:
+    """Raises `Unfair` unless the server scores the rows as scikit-learn does, one at a time and together."""
+    if contender.scores is None:
+        return
+    for part in (slice(0, 1), slice(0, len(expected))):
+        answer = _ask(server.port, contender.path, contender.request(model.rows[part], model.task))
+        if answer is None:
+            raise Unfair(f"{contender.name} refuses {part.stop} rows")
+        for score, right in zip(contender.scores(json.loads(answer), model.task), expected[part], strict=True):
+            if not _close(score, right):
+                raise Unfair(f"{contender.name} answers {score} where the model says {right}")
+
+
+def load(contender: Contender, server: Running, bodies: Path, *, connections: int, seconds: float) -> Load:
+    """wrk over keep-alive connections; raises `Unfair` if a single request failed."""
+    threads = min(connections, CORES)
+    command: list[str | Path] = [
+        tool("wrk"),
+        f"-t{threads}",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        "--timeout",
+        "10s",
+    ]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = subprocess.run(
+        [*command, "-s", WRK, f"http://127.0.0.1:{server.port}{contender.path}", "--", bodies],
+        env={**os.environ, **LIBRARIES},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    saw = json.loads(ran.stdout.strip().splitlines()[-1])
+    if saw["bad_statuses"] or saw["broken"] or not saw["requests"]:
+        raise Unfair(f"{contender.name} failed requests: {saw}")
+    took = saw["microseconds"] / 1e6
+    client = (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) / took
+    return Load(saw["requests"] / took, saw["p50_us"] / 1000, saw["p95_us"] / 1000, client)
+
+
+def _ask(port: int, path: str, body: bytes) -> bytes | None:
+    """The answer to one request; None if there is none, or not 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return content if response.status == http.client.OK else None
+
+
+def _close(score: object, right: object) -> bool:
+    if isinstance(right, list):
+        return isinstance(score, list) and all(map(_close, score, right))
+    return abs(float(str(score)) - float(str(right))) <= TOLERANCE * max(1.0, abs(float(str(right))))
+
+
+def _group(group: int) -> list[Path]:
+    """Processes of a group that still run, as folders in /proc."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                state, _, pgrp = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(pgrp) == group and state != "Z":
+                    found.append(process)
+    return found
