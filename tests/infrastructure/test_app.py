@@ -48,10 +48,11 @@ def test_cdk_nag_would_find_something() -> None:
     assert {violation.rule_name for violation in report.violations} >= {"AwsSolutions-S1", "AwsSolutions-S10"}
 
 
-@pytest.mark.parametrize("env", ["local", "prod", "ways"])
-def test_cfn_lint_accepts_every_template(env: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("env", "stacks"), [("local", "*"), ("prod", "*"), ("ways", "*-serving")])
+def test_cfn_lint_accepts_every_template(env: str, stacks: str, request: pytest.FixtureRequest) -> None:
     assembly: Assembly = request.getfixturevalue(env)
-    templates = sorted(str(path) for path in assembly.directory.glob("*.template.json"))
+    templates = sorted(str(path) for path in assembly.directory.glob(f"{stacks}*.template.json"))
+    assert templates
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", REGION, "--", *templates]
     lint = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (lint.returncode, lint.stdout) == (0, "")
