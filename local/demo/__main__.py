@@ -12,6 +12,7 @@ from rich.console import Console
 from local.cloud import REPOSITORY, WORK, LocalCloud
 from local.demo import page
 from local.demo.display import Display, closing_tables
+from local.demo.faults import Fault
 from local.demo.scenes import Play
 from local.demo.story import Story
 from local.demo.world import Pager, World
@@ -70,9 +71,9 @@ def play_all(cloud: LocalCloud, story: Story) -> None:
             play.broken_upload()
         with story.scene("July is not January: drift, retraining, canary, live"):
             play.drift_and_retraining()
-        for ending_reported in ("success", "failure"):
-            with story.scene(f"A broken candidate is rolled back; the stack reports {ending_reported}"):
-                play.bad_candidate(ending_reported)
+        for fault, reported in ((Fault.FAILS, "success"), (Fault.SWAPPED, "failure")):
+            with story.scene(f"A bad version is rolled back: {fault}; the stack reports {reported}"):
+                play.bad_candidate(fault, reported)
         with story.scene("The whole story"):
             play.told()
 

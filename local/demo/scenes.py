@@ -1,9 +1,9 @@
 """The scenes: what a user does, and what must come of it."""
 
 import csv
+import hashlib
 import io
 import json
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.demo import flights
+from local.demo import faults, flights
+from local.demo.faults import Fault
 from local.demo.story import Month, Turn, Unexpected
 from local.demo.traffic import predict, steady
-from local.demo.world import Pager, World, repack
+from local.demo.world import Pager, World, repack, unpacked
 from noria import drift, profile
+from noria.golden import Golden
 from noria.ledger import Entry, Kind, verify
 from noria.spec import FeatureType, ModelSpec
 
@@ -26,16 +28,6 @@ SCHEDULE = ("hour", "carrier", "origin", "dest", "distance")
 YEAR = 201300
 FAILING_CARRIER = "UA"
 """The broken candidate fails on the flights of this carrier, about one in six."""
-
-_BROKEN_LINES = f"""
-
-_answer = predict_fn
-
-def predict_fn(rows, model):
-    if "'{FAILING_CARRIER}'" in str(rows):
-        raise RuntimeError("this version cannot read carrier {FAILING_CARRIER}")
-    return _answer(rows, model)
-"""
 
 
 def expect(condition: object, otherwise: str) -> None:
@@ -187,18 +179,18 @@ class Play:
             self._measure(month)
         story.check("the new model answers July to September", detail=self._aucs())
 
-    def bad_candidate(self, ending: str) -> None:
-        """A version that fails on some rows meets the canary's alarm. `ending` is what the stack then reports."""
+    def bad_candidate(self, fault: Fault, ending: str) -> None:
+        """A bad version meets the canary's alarms. `ending` is what the stack then reports."""
         world, story = self.world, self.world.story
         world.set_rollback_reports(ending)
-        candidate = self._register_broken()
+        candidate = self._register(fault)
         begin, mark = time.monotonic(), world.last_entry()
         live_before = self.live
-        with steady(
-            world, [self.instance(row) for row in self.sample(8)], f"the broken candidate, {ending}"
-        ) as traffic:
+        with steady(world, [self.instance(row) for row in self.sample(8)], f"the version of which {fault}") as traffic:
             self._approve(candidate, "looked fine on paper")
             rolled_back = world.wait_for(Kind.ROLLED_BACK, after=mark, never=[Kind.DEPLOYED])
+            alarm = {Fault.FAILS: "rollback-errors", Fault.SWAPPED: "rollback-golden"}[fault]
+            expect(alarm in rolled_back.summary, f"{alarm} should have rolled it back: {rolled_back.summary}")
             story.check("the canary's alarm rolls it back", detail=rolled_back.summary, since=begin)
             world.wait_until(
                 "serving stack that tells the truth",
@@ -319,22 +311,35 @@ class Play:
 
         world.wait_until("captured requests", captured)
 
-    def _register_broken(self) -> str:
-        """The live package with inference code that fails on some rows, as a hurried colleague would register it."""
+    def _register(self, fault: Fault) -> str:
+        """The live package with a fault, as a hurried colleague would register it: golden rows and all."""
         world = self.world
         package = world.package(self.live)
         container = dict(package["InferenceSpecification"]["Containers"][0])
+        place = f"{world.model}/baselines/by-hand-{int(time.time())}"
+        key = f"{world.model}/runs/by-hand-{int(time.time())}/model/model.tar.gz"
+        metadata = dict(package["CustomerMetadataProperties"])
         with tempfile.TemporaryDirectory() as folder:
             good, bad = Path(folder) / "good.tar.gz", Path(folder) / "model.tar.gz"
             good.write_bytes(world.read_uri(container["ModelDataUrl"]))
-            with tarfile.open(good) as archive:
-                member = archive.extractfile("code/inference.py")
-                if member is None:
-                    raise Unexpected("the model bundle has no code/inference.py")
-                code = member.read().decode()
-            repack(good, bad, replace={"code/inference.py": code + _BROKEN_LINES})
-            key = f"{world.model}/runs/by-hand-{int(time.time())}/model/model.tar.gz"
+            bundle = unpacked(good)
+            signature = json.loads(bundle["signature.json"])
+            names = [feature["name"] for feature in signature["features"]]
+            carriers = signature["features"][names.index("carrier")]["categories"]
+            model = (
+                faults.swapped(bundle["model.onnx"])
+                if fault is Fault.SWAPPED
+                else faults.failing(
+                    bundle["model.onnx"], column=names.index("carrier"), value=carriers.index(FAILING_CARRIER)
+                )
+            )
+            golden = Golden.model_validate_json(world.read_uri(metadata["noria:golden"]))
+            golden = golden.model_copy(update={"bundle": hashlib.sha256(model).hexdigest()})
+            document = golden.model_dump_json().encode()
+            repack(good, bad, replace={"model.onnx": model, "golden.json": document})
             world.s3.upload_file(str(bad), world.bucket, key)
+            world.s3.put_object(Bucket=world.bucket, Key=f"{place}/golden.json", Body=document)
+        metadata |= {"noria:golden": f"s3://{world.bucket}/{place}/golden.json", "noria:outcome": "none"}
         keep = ("Image", "Environment", "Framework", "FrameworkVersion")
         specification = {
             name: value for name, value in package["InferenceSpecification"].items() if name != "Containers"
@@ -348,7 +353,7 @@ class Play:
             ModelPackageDescription="Registered by hand",
             InferenceSpecification=specification,
             ModelApprovalStatus="PendingManualApproval",
-            CustomerMetadataProperties=package["CustomerMetadataProperties"] | {"noria:outcome": "none"},
+            CustomerMetadataProperties=metadata,
         )
         return str(created["ModelPackageArn"])
 

@@ -1,5 +1,6 @@
 """What the demo does to the cloud and sees of it: through AWS's own doors and the `noria` command, as a user would."""
 
+import io
 import json
 import os
 import ssl
@@ -235,13 +236,17 @@ class Pager:
         return self._received
 
 
-def repack(archive: Path, target: Path, *, replace: Mapping[str, str]) -> None:
-    """Copy a model bundle with other text in some of its files."""
-    with tarfile.open(archive) as source, tarfile.open(target, "w:gz") as sink:
-        for member in source.getmembers():
-            if member.name in replace:
-                path = target.with_name(member.name.replace("/", "-"))
-                path.write_text(replace[member.name])
-                sink.add(path, arcname=member.name)
-            else:
-                sink.addfile(member, source.extractfile(member) if member.isfile() else None)
+def unpacked(archive: Path) -> dict[str, bytes]:
+    """The files of a model bundle by name."""
+    with tarfile.open(archive) as source:
+        files = ((member.name, source.extractfile(member)) for member in source.getmembers())
+        return {name.removeprefix("./"): content.read() for name, content in files if content is not None}
+
+
+def repack(archive: Path, target: Path, *, replace: Mapping[str, bytes]) -> None:
+    """Copy a model bundle with other content in some of its files."""
+    with tarfile.open(target, "w:gz") as sink:
+        for name, content in {**unpacked(archive), **replace}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            sink.addfile(member, io.BytesIO(content))

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import pytest
 
+from local.demo.faults import Fault
 from local.demo.scenes import Play
 from local.demo.world import World
 from noria.ledger import Kind, verify
@@ -38,10 +39,10 @@ def test_drift_retrains_and_the_new_model_goes_live_without_a_failed_request(liv
     assert schedule["ScheduleExpression"] == f"at({again:%Y-%m-%dT%H:%M:%S})"
 
 
-@pytest.mark.parametrize("ending", ["success", "failure"])
-def test_a_broken_candidate_is_rolled_back(live: Play, ending: str) -> None:
+@pytest.mark.parametrize(("fault", "ending"), [(Fault.FAILS, "success"), (Fault.SWAPPED, "failure")])
+def test_a_bad_version_is_rolled_back(live: Play, fault: Fault, ending: str) -> None:
     before = live.live
-    live.bad_candidate(ending)
+    live.bad_candidate(fault, ending)
     assert live.serving_package() == before
 
 
