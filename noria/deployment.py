@@ -257,6 +257,19 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
     return [champion for champion in reversed(line) if rollback_of(entries, champion) is None]
 
 
+def decided_against(entries: Sequence[Entry], desired: Desired) -> str | None:
+    """A package of `desired` that was rejected or rolled back since it was asked for, and does not answer yet."""
+    now = live(entries) or Desired(package=None)
+    for package in (desired.package, desired.challenger, desired.shadow):
+        if package is None or package in {now.package, now.challenger, now.shadow}:
+            continue
+        words = [entry for entry in entries if entry.details.get("package") == package]
+        word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED)
+        if rollback_of(entries, package) or (word and word.kind is Kind.PACKAGE_REJECTED):
+            return package
+    return None
+
+
 def challenger_at(entries: Sequence[Entry], moment: datetime) -> str | None:
     """The package that had been asked for last as challenger at that moment."""
     asked = (r.desired.challenger for r in reversed(requests(entries)) if r.desired.challenger and r.at <= moment)

@@ -14,10 +14,10 @@ from noria.aws.queues import Queues
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
 from noria.decisions import Verdict
-from noria.deployment import Request, guarded, live, newest_request, unsettled
+from noria.deployment import Request, decided_against, guarded, live, newest_request, unsettled
 from noria.events import Tick
-from noria.ledger import Entry, Fact, Kind
-from noria.names import Names
+from noria.ledger import Entry, Fact, Kind, latest
+from noria.names import Names, version
 
 # The ledger's clock and CloudFormation's are not the same one.
 _SKEW = timedelta(minutes=5)
@@ -103,13 +103,17 @@ class Rollout:
         """Begin the deployment that was asked for last, and give up those before it."""
         under_way = self.carried_out()
         entries = self.ledger.entries(self.model)
-        newest = newest_request(entries)
+        last, newest = latest(entries, Kind.DEPLOYMENT_REQUESTED), newest_request(entries)
+        for request in unsettled(entries):
+            if request != newest and last and not (under_way and request == under_way.request):
+                later = Request.of(last).desired
+                self._supersede(request, f"{later} was asked for after it", now=now)
         if newest is None:
             return Begun.NOTHING
         if under_way is None:
-            for request in unsettled(entries):
-                if request != newest:
-                    self._supersede(request, newest, now=now)
+            if against := decided_against(entries, newest.desired):
+                self._supersede(newest, f"{version(against)} was decided against before it began", now=now)
+                return Begun.NOTHING
             return self._begin(newest, guarded=guarded(live(entries), newest.desired), now=now)
         if under_way.request != newest:
             self._wait(newest, f"{under_way.request.desired} is under way", now=now)
@@ -142,8 +146,8 @@ class Rollout:
         summary = f"{str(request.desired).capitalize()} waits for its turn: {why}."
         self._record(Kind.DEPLOYMENT_WAITING, request, summary, now=now)
 
-    def _supersede(self, request: Request, newest: Request, *, now: datetime) -> None:
-        summary = f"{str(request.desired).capitalize()} will not go live: {newest.desired} was asked for after it."
+    def _supersede(self, request: Request, why: str, *, now: datetime) -> None:
+        summary = f"{str(request.desired).capitalize()} will not go live: {why}."
         page = Page(
             subject=f"{self.model}: {request.desired} will not go live",
             what=summary,

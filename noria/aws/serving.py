@@ -108,6 +108,9 @@ class ServingStack:
             return Update.BUSY
         if state.stuck:
             return Update.STUCK
+        if state.desired == desired:
+            # Guardrails alone would be a change to CloudFormation, and none that an endpoint could be updated with.
+            return Update.UNCHANGED
         try:
             self.client.update_stack(
                 StackName=self.name,

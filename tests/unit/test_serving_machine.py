@@ -1,0 +1,334 @@
+"""Whatever is decided, in whatever order it is heard, and wherever a function dies: what answers is what was decided.
+
+A random history of approvals, rejections, rollbacks, A/Bs, shadows, alarms and deployments that end well, badly or with
+a lie, against AWS in memory. When all is quiet: every deployment has ended, the ledger and the stack say what answers,
+and nothing answers that was decided against.
+"""
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import lambdas.reconcile.handler as reconcile
+from lambdas.confirm_deployment.handler import confirm_deployment
+from lambdas.deploy_model.handler import deploy_model
+from noria.aws import schedules
+from noria.aws.bus import Bus
+from noria.aws.endpoints import Endpoint
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger
+from noria.aws.metrics import Measurements
+from noria.aws.pages import Pages
+from noria.aws.pipelines import Pipelines
+from noria.aws.queues import Queues
+from noria.aws.registry import Registry
+from noria.aws.rollout import Rollout
+from noria.aws.schedules import Schedules
+from noria.aws.serving import ServingStack
+from noria.aws.storage import Storage
+from noria.aws.transforms import Transforms
+from noria.deployment import SETTLED, Desired, live, rollback_of, unsettled
+from noria.events import (
+    AlarmStateChange,
+    EndpointStateChange,
+    ModelPackageStateChange,
+    ServingRequested,
+    StackStatusChange,
+    Tick,
+    parse,
+)
+from noria.ledger import Entry, Kind, latest, verify
+from noria.spec import ModelSpec, load
+from tests.unit.serving_world import ACCOUNT, GROUP, HIDDEN, MODEL, NAMES, REGION, STACK, Died, Ending, Message, World
+
+SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
+
+
+def spec(strategy: str) -> ModelSpec:
+    serve = SHIPPED["serve"] | {"strategy": strategy, "weights": [5, 25], "bake": "10m"}
+    return ModelSpec.model_validate(SHIPPED | {"model": MODEL, "serve": serve})
+
+
+class Serving:
+    """The functions, wired to a world."""
+
+    def __init__(self, world: World, model: ModelSpec) -> None:
+        self.world, self.spec = world, model
+        self.aws = aws = world.client(world)
+        self.ledger = Ledger(table="ledger", client=world.client(world.table))
+        self.rollout = Rollout(
+            model=MODEL,
+            names=NAMES,
+            stack=ServingStack(name=STACK, client=aws),
+            ledger=self.ledger,
+            pages=Pages(topic="topic", client=aws),
+            queues=Queues(client=aws),
+        )
+        self.registry = Registry(client=aws)
+        self.endpoint = Endpoint(name=GROUP, client=aws)
+        self.bus = Bus(name="bus", client=aws)
+        self.schedules = Schedules(group="g", role_arn="r", queue_arn="deploy-model", dead_letters_arn="d", client=aws)
+        self.measurements = Measurements(client=aws)
+        self.storage, self.pipelines = Storage(bucket="b", client=aws), Pipelines(client=aws)
+
+    def entries(self) -> list[Entry]:
+        return Ledger(table="ledger", client=self.world.table).entries(MODEL)  # type: ignore[arg-type]
+
+    def receive(self, message: Message) -> None:
+        event = {"Records": [{"body": json.dumps(message.body)}]}
+        now = self.world.now
+        if message.queue == "deploy-model":
+            deploy_model(
+                trigger=parse(
+                    event, ModelPackageStateChange, ServingRequested, AlarmStateChange, Tick, StackStatusChange
+                ),
+                spec=self.spec,
+                rollout=self.rollout,
+                registry=self.registry,
+                measurements=self.measurements,
+                bus=self.bus,
+                now=now,
+            )
+        else:
+            parse(event, EndpointStateChange, StackStatusChange, Tick)
+            confirm_deployment(
+                spec=self.spec,
+                rollout=self.rollout,
+                endpoint=self.endpoint,
+                registry=self.registry,
+                bus=self.bus,
+                schedules=self.schedules,
+                now=now,
+            )
+
+    def reconcile(self, models: Path) -> None:
+        env = Environment(
+            env="local",
+            data_bucket="b",
+            event_bus="bus",
+            pages_topic=f"arn:aws:sns:{REGION}:{ACCOUNT}:pages",
+            ledger_table="ledger",
+            models_dir=models,
+        )
+        search = reconcile.Search(
+            model=MODEL,
+            env=env,
+            entries=self.entries(),
+            storage=self.storage,
+            pipelines=self.pipelines,
+            transforms=Transforms(client=self.aws),
+            registry=self.registry,
+            stack=self.rollout.stack,
+            endpoint=self.endpoint,
+            now=self.world.now,
+        )
+        reconcile.reconcile(search=search, ledger=self.ledger, queues=self.rollout.queues)
+
+
+class ServingMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.folder = TemporaryDirectory()
+        self.requests = 0
+        self.serving: Serving
+
+    @initialize(strategy=st.sampled_from(["canary", "progressive"]), answering=st.sampled_from([True, True, False]))
+    def begin(self, strategy: str, *, answering: bool) -> None:
+        self.serving = Serving(self.world, spec(strategy))
+        (Path(self.folder.name) / f"{MODEL}.json").write_text(self.serving.spec.model_dump_json())
+        self.world.before_update = self.check_update
+        for _ in range(2):
+            self.world.register()
+        self.world.decide(next(iter(self.world.packages)), "Approved", heard=True)
+        if answering:
+            self.settle()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "serving"):
+                self.settle()
+                self.check_quiet()
+        finally:
+            self.folder.cleanup()
+
+    # --- what happens
+
+    @rule()
+    @precondition(lambda self: len(self.world.packages) < 5)
+    def register(self) -> None:
+        self.world.register()
+
+    @rule(data=st.data(), decision=st.sampled_from(["Approved", "Approved", "Rejected"]), heard=st.booleans())
+    def decide(self, data: st.DataObject, decision: Any, *, heard: bool) -> None:
+        self.world.decide(data.draw(st.sampled_from(sorted(self.world.packages))), decision, heard=heard)
+
+    @rule(
+        data=st.data(),
+        action=st.sampled_from(["traffic", "traffic", "shadow", "promote", "abandon", "rollback"]),
+        share=st.sampled_from([10, 10, 50, 0]),
+    )
+    def ask(self, data: st.DataObject, action: str, share: int) -> None:
+        named = action in {"traffic", "shadow"} or data.draw(st.booleans())
+        package = data.draw(st.sampled_from(sorted(self.world.packages, reverse=True))) if named else None
+        self.requests += 1
+        self.world.ask(action=action, package=package, percent=share, request=f"r{self.requests}")
+
+    @rule()
+    @precondition(lambda self: self.world.live.challenger is not None)
+    def alarm(self) -> None:
+        self.world.alarm()
+
+    @rule(ending=st.sampled_from(["success", "success", *get_args(Ending)]), heard=st.booleans())
+    @precondition(lambda self: self.world.operation is not None)
+    def finish(self, ending: Ending, *, heard: bool) -> None:
+        self.world.finish(ending, heard=heard)
+
+    @rule()
+    @precondition(lambda self: self.world.operation is None and self.world.live_config is not None)
+    def redeploy(self) -> None:
+        self.world.redeploy()
+
+    @rule(minutes=st.sampled_from([1, 7, 20]))
+    def wait(self, minutes: int) -> None:
+        self.world.pass_time(timedelta(minutes=minutes))
+
+    @rule()
+    def tend(self) -> None:
+        self.serving.reconcile(Path(self.folder.name))
+
+    @rule()
+    @precondition(lambda self: self.world.messages)
+    def hear(self) -> None:
+        """All that is there is received, as on a good day."""
+        for message in [message for message in self.world.messages if message.visible <= self.world.now]:
+            self.receive(message)
+
+    @rule(ending=st.sampled_from(get_args(Ending)))
+    @precondition(lambda self: self.world.operation is not None)
+    def finish_and_hear(self, ending: Ending) -> None:
+        self.world.finish(ending, heard=True)
+        self.hear()
+
+    @rule(data=st.data(), again=st.booleans(), dies_after=st.one_of(st.none(), st.integers(1, 30)))
+    @precondition(lambda self: any(message.visible <= self.world.now for message in self.world.messages))
+    def deliver(self, data: st.DataObject, dies_after: int | None, *, again: bool) -> None:
+        visible = [message for message in self.world.messages if message.visible <= self.world.now]
+        message = visible[data.draw(st.integers(0, len(visible) - 1))]
+        self.receive(message, dies_after=dies_after if message.received < 3 else None, again=again)
+
+    def receive(self, message: Message, *, dies_after: int | None = None, again: bool = False) -> None:
+        world = self.world
+        world.dies_after, world.dead = dies_after, False
+        message.received += 1
+        try:
+            self.serving.receive(message)
+        except Died:
+            message.visible = world.now + HIDDEN
+        else:
+            if not again or message.received > 3:
+                world.messages.remove(message)
+        finally:
+            world.dies_after, world.dead = None, False
+
+    # --- what holds at any time
+
+    def check_update(self, desired: Desired) -> None:
+        """Nothing begins to answer that was decided against."""
+        entries, now = self.serving.entries(), self.world.live
+        for package in {desired.package, desired.challenger} - {now.package, now.challenger, None}:
+            assert rollback_of(entries, package or "") is None, f"{package} was rolled back"
+            words = [entry for entry in entries if entry.details.get("package") == package]
+            word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED)
+            assert word is None or word.kind is Kind.PACKAGE_APPROVED, f"{package} was rejected"
+
+    @invariant()
+    def the_ledger_holds_and_says_each_end_once(self) -> None:
+        if hasattr(self, "serving"):
+            entries = self.serving.entries()
+            assert verify(entries) == []
+            ended = [entry.subject for entry in entries if entry.kind in SETTLED]
+            assert len(ended) == len(set(ended))
+
+    # --- when all is quiet
+
+    def settle(self) -> None:
+        world, quiet = self.world, 0
+        for _ in range(80):
+            before = len(self.serving.entries())
+            for message in [message for message in world.messages if message.visible <= world.now]:
+                self.receive(message)
+            if world.operation:
+                world.finish("success", heard=False)
+                continue
+            world.pass_time(timedelta(minutes=20))
+            self.serving.reconcile(Path(self.folder.name))
+            still = not world.messages and not world.schedules and len(self.serving.entries()) == before
+            quiet = quiet + 1 if still else 0
+            if quiet == 4:
+                return
+        pytest.fail("it never comes to rest")
+
+    def check_quiet(self) -> None:
+        world, entries = self.world, self.serving.entries()
+        assert unsettled(entries) == [], "a deployment has not ended"
+        assert (live(entries) or Desired(package=None)) == world.live, (
+            "the ledger says something else than what answers"
+        )
+        assert world.desired(world.parameters) == world.live, "the stack says something else than what answers"
+        if world.live_config != world.stack_config:
+            assert entries[-1].kind is Kind.SERVING_DIFFERS or any(e.kind is Kind.SERVING_DIFFERS for e in entries)
+        ended = [entry for entry in entries if entry.kind in SETTLED - {Kind.DEPLOYMENT_SUPERSEDED}]
+        if ended and ended[-1].kind is not Kind.DEPLOYED:
+            self.check_pages(entries)
+            return  # AWS refused the last change, and a person knows: what should have gone may still be there
+        for package in (world.live.challenger, world.live.shadow):
+            if package:
+                assert world.packages[package]["ModelApprovalStatus"] != "Rejected", "a rejected package is left"
+        if world.live.challenger:
+            assert rollback_of(entries, world.live.challenger) is None, "a challenger that was rolled back is left"
+        self.check_pages(entries)
+
+    def check_pages(self, entries: list[Entry]) -> None:
+        """Everything that a person must know was paged, and hardly anything twice."""
+        paged = {
+            Kind.ROLLED_BACK: "was rolled back\n",
+            Kind.DEPLOYMENT_FAILED: "could not be deployed\n",
+            Kind.CHALLENGER_ROLLED_BACK: "was rolled back as challenger\n",
+            Kind.DEPLOYMENT_REFUSED: "is refused\n",
+        }
+        for kind, words in paged.items():
+            told = sum(words in page for page in self.world.pages)
+            assert told >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
+
+
+def test_whatever_happens_serving_comes_to_rest_as_it_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Past(datetime):
+        """Scheduler takes no time that has passed; here time is the world's."""
+
+        @classmethod
+        def now(cls, tz: Any = None) -> "Past":
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(schedules, "datetime", Past)
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    run_state_machine_as_test(
+        ServingMachine,
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
