@@ -14,7 +14,7 @@ wrong far more often than it says. These hold at all looks at once.
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +24,7 @@ import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria.drift import psi
+from noria.names import version
 from noria.profile import Cut, Kind, Source, column_of
 from noria.quality import LabelsFile, match, read_labels, score
 from noria.spec import Metric, ModelSpec, Task
@@ -34,6 +35,9 @@ ALPHA = 0.05
 
 MARGIN = 0.05
 """How much larger than the champion's loss a loss may be and still count as not worse: this share of it."""
+
+TIGHTEST = 2000
+"""Requests at which the intervals are as narrow as such intervals can be; little is lost some way from there."""
 
 REQUESTS = 200
 """The intervals rest on the central limit theorem: fewer labelled requests of a variant are too few for it."""
@@ -61,12 +65,16 @@ class Part(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """An estimate from so many rows in so many requests, and the variance of it (not of what it was made from)."""
+    """An estimate from so many rows in so many requests, and the variance of it (not of what it was made from).
+
+    `worth`: as many requests of one sample would tell as much.
+    """
 
     value: float
     variance: float
     rows: int
     requests: int
+    worth: float
 
     def __sub__(self, other: Self) -> "Estimate":
         """The difference of two that are independent; it rests on the fewer rows of the two."""
@@ -75,37 +83,34 @@ class Estimate:
             variance=self.variance + other.variance,
             rows=min(self.rows, other.rows),
             requests=min(self.requests, other.requests),
+            worth=1 / (1 / self.worth + 1 / other.worth),
         )
 
-    def interval(self, *, scale: float, alpha: float) -> tuple[float, float]:
+    def interval(self, *, alpha: float) -> tuple[float, float]:
         """Low and high, between which the truth is at all looks at once with probability 1 - `alpha`."""
-        half = radius(self.variance, scale=scale, alpha=alpha)
+        half = radius(self.variance, self.worth, alpha=alpha)
         return self.value - half, self.value + half
 
 
-def radius(variance: float, *, scale: float, alpha: float) -> float:
-    """Half the width of an always-valid interval around an estimate with that variance.
+def radius(variance: float, requests: float, *, alpha: float) -> float:
+    """Half the width of an always-valid interval around a mean of so many requests, with that variance of the mean.
 
-    Estimates from growing data, each times its information 1/variance, move as a Brownian motion does in information
-    time, whatever the shares of two samples (Jennison and Turnbull, JASA 92, 1997); a mixture of its likelihood ratios
-    over effects N(0, scale²) is a martingale, and so rarely large at any time (Robbins, Annals of Mathematical
-    Statistics 41, 1970; as an A/B test: Johari, Koomen, Pekelis and Walsh, Operations Research 70(3), 2022). That an
-    estimated variance does as well as a known one: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Annals of
-    Statistics 52(6), 2024. `scale` is the effect that one wants to see, chosen before the data: about there the
-    interval is as narrow as it gets.
+    An asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit
+    theory and asymptotic confidence sequences, Annals of Statistics 52(6), 2024. Underneath is Robbins' mixture of
+    likelihood ratios (Annals of Mathematical Statistics 41, 1970), which as an A/B test is the mixture SPRT of Johari,
+    Koomen, Pekelis and Walsh (Operations Research 70(3), 2022). It serves two samples too: differences of their means
+    move as a Brownian motion does in information time, whatever the samples' shares (Jennison and Turnbull, JASA 92,
+    1997), and what two samples are worth is 1 / (1/n + 1/m) requests.
     """
-    if variance == 0:
-        return 0.0
-    if scale <= 0:
-        return math.inf
-    ratio = scale**2 / variance
-    return math.sqrt(variance * (1 + 1 / ratio) * math.log((1 + ratio) / alpha**2))
+    odds = -2 * math.log(alpha)
+    mixed = requests * (odds + math.log(odds + 1)) / TIGHTEST
+    return math.sqrt(variance * (1 + 1 / mixed) * math.log((1 + mixed) / alpha**2))
 
 
 def share(events: int, of: int) -> Estimate:
     """A share of requests; its variance is smoothed by one event and one that is none, so that none is not never."""
     p = (events + 1) / (of + 2)
-    return Estimate(value=events / of, variance=p * (1 - p) / of, rows=of, requests=of)
+    return Estimate(value=events / of, variance=p * (1 - p) / of, rows=of, requests=of, worth=of)
 
 
 # --- the report
@@ -129,7 +134,7 @@ class Difference(Part):
 
     @classmethod
     def of(cls, champion: Estimate, rival: Estimate, found: Estimate, *, margin: float, paired: bool = False) -> Self:
-        low, high = found.interval(scale=margin, alpha=ALPHA / 2)
+        low, high = found.interval(alpha=ALPHA / 2)
         return cls(
             champion=champion.value,
             rival=rival.value,
@@ -191,6 +196,54 @@ class Experiment(Part):
     @property
     def summary(self) -> str:
         return f"{_ADVICE[self.verdict].format(rival=self.kind)}: {self.reason}"
+
+    @property
+    def text(self) -> str:
+        """All of it, for a person."""
+        lines = [
+            f"{self.model}: {version(self.champion.package)} as champion, {version(self.rival.package)} as {self.kind}",
+            f"from {self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC",
+            *([] if self.complete else ["Judged by the first part of what was captured: there is too much of it."]),
+            "",
+            _line("", "champion", self.kind, f"difference, sure at {1 - ALPHA / 2:.1%} however often one looks"),
+            _line("predictions", f"{self.champion.predictions:,}", f"{self.rival.predictions:,}"),
+            _line("with a label", f"{self.champion.labelled:,}", f"{self.rival.labelled:,}"),
+        ]
+        for name, of, form in (
+            (self.loss_name, self.loss, "{:.4g}"),
+            ("wrong labels", self.errors, "{:.2%}"),
+            ("failed requests", self.failures, "{:.3%}"),
+        ):
+            if of:
+                low, high = form.replace("{:", "{:+").format(of.low), form.replace("{:", "{:+").format(of.high)
+                difference = f"{low} to {high}; below {form.format(of.margin)} counts as not worse"
+                lines.append(_line(name, form.format(of.champion), form.format(of.rival), difference))
+        for metric, value in self.champion.metrics.items():
+            if (other := self.rival.metrics.get(metric)) is not None:
+                lines.append(_line(metric.value, f"{value:.4g}", f"{other:.4g}"))
+        ours, theirs = self.champion.traffic.latency_p95_ms, self.rival.traffic.latency_p95_ms
+        if ours is not None and theirs is not None:
+            lines.append(_line("latency p95, ms", f"{ours:.3g}", f"{theirs:.3g}"))
+        if self.psi is not None:
+            lines.append(f"The predictions' PSI is {self.psi:.3f}.")
+        if self.agreement is not None:
+            lines.append(f"Both predict the same label in {self.agreement:.1%} of the same rows.")
+        return "\n".join([*lines, "", self.summary, *self._command()])
+
+    def _command(self) -> Iterator[str]:
+        """What to type next, if anything is to be done."""
+        if self.verdict is Verdict.WAIT:
+            return
+        if self.kind == "challenger":
+            yield f"\n    noria {self.verdict.value} {self.model} --reason '…'"
+        elif self.verdict is Verdict.ABANDON:
+            yield f"\n    noria shadow {self.model} --off --reason '…'"
+        else:
+            yield f"\n    noria approve {self.rival.package} --reason '…'"
+
+
+def _line(*cells: str) -> str:
+    return "".join(f"{cell:<18}" for cell in cells).rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +397,7 @@ def _mean(db: duckdb.DuckDBPyConnection, values: str) -> Estimate | None:
     ).fetchall()
     if variance is None:
         return None
-    return Estimate(value=mean, variance=variance, rows=rows, requests=requests)
+    return Estimate(value=mean, variance=variance, rows=rows, requests=requests, worth=requests)
 
 
 def _failures(champion: Traffic, rival: Traffic, spec: ModelSpec) -> Difference | None:

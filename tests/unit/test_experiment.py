@@ -15,6 +15,7 @@ from noria.experiment import (
     ALPHA,
     MARGIN,
     REQUESTS,
+    TIGHTEST,
     Difference,
     Estimate,
     Experiment,
@@ -39,23 +40,27 @@ STEPS = 4000
 # --- the interval
 
 
-@pytest.mark.parametrize("t", [1, 100, 10_000])
-@pytest.mark.parametrize("rho", [0.01, 0.3])
-def test_the_radius_is_that_of_the_asymptotic_confidence_sequence(t: int, rho: float) -> None:
-    """Equation 9 of Waudby-Smith et al. (2024), of a mean of t observations of variance 1."""
-    expected = math.sqrt(2 * (t * rho**2 + 1) / (t**2 * rho**2) * math.log(math.sqrt(t * rho**2 + 1) / 0.05))
-    assert radius(1 / t, scale=rho, alpha=0.05) == pytest.approx(expected)
+@pytest.mark.parametrize("t", [1, 100, TIGHTEST, 100_000])
+def test_the_radius_is_that_of_the_asymptotic_confidence_sequence(t: int) -> None:
+    """Theorem 2.2 of Waudby-Smith et al. (2024), of t observations of variance 1; rho as it is best at `TIGHTEST`."""
+
+    def paper(rho: float) -> float:
+        return math.sqrt(2 * (t * rho**2 + 1) / (t**2 * rho**2) * math.log(math.sqrt(t * rho**2 + 1) / 0.05))
+
+    odds = -2 * math.log(0.05)
+    rho = math.sqrt((odds + math.log(odds + 1)) / TIGHTEST)
+    assert radius(1 / t, t, alpha=0.05) == pytest.approx(paper(rho))
+    if t == TIGHTEST:
+        assert all(paper(rho) <= 1.001 * paper(other * rho) for other in (0.5, 0.9, 1.1, 2))
 
 
-def test_an_interval_narrows_with_information_and_widens_with_certainty() -> None:
-    variances = [10.0**-power for power in range(12)]
-    widths = [radius(variance, scale=0.01, alpha=0.05) for variance in variances]
+def test_an_interval_narrows_with_requests_and_widens_with_certainty() -> None:
+    widths = [radius(1 / n, n, alpha=0.05) for n in (1, 10, 100, 1000, 10_000, 10**8)]
     assert widths == sorted(widths, reverse=True)
-    assert widths[-1] < 1e-4
-    assert radius(0.01, scale=0.1, alpha=0.01) > radius(0.01, scale=0.1, alpha=0.05)
-    assert radius(0.01, scale=0.1, alpha=0.05) > 1.96 * 0.1  # wider than what holds at one look only
-    assert radius(0.0, scale=0.1, alpha=0.05) == 0
-    assert radius(0.01, scale=0.0, alpha=0.05) == math.inf
+    assert widths[-1] < 1e-3
+    assert radius(0.01, 100, alpha=0.01) > radius(0.01, 100, alpha=0.05)
+    assert radius(0.01, 100, alpha=0.05) > 1.96 * 0.1  # wider than what holds at one look only
+    assert radius(0.0, 100, alpha=0.05) == 0
 
 
 def running(x: Floats) -> tuple[Floats, Floats]:
@@ -74,10 +79,10 @@ def brier(chance: np.random.Generator, blur: float, shape: tuple[int, int]) -> F
     return losses
 
 
-def ever_outside(value: Floats, variance: Floats, truth: float, scale: float) -> float:
-    """The share of runs in which some look has the truth outside of the interval."""
-    half = np.vectorize(lambda v: radius(v, scale=scale, alpha=ALPHA))(variance[:, REQUESTS::10])
-    return float((np.abs(value[:, REQUESTS::10] - truth) > half).any(axis=1).mean())
+def ever_outside(value: Floats, variance: Floats, worth: Floats, looks: NDArray[np.int64]) -> float:
+    """The share of runs in which some look has a truth of zero outside of the interval."""
+    half = np.array([radius(1.0, float(worth[look]), alpha=ALPHA) for look in looks])
+    return float((np.abs(value[:, looks]) > half * np.sqrt(variance[:, looks])).any(axis=1).mean())
 
 
 def test_looking_all_the_time_the_truth_is_rarely_outside_of_paired_differences() -> None:
@@ -85,8 +90,9 @@ def test_looking_all_the_time_the_truth_is_rarely_outside_of_paired_differences(
     losses = brier(chance, 0.0, (RUNS, STEPS))
     rival = losses + chance.exponential(0.1, losses.shape) - 0.1
     mean, variance = running(rival - losses)
-    assert ever_outside(mean, variance, 0.0, scale=MARGIN * losses.mean()) <= ALPHA
-    ordinary = (np.abs(mean) > 1.96 * np.sqrt(variance))[:, REQUESTS::10].any(axis=1).mean()
+    looks = np.arange(REQUESTS, STEPS, 10)
+    assert ever_outside(mean, variance, np.arange(1.0, STEPS + 1), looks) <= ALPHA
+    ordinary = (np.abs(mean) > 1.96 * np.sqrt(variance))[:, looks].any(axis=1).mean()
     assert ordinary > 4 * ALPHA  # what looking does to an interval that is meant for one look
 
 
@@ -95,14 +101,13 @@ def test_looking_all_the_time_the_truth_is_rarely_outside_of_two_samples(shares:
     """Whatever the challenger's share of the traffic, and though it grows on the way."""
     chance = np.random.default_rng(2)
     champion, rival = (running(brier(chance, 0.0, (RUNS, STEPS))) for _ in range(2))
-    given = np.cumsum(np.repeat(shares, STEPS // len(shares)))
-    there = np.maximum(given.astype(int), 1) - 1
-    here = np.maximum(np.arange(1, len(given) + 1) - given.astype(int), 1) - 1
-    looks = there >= 30
-    value = rival[0][:, there] - champion[0][:, here]
-    variance = rival[1][:, there] + champion[1][:, here]
-    scale = MARGIN * float(champion[0][:, -1].mean())
-    assert ever_outside(value[:, looks], variance[:, looks], 0.0, scale) <= ALPHA
+    theirs = np.cumsum(np.repeat(shares, STEPS // len(shares)))
+    there = np.maximum(theirs.astype(int), 1)
+    here = np.maximum(np.arange(1, len(theirs) + 1) - there, 1)
+    value = rival[0][:, there - 1] - champion[0][:, here - 1]
+    variance = rival[1][:, there - 1] + champion[1][:, here - 1]
+    looks = np.arange(np.searchsorted(there, 100), len(theirs), 10)
+    assert ever_outside(value, variance, 1 / (1 / there + 1 / here), looks) <= ALPHA
 
 
 # --- the stop rule
@@ -116,7 +121,7 @@ def verdicts(champion: Floats, rival: Floats, *, paired: bool) -> list[Verdict]:
         verdict = Verdict.WAIT
         for n in range(500, champion.shape[1], 100):
             sides = [
-                Estimate(value=mean[run, n], variance=variance[run, n], rows=n, requests=n)
+                Estimate(value=mean[run, n], variance=variance[run, n], rows=n, requests=n, worth=n)
                 for mean, variance in (ours, theirs, pairs)
             ]
             difference = sides[2] if paired else sides[1] - sides[0]
@@ -193,7 +198,7 @@ def test_the_stop_rule(loss: Difference | None, failures: Difference | None, ver
 def test_no_failure_among_few_requests_is_not_sure_to_be_none() -> None:
     few, many = share(0, 20), share(0, 20_000)
     assert few.value == many.value == 0
-    assert few.interval(scale=0.01, alpha=ALPHA)[1] > 0.01 > many.interval(scale=0.01, alpha=ALPHA)[1]
+    assert few.interval(alpha=ALPHA)[1] > 0.01 > many.interval(alpha=ALPHA)[1]
 
 
 # --- from files
@@ -272,7 +277,7 @@ def test_challenger_and_champion_are_two_samples_of_requests(tmp_path: Path) -> 
     (a, va), (b, vb) = by_request(losses(ours, labels)), by_request(losses(theirs, more))
     assert found.loss is not None
     assert [found.loss.champion, found.loss.rival] == pytest.approx([a, b])
-    half = radius(va + vb, scale=MARGIN * a, alpha=ALPHA / 2)
+    half = radius(va + vb, 1 / (1 / 150 + 1 / 120), alpha=ALPHA / 2)
     assert [found.loss.low, found.loss.high] == pytest.approx([b - a - half, b - a + half])
     assert (found.loss.rows, found.loss.requests) == (min(map(len, map(np.concatenate, (ours, theirs)))), 120)
     assert found.champion.metrics[Metric.BRIER] == pytest.approx(a)
@@ -294,7 +299,7 @@ def test_a_shadow_is_compared_request_by_request(tmp_path: Path) -> None:
     assert found.loss is not None
     assert found.loss.paired
     assert found.loss.value == pytest.approx(mean)
-    half = radius(variance, scale=found.loss.margin, alpha=ALPHA / 2)
+    half = radius(variance, 300, alpha=ALPHA / 2)
     assert found.loss.high == pytest.approx(mean + half)
     apart = compared(requests(tmp_path, "c", ours), requests(tmp_path, "r", theirs), told(tmp_path, labels))
     assert apart.loss is not None
@@ -323,6 +328,18 @@ def test_a_later_label_replaces_an_earlier_one(tmp_path: Path) -> None:
     assert compared(sure, sure, wrong).champion.metrics[Metric.BRIER] == 0.5
     assert compared(sure, sure, wrong, right).champion.metrics[Metric.BRIER] == 0
     assert compared(sure, sure, right, wrong).champion.metrics[Metric.BRIER] == 0.5
+
+
+def test_beside_a_champion_that_is_never_wrong_nothing_counts_as_not_worse(tmp_path: Path) -> None:
+    labels = [[n % 2] for n in range(600)]
+    perfect, nearly = (
+        requests(tmp_path, name, [[abs(y - off)] for (y,) in labels]) for name, off in (("c", 0.0), ("r", 0.1))
+    )
+    found = compared(perfect, nearly, told(tmp_path, labels), kind="shadow")
+    assert found.loss is not None
+    assert found.loss.margin == 0
+    assert found.verdict is Verdict.ABANDON
+    assert Experiment.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_variant_that_nobody_asked_is_waited_for(tmp_path: Path) -> None:
@@ -356,3 +373,18 @@ def test_numbers_are_scored_by_their_squared_error(tmp_path: Path) -> None:
     assert found.errors is None
     assert found.agreement is None
     assert Experiment.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_report_says_to_a_person_what_is_known_and_what_to_do(tmp_path: Path) -> None:
+    chance = np.random.default_rng(8)
+    ours, labels = some(chance, 400)
+    better = [[(s + y) / 2 for s, y in zip(of, label, strict=True)] for of, label in zip(ours, labels, strict=True)]
+    champion, rival = requests(tmp_path, "c", ours), requests(tmp_path, "r", better)
+    traffic = (Traffic(requests=9000, failures=3, latency_p95_ms=7.25), Traffic(requests=9000, latency_p95_ms=7.5))
+    files = told(tmp_path, labels)
+    found = compared(champion, rival, files, kind="shadow", traffic=traffic)
+    assert found.verdict is Verdict.PROMOTE
+    for part in ("champion", "shadow", "Brier score", "failed requests", "7.25", "auc", "same label", "noria approve"):
+        assert part in found.text
+    assert "noria abandon example" in compared(rival, champion, files).text
+    assert "noria" not in compared(champion, Source.captured()).text
