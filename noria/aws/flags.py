@@ -174,7 +174,7 @@ class FlagStore:
         return self._deploy(version, strategy=self.gradual, reason=reason)
 
     def roll_back(self, *, reason: str) -> FlagDeployment:
-        """End the deployment that is under way, or deploy the flags before the current ones, at once.
+        """End the deployment that is under way; else deploy, at once, what held before the flags that hold now.
 
         Raises `NothingBeforeError`.
         """
@@ -183,7 +183,8 @@ class FlagStore:
             self.client.stop_deployment(**self._place, DeploymentNumber=deployments[0].number)
             return self.deployment(deployments[0].number)
         done = [each for each in deployments if each.state == "COMPLETE"]
-        before = next((each for each in done if each.version != done[0].version), None)
+        # Older, so that going back twice goes back further and not forth again.
+        before = next((each for each in done if each.version < done[0].version), None)
         if before is None:
             raise NothingBeforeError("there are no flags before these")
         return self._deploy(before.version, strategy=self.at_once, reason=reason)
