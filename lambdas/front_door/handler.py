@@ -24,7 +24,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from noria.aws.environment import Variables
-from noria.aws.flags import LatestFlags
+from noria.aws.flag_reader import LatestFlags
 from noria.aws.predictor import CannotPredictError, Predictor
 from noria.aws.telemetry import logger
 from noria.flags import evaluate

@@ -227,9 +227,8 @@ def test_on_aws_every_package_has_what_it_requires_in_the_version_it_requires(
 def test_on_aws_every_wheel_is_for_the_python_and_the_system_of_the_function(
     reaction: str, prod: Assembly, on_aws: Mapping[str, Contents]
 ) -> None:
-    function = prod["noria-prod-reactions"].one(
-        "AWS::Lambda::Function", FunctionName=f"noria-prod-{reaction.replace('_', '-')}"
-    )
+    functions = prod.all("AWS::Lambda::Function")
+    (function,) = (each for each in functions if each.properties["Handler"] == f"{reaction}.handler.handler")
     assert function.properties["Runtime"] == f"python{bundles.AWS_PYTHON}"
     assert function.properties["Architectures"] == ["arm64"]
     contents = on_aws[reaction]

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from botocore.response import StreamingBody
 
 from lambdas.front_door.handler import Door, answer
-from noria.aws.flags import LatestFlags
+from noria.aws.flag_reader import LatestFlags
 from noria.aws.predictor import ABSENT_SECONDS, Predictor
 from noria.aws.telemetry import logger
 from noria.flags import Flags
