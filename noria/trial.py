@@ -25,7 +25,7 @@ class Trial:
         now = seen[-1][1] if seen else None
         if now is None or now.package is None:
             return None
-        since = _unbroken(entries, lambda desired: (desired.package, desired.challenger, desired.shadow))
+        since = _since(seen, lambda desired: (desired.package, desired.challenger, desired.shadow))
         if since and now.challenger:
             return cls(kind="challenger", champion=now.package, rival=now.challenger, since=since)
         if since and now.shadow:
@@ -33,15 +33,18 @@ class Trial:
         return None
 
 
-def champion_since(entries: Sequence[Entry]) -> datetime | None:
-    """When the champion became it; changes of traffic and of who is beside it don't count."""
-    return _unbroken(entries, lambda desired: desired.package)
+def champion_since(entries: Sequence[Entry], package: str | None = None) -> datetime | None:
+    """When the champion became it, or when `package` last did; changes of traffic and of who is beside don't count."""
+    if package is not None:
+        last = max((n for n, (_, desired) in enumerate(_seen(entries)) if desired.package == package), default=None)
+        return None if last is None else _since(_seen(entries)[: last + 1], lambda desired: desired.package)
+    return _since(_seen(entries), lambda desired: desired.package)
 
 
-def _unbroken(entries: Sequence[Entry], what: Callable[[Desired], Hashable]) -> datetime | None:
-    """Since when `what` is as it is now."""
+def _since(seen: "Sequence[tuple[datetime, Desired]]", what: Callable[[Desired], Hashable]) -> datetime | None:
+    """Since when `what` is as it is at the end."""
     since, now = None, None
-    for at, desired in _seen(entries):
+    for at, desired in seen:
         if since is None or what(desired) != now:
             since, now = at, what(desired)
     return since

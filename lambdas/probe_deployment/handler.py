@@ -40,11 +40,12 @@ from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import unsettled
 from noria.events import EndpointDeploymentStateChange, EndpointStateChange, Tick, parse
 from noria.golden import Golden
-from noria.ledger import Entry, Fact, Kind, latest
+from noria.ledger import Entry, Fact, Kind
 from noria.names import version
 from noria.serve import Mode
 from noria.shift import MIN_ROWS, Asked, answer_value, asked, shift
 from noria.spec import ModelSpec
+from noria.trial import champion_since
 
 GOLDEN = "noria:golden"
 """Property of a package: where its golden rows are."""
@@ -146,7 +147,7 @@ def probe_deployment(
 
 @dataclass(frozen=True, kw_only=True)
 class Newcomer:
-    """A version in its place: `before` gave the answers that its own are compared with, until `until`.
+    """A version in its place: `before` gave the answers that its own are compared with, from `since` to `until`.
 
     `alone`: nothing else answers for this variant, so that whoever answers is it. `target` names the variant where
     there is a choice.
@@ -156,6 +157,7 @@ class Newcomer:
     variant: str
     package: str
     before: str | None
+    since: datetime | None
     until: datetime | None
     alone: bool
     target: str | None
@@ -169,25 +171,33 @@ def _newcomers(deployment: Deployment | None, entries: Sequence[Entry]) -> Itera
     """What a deployment brings; when it has ended, what it has brought and nobody has asked yet."""
     if deployment is None:
         return
-    request = latest(entries, Kind.DEPLOYMENT_REQUESTED)
     several = len(deployment.packages) > 1 or len(deployment.to_packages) > 1
     for variant, package in deployment.to_packages.items():
         there = deployment.packages.get(variant)
         is_new = there != package if deployment.moving else _last_proved(entries, variant) != package
         if package is None or not is_new or (deployment.moving and there is None):
             continue  # a variant that comes into being can be asked when its deployment has ended
-        champion = variant == CHAMPION
+        if variant == CHAMPION:
+            before = there if deployment.moving else _predecessor(entries, package)
+        else:
+            before = deployment.packages.get(CHAMPION)
+        since = champion_since(entries, before) if before else None
         yield Newcomer(
             config=deployment.to,
             variant=variant,
             package=package,
-            before=(there if deployment.moving else _predecessor(entries, package))
-            if champion
-            else deployment.packages.get(CHAMPION),
-            until=(deployment.began or (request.at if request else None)) if champion else None,
+            before=before,
+            since=since,
+            until=deployment.began or _asked_for(entries, package, since) if variant == CHAMPION else None,
             alone=not deployment.moving,
             target=variant if several else None,
         )
+
+
+def _asked_for(entries: Sequence[Entry], package: str, since: datetime | None) -> datetime | None:
+    """When the package was first asked for as champion, after that time."""
+    asked = (e for e in entries if e.kind is Kind.DEPLOYMENT_REQUESTED and e.details["package"] == package)
+    return next((entry.at for entry in asked if since is None or entry.at >= since), None)
 
 
 def _last_proved(entries: Sequence[Entry], variant: str) -> str | None:
@@ -249,8 +259,8 @@ class Prover:
     storage: Storage
     registry: Registry
 
-    def prove(self, newcomer: Newcomer, *, since: datetime | None, now: datetime) -> Proof:
-        """Raises `Unanswered`. `since` is when the version before went live."""
+    def prove(self, newcomer: Newcomer, *, now: datetime) -> Proof:
+        """Raises `Unanswered`."""
         golden = self._golden(newcomer.package)
         questions = Questions(endpoint=self.endpoint, newcomer=newcomer, bundle=golden.bundle if golden else None)
         why: list[str] = []
@@ -262,7 +272,7 @@ class Prover:
             )
         else:
             why.append("It has no golden rows.")
-        before = self._asked(newcomer, since=since, now=now)
+        before = self._asked(newcomer, now=now)
         compared, moved = 0, None
         if isinstance(before, str):
             why.append(before)
@@ -281,7 +291,7 @@ class Prover:
         uri = self.registry.describe(package).metadata.get(GOLDEN)
         return Golden.model_validate_json(self.storage.read(self.storage.key_of(uri))) if uri else None
 
-    def _asked(self, newcomer: Newcomer, *, since: datetime | None, now: datetime) -> Asked | str:
+    def _asked(self, newcomer: Newcomer, *, now: datetime) -> Asked | str:
         """What clients asked the version before, or why that cannot be compared."""
         if newcomer.before is None:
             return "Nothing answered before it, so there is nothing to compare with."
@@ -290,7 +300,7 @@ class Prover:
         until = newcomer.until or now
         with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
             files = self.captures.last(before=until, hours=CAPTURED_HOURS, files=CAPTURED_FILES)
-            found = asked(self.captures.fetch(files, Path(folder)), self.spec, since=since, until=until)
+            found = asked(self.captures.fetch(files, Path(folder)), self.spec, since=newcomer.since, until=until)
         if len(found.rows) < MIN_ROWS:
             return (
                 f"{len(found.rows)} captured rows of the version before are too few to compare: {MIN_ROWS} are needed."
@@ -348,10 +358,8 @@ class Questions:
 def _prove(newcomer: Newcomer, prover: Prover, *, ledger: Ledger, measurements: Measurements, now: datetime) -> bool:
     """Ask, measure and record; False when the new version has not answered."""
     model = prover.spec.model
-    deployed = [e for e in ledger.entries(model) if e.details.get("package") == newcomer.before]
-    live = latest(deployed, Kind.DEPLOYED)
     try:
-        proof = prover.prove(newcomer, since=live.at if live else None, now=now)
+        proof = prover.prove(newcomer, now=now)
     except Unanswered:
         return False
     fleet = Fleet(endpoint=prover.endpoint.name, config=newcomer.config, variant=newcomer.variant)

@@ -55,6 +55,14 @@ def test_another_rival_another_champion_and_a_break_begin_anew() -> None:
     assert champion_since(seen(shadow, Desired(package="p/2"), Desired(package="p/2"))) == NOW + minutes(1)
 
 
+def test_a_package_that_was_champion_more_than_once_became_it_last() -> None:
+    one, two = Desired(package="p/1"), Desired(package="p/2")
+    entries = seen(one, two, one, Desired(package="p/1", shadow="p/3"), two)
+    assert champion_since(entries, "p/1") == NOW + minutes(2)
+    assert champion_since(entries, "p/2") == NOW + minutes(4)
+    assert champion_since(entries, "p/3") is None
+
+
 def test_a_champion_alone_or_nobody_is_no_trial() -> None:
     assert Trial.of([]) is None
     assert Trial.of(seen(Desired(package="p/1", challenger="p/2", percent=5), Desired(package="p/1"))) is None
