@@ -8,7 +8,6 @@ from typing import Any
 
 import boto3
 import yaml
-from botocore.exceptions import ClientError
 from pydantic import BaseModel, ValidationError
 
 from noria.aws.flags import FlagDeployment, FlagsMovingError, FlagStore, NothingBeforeError, RefusedFlagsError
@@ -50,8 +49,10 @@ class ModelFlags:
 
     @cached_property
     def store(self) -> FlagStore:
-        stack = self.deployed.names.stack(self.deployed.require(self.model), "front-door")
-        return FlagStore.of(front_door(stack, self.model))
+        outputs = self.deployed.front_door(self.deployed.require(self.model))
+        if outputs is None:
+            raise Refused(f"Model {self.model!r} has no front door: add `front_door: {{}}` to its `serve`, and deploy.")
+        return FlagStore.of(outputs)
 
     def status(self) -> FlagsStatus:
         deployments = self.store.deployments()
@@ -107,19 +108,6 @@ class ModelFlags:
                 },
             )
         )
-
-
-def front_door(stack: str, model: str) -> dict[str, str]:
-    """The outputs of a front-door stack."""
-    try:
-        (found,) = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationError":
-            raise
-        raise Refused(
-            f"Model {model!r} has no front door: add `front_door: {{}}` to its `serve`, and deploy."
-        ) from error
-    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
 
 def read(file: Path) -> Flags:

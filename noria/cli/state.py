@@ -1,6 +1,6 @@
 """What the command knows of one deployed environment: its places, and what is live there and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -28,6 +28,7 @@ class ModelStatus(BaseModel):
     since: datetime | None
     dataset: str | None
     wanted: str | None
+    url: str | None
     alarms: list[str]
     newest: str
     summary: str
@@ -153,10 +154,22 @@ class Deployed:
             since=deployed.at if deployed else None,
             dataset=described.metadata.get("noria:dataset") if described else None,
             wanted=self._wanted(model),
+            url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(model, state, deployed, described.version if described else None, alarms),
         )
+
+    def front_door(self, model: str) -> Mapping[str, str] | None:
+        """The outputs of a model's front-door stack; None when the model has none."""
+        stack = self.names.stack(model, "front-door")
+        try:
+            (found,) = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
     def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
         return [EventRow.of(entry) for entry in self.ledger.newest(models)[:limit]]
