@@ -96,7 +96,9 @@ def evaluate(alarm: Alarm, samples: Samples, *, now: float, time_scale: float) -
         return None
     compare, wording = _COMPARISONS[alarm["ComparisonOperator"]]
     breaching = [point for point in known if compare(point.value, alarm["Threshold"])]
-    state = _state(len(breaching), len(known), asked, needed, alarm.get("TreatMissingData") or "missing")
+    oldest = round((end - known[0].start) * time_scale / period(alarm)) if known else 0
+    missing_is = alarm.get("TreatMissingData") or "missing"
+    state = _state(len(breaching), len(known), asked, needed, oldest=oldest, missing_is=missing_is)
     if state is None:
         return None
     points = breaching if state == "ALARM" and breaching else known
@@ -116,7 +118,8 @@ def settling(cloud: Cloud) -> float:
     return 2 * metrics.interval(cloud)
 
 
-def _state(breaching: int, known: int, asked: int, needed: int, missing_is: str) -> str | None:
+def _state(breaching: int, known: int, asked: int, needed: int, *, oldest: int, missing_is: str) -> str | None:
+    """The state by the guide's tables; `oldest` is how many periods ago the oldest known datapoint began."""
     missing = asked - known
     if missing_is == "breaching":
         breaching += missing
@@ -125,9 +128,10 @@ def _state(breaching: int, known: int, asked: int, needed: int, missing_is: str)
     if not missing or missing_is in ("breaching", "notBreaching") or breaching < known:
         return "OK"
     # All that is known breaches, and it is too little, or nothing is known.
-    if missing_is == "ignore":
-        return None
-    return "ALARM" if known else "INSUFFICIENT_DATA"
+    if not known:
+        return None if missing_is == "ignore" else "INSUFFICIENT_DATA"
+    # What follows may not breach: the alarm waits for as long as it would have taken to be sure.
+    return "ALARM" if missing_is == "missing" and oldest >= needed else None
 
 
 def _datapoints(alarm: Alarm, samples: Samples, *, end: float, count: int, time_scale: float) -> list[Datapoint]:

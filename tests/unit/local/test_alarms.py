@@ -60,13 +60,15 @@ TWO_OUT_OF_THREE = [
     ("00X0X", "ALARM", "ALARM", "ALARM", "ALARM"),
     ("0-X--", "OK", "OK", "ALARM", "OK"),
     ("----0", "OK", "OK", "ALARM", "OK"),
-    ("----X", "ALARM", None, "ALARM", "OK"),
+    ("---X-", "ALARM", None, "ALARM", "OK"),
 ]
+# The guide's next section, "Avoiding premature transitions to alarm state".
+PREMATURE = [("----X", None, None, "ALARM", "OK"), ("---X-", None, None, "ALARM", "OK")]
 
 
 @pytest.mark.parametrize("treatment", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    ("needed", "row"), [(3, row) for row in THREE_OUT_OF_THREE] + [(2, row) for row in TWO_OUT_OF_THREE]
+    ("needed", "row"), [(3, row) for row in THREE_OUT_OF_THREE + PREMATURE] + [(2, row) for row in TWO_OUT_OF_THREE]
 )
 def test_missing_data(needed: int, row: tuple[str, ...], treatment: int) -> None:
     points, *states = row
