@@ -101,11 +101,6 @@ def percent(weight: float) -> int:
     return round(100 * weight / (1 + weight))
 
 
-def guarded(before: Desired | None, after: Desired) -> bool:
-    """Whether alarms may watch the change: SageMaker refuses that where a variant appears or goes."""
-    return before is None or before.package is None or before.variants == after.variants
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A deployment that was asked for. `decided_at`: when somebody decided what it carries out."""
@@ -130,6 +125,21 @@ class Request:
             decision=decision,
             decided_at=datetime.fromisoformat(str(moment)) if moment else entry.at,
         )
+
+
+class Guard(StrEnum):
+    """How alarms watch a change of the endpoint; the values are those of the stack's parameter."""
+
+    ON = "on"  # by the spec's strategy
+    AT_ONCE = "at-once"  # everything at once, then one bake
+    OFF = "off"
+
+
+def guard(before: Desired | None, after: Desired, cause: Cause) -> Guard:
+    """SageMaker refuses to guard a change that adds or removes a variant; the way back is not taken in steps."""
+    if before and before.package and before.variants != after.variants:
+        return Guard.OFF
+    return Guard.AT_ONCE if cause in {Cause.ROLLBACK, Cause.REJECTED} else Guard.ON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +332,7 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     if now.package is None:
         return Settlement(outcome=Outcome.FAILED, reason=why or "the endpoint did not start", restore=restore)
     of_endpoint = failure is None or failure.resource_type == ENDPOINT_TYPE
-    watched = observed.alarms and guarded(now, desired)
+    watched = observed.alarms and guard(now, desired, request.cause) is not Guard.OFF
     if of_endpoint and watched and (why is None or "alarm" in why.lower()):
         why = why or "the endpoint answers as before although the stack reports success"
         blamed = desired.package if desired.package != now.package else None

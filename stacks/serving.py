@@ -5,7 +5,8 @@
 | `ModelPackageArn`      | the champion; without it there is no endpoint, only its alarms                           |
 | `ChallengerPackageArn` | gets `ChallengerWeight` of the traffic for each 1 that the champion gets                 |
 | `ShadowPackageArn`     | gets a copy of all requests; its answers go nowhere                                      |
-| `Guardrails`           | `off` for the update that adds or removes a challenger: else SageMaker refuses it        |
+| `Guardrails`           | `off` for the update that adds or removes a challenger: else SageMaker refuses it;       |
+|                        | `at-once` for the way back: watched as ever, and not in steps                            |
 
 | mode       | what there is                                | parameters           | a deployment                      |
 |------------|----------------------------------------------|----------------------|-----------------------------------|
@@ -287,12 +288,14 @@ class Serving(Stack):
             self,
             "Guardrails",
             default="on",
-            allowed_values=["on", "off"],
-            description="off for the update that adds or removes a challenger; deploy_model switches them on",
+            allowed_values=["on", "at-once", "off"],
+            description="off for the update that adds or removes a challenger, at-once for the way back",
         )
         # With guardrails both configurations must have the same variants; a shadow is not one of them.
         # Source: SageMaker guide, `deployment-guardrails-exclusions`.
-        on = CfnCondition(self, "Guarded", expression=Fn.condition_equals(parameter.value_as_string, "on"))
+        off = Fn.condition_equals(parameter.value_as_string, "off")
+        on = CfnCondition(self, "Guarded", expression=Fn.condition_not(off))
+        back = CfnCondition(self, "Back", expression=Fn.condition_equals(parameter.value_as_string, "at-once"))
         serve = self._serve
         alarms = EndpointAlarms(
             self,
@@ -306,7 +309,8 @@ class Serving(Stack):
                 "champion", Fn.condition_if(self._live.logical_id, config.attr_endpoint_config_name, NONE).to_string()
             ),
         ).names
-        policy: Any = guardrails(serve, alarms=alarms)
+        at_once = guardrails(serve.model_copy(update={"strategy": Strategy.ALL_AT_ONCE}), alarms=alarms)
+        policy: Any = Fn.condition_if(back.logical_id, at_once, guardrails(serve, alarms=alarms))
         if rivals:
             EndpointAlarms(
                 self,
@@ -320,8 +324,7 @@ class Serving(Stack):
             )
             if serve.strategy is Strategy.ROLLING:
                 # A rolling deployment knows one variant only.
-                at_once = serve.model_copy(update={"strategy": Strategy.ALL_AT_ONCE})
-                policy = Fn.condition_if(rivals.challenged.logical_id, guardrails(at_once, alarms=alarms), policy)
+                policy = Fn.condition_if(rivals.challenged.logical_id, at_once, policy)
         return Fn.condition_if(on.logical_id, policy, NO_VALUE)
 
     def _metrics(self, variant: str, config: str) -> EndpointMetrics:

@@ -44,12 +44,12 @@ from noria.deployment import (
     RESTORES,
     Cause,
     Desired,
+    Guard,
     Observed,
     Outcome,
     Request,
     Settlement,
     difference,
-    guarded,
     live_package,
     predecessors,
     restores,
@@ -378,8 +378,7 @@ def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetim
         rollout.page(page, f"untrue {subject}", now=now)
         return
     token = f"restore-{hashlib.sha256(subject.encode()).hexdigest()[:24]}"
-    # The endpoint has these variants already, whatever the stack believes.
-    if rollout.stack.update(live, guarded=guarded(live, live), token=token) is not Update.STARTED:
+    if rollout.stack.update(live, guard=Guard.AT_ONCE, token=token) is not Update.STARTED:
         return
     rollout.ledger.record(
         Fact(

@@ -14,7 +14,7 @@ from noria.aws.queues import Queues
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
 from noria.decisions import Verdict
-from noria.deployment import Request, decided_against, guarded, live, newest_request, unsettled
+from noria.deployment import Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Names, version
@@ -114,15 +114,15 @@ class Rollout:
             if against := decided_against(entries, newest.desired):
                 self._supersede(newest, f"{version(against)} was decided against before it began", now=now)
                 return Begun.NOTHING
-            return self._begin(newest, guarded=guarded(live(entries), newest.desired), now=now)
+            return self._begin(newest, guard=guard(live(entries), newest.desired, newest.cause), now=now)
         if under_way.request != newest:
             self._wait(newest, f"{under_way.request.desired} is under way", now=now)
         if under_way.operation is None:
             return self._unchanged(now=now)
         return Begun.WAITING
 
-    def _begin(self, request: Request, *, guarded: bool, now: datetime) -> Begun:
-        match self.stack.update(request.desired, guarded=guarded, token=request.id):
+    def _begin(self, request: Request, *, guard: Guard, now: datetime) -> Begun:
+        match self.stack.update(request.desired, guard=guard, token=request.id):
             case Update.STARTED:
                 message = Tick.message("Probe Deployment", model=self.model, time=now)
                 self.queues.send(self.names.queue("probe-deployment"), message, delay=_PROBE_AFTER)

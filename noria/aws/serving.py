@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.exceptions import ClientError
 
-from noria.deployment import NONE, Desired, Failure, percent, weight
+from noria.deployment import NONE, Desired, Failure, Guard, percent, weight
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -91,18 +91,15 @@ class ServingStack:
             changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
         )
 
-    def update(self, desired: Desired, *, guarded: bool, token: str) -> Update:
-        """Ask for `desired` (no package: no endpoint), leaving template and other parameters as they are.
-
-        `guarded`: whether alarms watch the change and roll it back.
-        """
+    def update(self, desired: Desired, *, guard: Guard, token: str) -> Update:
+        """Ask for `desired` (no package: no endpoint), leaving template and other parameters as they are."""
         state = self.state()
         asked = {
             PACKAGE: desired.package or NONE,
             CHALLENGER: desired.challenger or NONE,
             WEIGHT: f"{weight(desired.percent):.6g}",
             SHADOW: desired.shadow or NONE,
-            GUARDRAILS: "on" if guarded else "off",
+            GUARDRAILS: guard.value,
         }
         if state.in_progress:
             return Update.BUSY

@@ -122,6 +122,14 @@ def test_any_other_strategy_stays_as_it_is_beside_a_challenger(ways: Assembly, m
 
 
 @pytest.mark.parametrize("model", REALTIME)
+def test_the_way_back_is_one_step_and_watched_as_ever(ways: Assembly, serve: Mapping[str, Serve], model: str) -> None:
+    back = policy(ways, model, **LIVE, Guardrails="at-once")
+    assert back["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]["Type"] == "ALL_AT_ONCE"
+    assert back["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] >= serve[model].bake.total_seconds()
+    assert back["AutoRollbackConfiguration"] == policy(ways, model)["AutoRollbackConfiguration"]
+
+
+@pytest.mark.parametrize("model", REALTIME)
 def test_a_challenger_begins_and_ends_without_guardrails(ways: Assembly, model: str) -> None:
     for parameters in (LIVE, CHALLENGED):
         assert "DeploymentConfig" not in endpoint(ways, model, **parameters, Guardrails="off")

@@ -291,7 +291,7 @@ class World:
         assert operation
         self.now += timedelta(minutes=1)
         after = self.desired(operation.parameters)
-        guarded = operation.parameters["Guardrails"] == "on" and self.live_config is not None
+        guarded = operation.parameters["Guardrails"] != "off" and self.live_config is not None
         if guarded:
             assert after.variants == self.live.variants, "SageMaker refuses a guarded change of the variants"
         assert not (after.challenger and after.shadow), "SageMaker has a shadow beside one variant only"

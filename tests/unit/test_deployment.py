@@ -10,13 +10,14 @@ from noria.deployment import (
     Cause,
     Desired,
     Failure,
+    Guard,
     Observed,
     Outcome,
     Request,
     challenger_at,
     deployment_id,
     difference,
-    guarded,
+    guard,
     live,
     live_package,
     newest_request,
@@ -186,22 +187,25 @@ def test_a_percentage_survives_as_a_weight(share: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "watched"),
+    ("before", "after", "cause", "expected"),
     [
-        (None, only(ONE), True),
-        (only(None), only(ONE), True),
-        (only(ONE), only(TWO), True),
-        (only(ONE), WEIGHED, False),
-        (WEIGHED, only(ONE), False),
-        (WEIGHED, Desired(package=ONE, challenger=TWO, percent=50), True),
-        (WEIGHED, Desired(package=THREE, challenger=TWO, percent=25), True),
-        (only(ONE), Desired(package=ONE, shadow=TWO), True),
+        (None, only(ONE), Cause.APPROVED, Guard.ON),
+        (only(None), only(ONE), Cause.APPROVED, Guard.ON),
+        (only(ONE), only(TWO), Cause.APPROVED, Guard.ON),
+        (only(ONE), WEIGHED, Cause.TRAFFIC, Guard.OFF),
+        (WEIGHED, only(ONE), Cause.ABANDON, Guard.OFF),
+        (WEIGHED, only(THREE), Cause.ROLLBACK, Guard.OFF),
+        (WEIGHED, Desired(package=ONE, challenger=TWO, percent=50), Cause.PROGRESSIVE, Guard.ON),
+        (WEIGHED, Desired(package=THREE, challenger=TWO, percent=25), Cause.APPROVED, Guard.ON),
+        (only(ONE), Desired(package=ONE, shadow=TWO), Cause.SHADOW, Guard.ON),
+        (only(TWO), only(ONE), Cause.ROLLBACK, Guard.AT_ONCE),
+        (only(TWO), only(ONE), Cause.REJECTED, Guard.AT_ONCE),
     ],
 )
-def test_only_what_changes_the_set_of_variants_is_not_guarded(
-    before: Desired | None, after: Desired, *, watched: bool
+def test_only_what_changes_the_set_of_variants_is_not_guarded_and_the_way_back_takes_one_step(
+    before: Desired | None, after: Desired, cause: Cause, expected: Guard
 ) -> None:
-    assert guarded(before, after) is watched
+    assert guard(before, after, cause) is expected
 
 
 def test_a_package_is_taken_out_of_what_it_does() -> None:
