@@ -15,6 +15,7 @@ SIGTERM ends it once the requests under way are answered.
 import argparse
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 from granian import Granian
@@ -24,6 +25,14 @@ from granian.log import LogLevels
 from pipelines.serving.capture import Capture
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.server import Application, load
+
+# Standard output is for captured requests alone.
+LOGGING = {
+    "handlers": {
+        name: {"class": "logging.StreamHandler", "formatter": formatter, "stream": "ext://sys.stderr"}
+        for name, formatter in (("console", "generic"), ("access", "access"))
+    }
+}
 
 # Of a request under way; SageMaker gives a container so long for one (guide, "your-algorithms-inference-code").
 LONGEST_ANSWER_SECONDS = 60
@@ -56,8 +65,15 @@ def main() -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=LONGEST_ANSWER_SECONDS,
         log_level=LogLevels.warning,
+        log_dictconfig=LOGGING,
     )
-    server.serve(target_loader=lambda: Application(load(bundle), metrics.of_this_worker(), capture), wrap_loader=False)
+
+    def worker() -> Application:
+        # It has inherited the parent's handler, which would only note that it should end, and it is not serving yet.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return Application(load(bundle), metrics.of_this_worker(), capture)
+
+    server.serve(target_loader=worker, wrap_loader=False)
 
 
 if __name__ == "__main__":

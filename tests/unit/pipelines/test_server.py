@@ -1,0 +1,240 @@
+"""Noria's model server: the same answers as in AWS's container, and a process of it under SageMaker's contract."""
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from noria.golden import ATTRIBUTES_HEADER, Golden, attributes
+from noria.spec import Task
+from pipelines.serving import inference, server
+from pipelines.serving.inference import CSV, JSON, JSON_LINES
+from pipelines.serving.server import PARQUET, Invocations
+
+Row = dict[str, Any]
+
+REPOSITORY = Path(server.__file__).parents[2]
+GOOD: Row = {"x": 0.5, "color": "red", "size": 2}
+ROWS: list[Row] = [GOOD, {"x": None, "color": "blue", "size": 0}, {"x": -3, "color": "mauve", "size": 4}]
+
+
+@pytest.fixture
+def invoke(trained: Callable[[Task], Any]) -> Invocations:
+    return Invocations(server.load(trained(Task.BINARY).bundle))
+
+
+def body_of(rows: list[Row], media_type: str) -> bytes:
+    if media_type == JSON:
+        return json.dumps({"instances": rows}).encode()
+    if media_type == JSON_LINES:
+        return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    if media_type == CSV:
+        return "".join(",".join("" if v is None else str(v) for v in row.values()) + "\n" for row in rows).encode()
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+# --- from body to body
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("accept", [JSON, JSON_LINES, CSV])
+@pytest.mark.parametrize("content_type", [JSON, JSON_LINES, CSV])
+def test_both_servers_give_the_same_answers(
+    trained: Callable[[Task], Any], task: Task, content_type: str, accept: str
+) -> None:
+    bundle = trained(task).bundle
+    body = body_of(ROWS, content_type)
+    mine = Invocations(server.load(bundle))(body, content_type, accept)
+    model = inference.model_fn(str(bundle))
+    theirs = inference.output_fn(inference.predict_fn(inference.input_fn(body, content_type), model), accept)
+    assert (mine.status, mine.media_type, mine.rows) == (200, accept, 3)
+    assert theirs.status == 200
+    numbers = r"-?\d+\.\d+(?:e-?\d+)?"
+    assert [float(n) for n in re.findall(numbers, mine.body.decode())] == pytest.approx(
+        [float(n) for n in re.findall(numbers, theirs.body.decode())], rel=1e-9
+    )
+    spaced = theirs.body.decode().replace(": ", ":").replace(", ", ",")
+    assert re.sub(numbers, "#", mine.body.decode()) == re.sub(numbers, "#", spaced)
+
+
+@pytest.mark.parametrize("media_type", PARQUET)
+def test_parquet_is_read(invoke: Invocations, media_type: str) -> None:
+    shuffled = [{"more": 1, **dict(reversed(row.items()))} for row in ROWS]
+    assert invoke(body_of(shuffled, media_type), media_type) == invoke(body_of(ROWS, JSON), JSON)
+
+
+def test_nan_in_parquet_is_a_missing_value_and_infinity_a_mistake(invoke: Invocations) -> None:
+    missing, infinite = (body_of([{**GOOD, "x": float(x)}], PARQUET[0]) for x in ("nan", "inf"))
+    assert invoke(missing, PARQUET[0]) == invoke(body_of([{**GOOD, "x": None}], JSON), JSON)
+    refused = invoke(infinite, PARQUET[0])
+    assert refused.status == 400
+    assert json.loads(refused.body)["problems"] == [{"row": 0, "problem": "a value is not a finite number"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "accept", "status", "words"),
+    [
+        (b"{", JSON, "", 400, "not JSON"),
+        (b'{"instances": [{"x": 1e999, "color": "red", "size": 1}]}', JSON, "", 400, "not JSON"),
+        (b'{"instances": [{"x": 1}]}', JSON, "", 400, "the feature is missing"),
+        (b"PAR1", PARQUET[0], "", 400, "not Parquet"),
+        (body_of([{"y": 1}], PARQUET[0]), PARQUET[0], "", 400, "none of the features"),
+        (body_of([{"x": 1.0, "size": 1}], PARQUET[0]), PARQUET[0], "", 400, "the feature is missing"),
+        (body_of([{**GOOD, "size": "2"}], PARQUET[0]), PARQUET[0], "", 400, "not a finite number"),
+        (b"<x/>", "application/xml", "", 415, "application/x-parquet"),
+        (b"0.5,red,2", CSV, "image/png", 406, "image/png"),
+    ],
+)
+def test_a_clients_mistake_is_told(
+    invoke: Invocations, *, body: bytes, content_type: str, accept: str, status: int, words: str
+) -> None:
+    reply = invoke(body, content_type, accept)
+    assert (reply.status, reply.media_type) == (status, JSON)
+    assert words in json.loads(reply.body)["problems"][0]["problem"]
+
+
+# --- a process
+
+
+class Process:
+    """A running server, and connections to its socket."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", path: Path) -> None:
+        self.process, self._path = process, path
+
+    def connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("model.aws.local", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(30)
+        for _ in range(1000):
+            try:
+                connection.sock.connect(str(self._path))
+                break
+            except ConnectionRefusedError:  # bound, and not yet listening
+                time.sleep(0.01)
+        return connection
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = self.connect()
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response, response.read()
+
+
+@contextmanager
+def serving(bundle: Path, folder: Path, **environment: str) -> Iterator[Process]:
+    path = folder / "8080"
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "SM_MODEL_DIR": str(bundle), **environment}
+    command = [sys.executable, "-m", "pipelines.serving", "serve", "--socket", str(path)]
+    with subprocess.Popen(command, env=variables, cwd=folder, stdout=subprocess.PIPE) as process:
+        try:
+            while process.poll() is None and not path.exists():
+                time.sleep(0.01)
+            yield Process(process, path)
+        finally:
+            process.terminate()
+
+
+def test_the_contract_of_a_serving_container(trained: Callable[[Task], Any], tmp_path: Path) -> None:
+    example = trained(Task.BINARY)
+    golden = Golden.model_validate_json((example.bundle / "golden.json").read_text())
+    with serving(example.bundle, tmp_path) as running:
+        ping, _ = running.ask("GET", "/ping")
+        assert ping.status == 200
+        body = json.dumps({"instances": golden.rows}).encode()
+        answer, predictions = running.ask("POST", "/invocations", body, Content_Type=JSON, Accept=JSON)
+        assert (answer.status, answer.headers["Content-Type"]) == (200, JSON)
+        assert answer.headers[ATTRIBUTES_HEADER] == attributes(golden.bundle)
+        assert list(golden.mistakes(json.loads(predictions)["predictions"])) == []
+        refusal, told = running.ask("POST", "/invocations", b'{"instances": [{"x": "much"}]}', Content_Type=JSON)
+        assert refusal.status == 400
+        assert refusal.headers[ATTRIBUTES_HEADER] == attributes(golden.bundle)
+        assert json.loads(told)["problems"][0] == {"row": 0, "field": "x", "problem": "'much' is not a finite number"}
+        assert running.ask("GET", "/elsewhere")[0].status == 404
+        assert running.ask("GET", "/invocations")[0].status == 405
+
+
+def test_metrics_are_of_all_workers(trained: Callable[[Task], Any], tmp_path: Path) -> None:
+    body = body_of(ROWS, JSON)
+    with serving(trained(Task.BINARY).bundle, tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
+        for _ in range(20):  # each a connection, which either worker may take
+            running.ask("POST", "/invocations", body, Content_Type=JSON)
+        running.ask("POST", "/invocations", b"", Content_Type="image/png")
+        answer, text = running.ask("GET", "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    metrics = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    assert metrics['noria_requests_total{status="200"}'] == "20"
+    assert metrics['noria_requests_total{status="415"}'] == "1"
+    assert metrics["noria_rows_total"] == "60"
+    assert metrics["noria_request_seconds_count"] == metrics['noria_request_seconds_bucket{le="+Inf"}'] == "21"
+    assert 0 < float(metrics["noria_request_seconds_sum"]) < 10
+
+
+def test_requests_are_printed_where_nothing_else_captures_them(trained: Callable[[Task], Any], tmp_path: Path) -> None:
+    csv_body = body_of(ROWS, CSV)
+    with serving(trained(Task.BINARY).bundle, tmp_path, NORIA_CAPTURE="stdout") as running:
+        _, answer = running.ask(
+            "POST", "/invocations", csv_body, Content_Type=CSV, Accept=CSV, X_Amzn_SageMaker_Inference_Id="order-7"
+        )
+        running.ask("POST", "/invocations", b"wrong", Content_Type=CSV)  # is not captured, as SageMaker does not
+        running.ask("POST", "/invocations", body_of(ROWS, PARQUET[0]), Content_Type=PARQUET[0])
+        running.process.terminate()
+        printed, _ = running.process.communicate()
+    records = [json.loads(line) for line in printed.splitlines() if line.startswith(b'{"noria"')]
+    assert [record["noria"] for record in records] == ["capture", "capture"]
+    sides = records[0]["captureData"]
+    assert sides["endpointInput"] == {
+        "observedContentType": CSV,
+        "mode": "INPUT",
+        "data": csv_body.decode(),
+        "encoding": "CSV",
+    }
+    assert sides["endpointOutput"]["data"] == answer.decode()
+    assert records[0]["eventMetadata"]["inferenceId"] == "order-7"
+    assert records[1]["captureData"]["endpointInput"]["encoding"] == "BASE64"
+    assert records[1]["eventMetadata"].keys() == {"eventId", "inferenceTime"}
+
+
+def test_requests_under_way_are_answered_when_it_is_asked_to_end(
+    trained: Callable[[Task], Any], tmp_path: Path
+) -> None:
+    body = body_of([GOOD] * 20_000, JSON)
+    answered: list[int] = []
+    with serving(trained(Task.BINARY).bundle, tmp_path) as running:
+
+        def ask() -> None:
+            response, told = running.ask("POST", "/invocations", body, Content_Type=JSON)
+            answered.append(len(json.loads(told)["predictions"]) if response.status == 200 else -1)
+
+        running.ask("GET", "/ping")
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        time.sleep(0.1)
+        running.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join()
+        assert running.process.wait(timeout=30) == 0
+    assert answered == [20_000] * 4
+
+
+def test_a_bundle_without_a_model_does_not_start(tmp_path: Path) -> None:
+    with serving(tmp_path, tmp_path) as running:
+        assert running.process.wait(timeout=60) != 0
