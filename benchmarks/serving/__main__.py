@@ -52,16 +52,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these peers, beside Noria and the floor")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"))
     options = parser.parse_args()
-    chosen = [c for c in CONTENDERS if not options.only or c in (FLOOR, NORIA) or c.name in options.only]
+    chosen = [one for one in CONTENDERS if not options.only or one in (FLOOR, NORIA) or one.name in options.only]
     print("· models and environments", flush=True)
-    prepared = {task: _prepare(trained(task, HOME / "models" / task.value), chosen) for task in Task}
+    prepared = {
+        # Tuning shows with one model as well as with three.
+        task: _prepare(model, [one for one in chosen if task is Task.BINARY or not one.tuned])
+        for task, model in ((task, trained(task, HOME / "models" / task.value)) for task in Task)
+    }
     machine = Machine.now()
     results: dict[Task, list[Measured]] = {}
     for task, ready in prepared.items():
         binary = task is Task.BINARY
         rounds = options.rounds if binary else max(1, options.rounds - 1)
         results[task] = _compare(ready, rounds, seconds=2 if binary else 1)
-    options.out.write_text(report.markdown(results, machine, CONTENDERS), encoding="utf-8")
+    options.out.write_text(report.markdown(results, machine), encoding="utf-8")
     print(f"· {options.out}")
 
 

@@ -1,7 +1,7 @@
 """Who is compared: how each server is started for a bundle, what it is asked, and where the scores are in its answer.
 
-Each is set up as its documentation says for production on this many cores: that many workers, and one thread of OpenMP
-and BLAS in each (more, and the workers wait for each other's).
+Each is set up as its documentation says for production on this many cores, which is that many workers. No peer's
+documentation or image limits scikit-learn's own threads, so that workers wait for each other's; "tuned" peers do.
 """
 
 import json
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from local.cloud import REPOSITORY, WORK
 from noria.spec import Task
 
 HOME = WORK / "benchmarks"
-PEERS = Path(__file__).parent / "peers"
+PINS = Path(__file__).parent / "peers"
 CORES = len(os.sched_getaffinity(0))
 PACKAGE = "benchmarks.serving.peers"
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Scores = list[Any]
 
@@ -48,6 +49,11 @@ class Contender:
     """From an answer, per row: the positive class's probability, all labels' probabilities, or a value."""
     setup: str
     """How it was set up, in a few words for the report."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        return bool(self.environment)
 
     @property
     def slug(self) -> str:
@@ -63,7 +69,7 @@ def python(peer: str) -> Path:
 
 def installed(peer: str) -> None:
     """The environment of a peer, made from its pinned packages unless it is there already."""
-    pins, made = PEERS / f"{peer}.txt", HOME / peer / ".ready"
+    pins, made = PINS / f"{peer}.txt", HOME / peer / ".ready"
     if made.exists() and made.read_bytes() == pins.read_bytes():
         return
     uv = Path(sys.executable).with_name("uv")
@@ -200,9 +206,7 @@ FLOOR = Contender("empty handler", "/invocations", _floor, _instances, None, f"g
 NORIA = Contender(
     "Noria", "/invocations", _noria, _instances, _noria_scores, f"pipelines/serving as it is deployed: {CORES} workers"
 )
-CONTENDERS = (
-    FLOOR,
-    NORIA,
+PEERS = (
     Contender(
         "AWS's stack",
         "/invocations",
@@ -244,6 +248,11 @@ CONTENDERS = (
         f"uvicorn with uvloop and httptools, {CORES} workers, rows into a pandas data frame",
     ),
 )
+TUNED = tuple(
+    replace(peer, name=f"{peer.name}, tuned", setup="the same with one OpenMP thread a process", environment=ONE_THREAD)
+    for peer in PEERS
+)
+CONTENDERS = (FLOOR, NORIA, *PEERS, *TUNED)
 
 
 def _run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:

@@ -18,6 +18,7 @@ from benchmarks.serving.models import Trained
 PATIENCE = 60.0
 WRK = Path(__file__).with_name("wrk.lua")
 MEGABYTE = 1e6
+TICKS = os.sysconf("SC_CLK_TCK")
 TOLERANCE = 1e-4
 """By how much a score may differ from scikit-learn's; ONNX computes with single precision."""
 
@@ -31,8 +32,10 @@ class Load:
     per_second: float
     p50_ms: float
     p95_ms: float
+    server_us: float
+    """Microseconds of processor time that the server took for a request; others on the machine hardly change it."""
     client_cores: float
-    """Of processor time that the load generator took a second."""
+    """Seconds of processor time that the load generator took a second."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,16 @@ class Running:
     port: int
     ready: float
     """Seconds from its start to its first right answer."""
-    group: int
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Of all its processes so far."""
+        stats = [stat for process in _family(self.pid) if (stat := _stat(process))]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS
 
     def memory(self) -> Memory:
         resident, shared_once = [], 0.0
-        for process in _group(self.group):
+        for process in _family(self.pid):
             with suppress(FileNotFoundError, ProcessLookupError):
                 fields = dict(
                     line.split()[:2] for line in (process / "smaps_rollup").read_text().splitlines()[1:] if line
@@ -71,7 +79,7 @@ def running(contender: Contender, start: Start, model: Trained, port: int, log: 
         process = subprocess.Popen(
             list(start.command),
             cwd=start.folder,
-            env={**os.environ, **ENVIRONMENT, **start.environment},
+            env={**os.environ, **ENVIRONMENT, **contender.environment, **start.environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -83,15 +91,8 @@ def running(contender: Contender, start: Start, model: Trained, port: int, log: 
                 time.sleep(0.005)
             yield Running(port, time.monotonic() - began, process.pid)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process.pid)
             process.wait()
-            while _group(process.pid):
-                time.sleep(0.01)
 
 
 def check(contender: Contender, server: Running, model: Trained, expected: Sequence[object]) -> None:
@@ -118,7 +119,7 @@ def load(contender: Contender, server: Running, bodies: Path, *, connections: in
         "--timeout",
         "10s",
     ]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, server_before = resource.getrusage(resource.RUSAGE_CHILDREN), server.processor_seconds()
     ran = subprocess.run(
         [*command, "-s", WRK, f"http://127.0.0.1:{server.port}{contender.path}", "--", bodies],
         env={**os.environ, **LIBRARIES},
@@ -126,13 +127,19 @@ def load(contender: Contender, server: Running, bodies: Path, *, connections: in
         text=True,
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after, server_after = resource.getrusage(resource.RUSAGE_CHILDREN), server.processor_seconds()
     saw = json.loads(ran.stdout.strip().splitlines()[-1])
     if saw["bad_statuses"] or saw["broken"] or not saw["requests"]:
         raise Unfair(f"{contender.name} failed requests: {saw}")
     took = saw["microseconds"] / 1e6
     client = (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) / took
-    return Load(saw["requests"] / took, saw["p50_us"] / 1000, saw["p95_us"] / 1000, client)
+    return Load(
+        per_second=saw["requests"] / took,
+        p50_ms=saw["p50_us"] / 1000,
+        p95_ms=saw["p95_us"] / 1000,
+        server_us=1e6 * (server_after - server_before) / saw["requests"],
+        client_cores=client,
+    )
 
 
 def _ask(port: int, path: str, body: bytes) -> bytes | None:
@@ -155,13 +162,36 @@ def _close(score: object, right: object) -> bool:
     return abs(float(str(score)) - float(str(right))) <= TOLERANCE * max(1.0, abs(float(str(right))))
 
 
-def _group(group: int) -> list[Path]:
-    """Processes of a group that still run, as folders in /proc."""
-    found = []
+def _family(pid: int) -> list[Path]:
+    """A process, those of its group and all their descendants that still run, as folders in /proc."""
+    parents, family = {}, {pid}
     for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with suppress(OSError):
-                state, _, pgrp = (process / "stat").read_text().rpartition(")")[2].split()[:3]
-                if int(pgrp) == group and state != "Z":
-                    found.append(process)
-    return found
+        if process.name.isdigit() and (stat := _stat(process)):
+            parents[int(process.name)] = int(stat[1])
+            if int(stat[2]) == pid:
+                family.add(int(process.name))
+    while born := {child for child, parent in parents.items() if parent in family} - family:
+        family |= born
+    return [Path("/proc", str(member)) for member in sorted(family & parents.keys())]
+
+
+def _stat(process: Path) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state on (proc(5), number 3); None of a process that has ended."""
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields
+
+
+def _end(pid: int) -> None:
+    """Asks a server to end and, five seconds later, ends what is left of it."""
+    family = _family(pid)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 5
+    while any(map(_stat, family)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in family:
+        if _stat(process):
+            os.kill(int(process.name), signal.SIGKILL)
