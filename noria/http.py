@@ -15,7 +15,8 @@ ID_CLAIMS = ("sub", "client_id")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel)
+    # What is wrong with a request may be said, but not what it holds.
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, hide_input_in_errors=True)
 
 
 class Iam(_Part):

@@ -309,11 +309,17 @@ def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, 
 def destroy(
     env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
     model: Annotated[str | None, typer.Option("--model", help="only this model; then remove its YAML")] = None,
+    only: Annotated[
+        Literal["front-door"] | None, typer.Option("--only", help="only this part of the model; the rest stays")
+    ] = None,
+    *,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove every stack of an environment or a model, its packages and, with the environment, data not to be kept."""
-    teardown = Teardown(env=env, model=model)
+    if only and not model:
+        raise Refused("--only is about one model: name it with --model.")
+    teardown = Teardown(env=env, model=model, part=only)
     stacks = teardown.found()
     if not yes:
         typer.echo("These stacks, and what is in them, are removed for good:", err=True)

@@ -13,7 +13,7 @@ from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
 from noria.aws.storage import Storage
 from noria.cli.output import Refused
-from noria.names import Names
+from noria.names import Names, Part
 
 _ORDER = ("front-door", "monitoring", "serving", "training", "reactions", "foundation")
 """Endings of stack names, users before what they use."""
@@ -35,6 +35,7 @@ class Removed(BaseModel):
 class Teardown:
     env: str
     model: str | None = None
+    part: Part | None = None
     stacks: Stacks = field(default_factory=Stacks)
     registry: Registry = field(default_factory=Registry)
 
@@ -43,10 +44,15 @@ class Teardown:
         return Names(env=self.env)
 
     def found(self) -> list[Stack]:
-        """The stacks of the environment, or of one model in it, in the order of their removal; else `Refused`."""
+        """The stacks of the environment, of one model in it or of one part, in the order of their removal.
+
+        Raises `Refused` where there is none, or where one is protected.
+        """
         found = [stack for stack in self.stacks.named(f"{self.names.prefix}-") if _part(stack)]
         if self.model:
             found = [stack for stack in found if stack.name == f"{self.names.model(self.model)}-{_part(stack)}"]
+        if self.part:
+            found = [stack for stack in found if _part(stack) == self.part]
         if not found:
             of = f"model {self.model!r} in " if self.model else ""
             raise Refused(f"No stack of {of}environment {self.env!r} is here: there is nothing to remove.")
@@ -81,7 +87,7 @@ class Teardown:
             self.stacks.delete(stack)
             self._delete_retired(stack, retired)
             kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
-        if self.model:
+        if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
         kept.append("log groups /aws/sagemaker/*: SageMaker made them and shares them among all of the account's jobs")
         return Removed(

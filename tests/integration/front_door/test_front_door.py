@@ -267,7 +267,7 @@ def test_flags_of_a_model_without_a_front_door_are_refused(place: Place) -> None
 
 def test_a_front_door_is_removed_with_the_flags_that_people_set(place: Place) -> None:
     began = time.monotonic()
-    removed = json.loads(place.noria("destroy", "--model", "flights", "--yes", "--json"))
+    removed = json.loads(place.noria("destroy", "--model", "flights", "--only", "front-door", "--yes", "--json"))
     assert removed["stacks"] == ["noria-local-flights-front-door"]
     assert time.monotonic() - began < 30
     assert place.client("appconfig").list_applications()["Items"] != []  # the others' are still there
