@@ -191,6 +191,47 @@ def test_a_waiting_backlog_starts_instances_by_steps(world: World, endpoint: str
     assert all("NotScaledReasons" not in each for each in activities(world, endpoint))
 
 
+def test_what_waits_for_an_endpoint_without_instances_starts_one(world: World, model: str) -> None:
+    name = world.endpoint(
+        world.config(model, instances=1, AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://data/answers"}})
+    )
+    register(world, name, least=0, most=2)
+    world.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=name, DesiredWeightsAndCapacities=[{"VariantName": "champion", "DesiredInstanceCount": 0}]
+    )
+    arn = world.client("application-autoscaling").put_scaling_policy(
+        **target(name),
+        PolicyName="from-zero",
+        PolicyType="StepScaling",
+        StepScalingPolicyConfiguration={
+            "AdjustmentType": "ChangeInCapacity",
+            "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+        },
+    )["PolicyARN"]
+    world.client("cloudwatch").put_metric_alarm(
+        AlarmName=f"{name}-waiting",
+        Namespace="AWS/SageMaker",
+        MetricName="HasBacklogWithoutCapacity",
+        Dimensions=[{"Name": "EndpointName", "Value": name}],
+        Statistic="Average",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="notBreaching",
+        AlarmActions=[arn],
+    )
+    s3 = world.client("s3")
+    s3.put_object(Bucket="data", Key="questions/1.json", Body=BODIES[0])
+    assert instances(world, name) == 0
+    answer = world.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName=name, InputLocation="s3://data/questions/1.json", ContentType="application/json"
+    )["OutputLocation"]
+    key = answer.removeprefix("s3://data/")
+    eventually(lambda: s3.list_objects_v2(Bucket="data", Prefix=key).get("KeyCount"), 30)
+    assert instances(world, name) == 1
+
+
 def test_a_schedule_moves_the_bounds_and_what_is_beyond_them(world: World, endpoint: str) -> None:
     register(world, endpoint, least=1, most=3)
     scaling = world.client("application-autoscaling")
