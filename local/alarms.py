@@ -230,8 +230,12 @@ class Alarms:
     def _keep_evaluating(self) -> None:
         minute = max(self._cloud.scaled(MINUTE), self._settling)
         while self._cloud.sleep((minute - (time.time() - self._settling) % minute) * self._cloud.time_scale):
-            if ministack.is_running():
+            if not ministack.is_running():
+                continue
+            try:
                 self._cloud.on_loop(self._evaluate_all)
+            except Exception:
+                logger.exception("alarms were not evaluated")  # the next minute may go better
 
     def _evaluate_all(self) -> None:
         for alarm in ministack.alarms():

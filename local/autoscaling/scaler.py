@@ -123,6 +123,8 @@ class Scaler:
                     self.look(target)
                 except (ClientError, ValueError) as error:
                     logger.warning("%s cannot be scaled: %s", target.resource_id, error)
+                except Exception:
+                    logger.exception("%s was not scaled", target.resource_id)  # the next minute may go better
 
     def look(self, target: Target) -> None:
         """One minute of one target."""

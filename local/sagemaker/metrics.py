@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
 https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-configuration.html
 """
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 from local import ministack
 from local.sagemaker.cloud import Cloud
+
+logger = logging.getLogger("noria.metrics")
 
 NAMESPACE = "AWS/SageMaker"
 
@@ -77,8 +80,12 @@ class Metrics:
                 collected, self._collected = self._collected, defaultdict(list)
                 measured, self._measured = self._measured, defaultdict(dict)
             found = [*((key, metrics_of(invocations)) for key, invocations in collected.items()), *measured.items()]
-            if found:
+            if not found:
+                continue
+            try:
                 self._cloud.on_loop(lambda found=found: _publish(found))  # type: ignore[misc]
+            except Exception:
+                logger.exception("metrics of %d variants are lost", len(found))  # those of the next seconds need not be
 
 
 def _publish(found: Iterable[tuple[tuple[str, str, str], Measured]]) -> None:
