@@ -192,10 +192,14 @@ class Deployment:
             return str(error)
         try:
             self._shift_to(green, blue)
-        except RollbackError as error:
+        except Stopped:
+            raise
+        except Exception as error:
             self._roll_back(green, blue)
             green.stop()
-            return str(error)
+            if isinstance(error, RollbackError):
+                return str(error)
+            raise
         self.router.settle(green)
         self.observer.blue("Deleting", f"Terminating {_sum(_running(blue))} instance(s).")
         blue.stop()

@@ -3,13 +3,14 @@
 What takes time runs in a thread of its own, while the endpoint says Creating, Updating or Deleting.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local import ministack
 from local.sagemaker import deployments
@@ -34,6 +35,8 @@ from local.sagemaker.models import Models
 from local.sagemaker.serverless import start_serverless
 from local.sagemaker.tags import Tags
 from local.sagemaker.traffic import Router
+
+logger = logging.getLogger("noria.endpoints")
 
 # Seconds for a container's first ping; AWS waits longer, but a model server that isn't up by then never will be.
 STARTUP_TIMEOUT = 60.0
@@ -304,6 +307,9 @@ class Endpoints:
             states = self._alarm_states(names, role_arn)
         except (ClientError, ministack.CannotAssumeRole) as error:
             raise RollbackError(f"Deployment was rolled back because its alarms cannot be read: {error}") from error
+        except BotoCoreError as error:  # no answer in time, on a busy machine: it looks again soon
+            logger.warning("alarms %s cannot be read now: %s", ", ".join(names), error)
+            return []
         return [name for name, state in states.items() if state == "ALARM"]
 
     def _start_fleet(self, endpoint: str, config: Document, retained: Retained) -> Fleet:

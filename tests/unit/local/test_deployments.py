@@ -219,6 +219,19 @@ def test_rolling_goes_back_at_once_or_in_batches(batch: dict[str, Any] | None, s
     assert rehearsal.green_share == 0
 
 
+def test_whatever_goes_wrong_gives_the_traffic_back() -> None:
+    rehearsal = Rehearsal(canary())
+
+    def fail() -> list[str]:
+        raise OSError("nobody has thought of this")
+
+    rehearsal.deployment.tripped = fail
+    with pytest.raises(OSError, match="nobody"):
+        rehearsal.deployment.run()
+    assert rehearsal.green_share == 0
+    assert rehearsal.diary.lines[-1][1] == "green Deleting"
+
+
 def test_alarm_after_the_deployment_changes_nothing() -> None:
     rehearsal = Rehearsal(canary())
     rehearsal.clock.due.append((421, lambda: rehearsal.alarms.append("errors")))
