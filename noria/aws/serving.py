@@ -94,13 +94,7 @@ class ServingStack:
     def update(self, desired: Desired, *, guard: Guard, token: str) -> Update:
         """Ask for `desired` (no package: no endpoint), leaving template and other parameters as they are."""
         state = self.state()
-        asked = {
-            PACKAGE: desired.package or NONE,
-            CHALLENGER: desired.challenger or NONE,
-            WEIGHT: f"{weight(desired.percent):.6g}",
-            SHADOW: desired.shadow or NONE,
-            GUARDRAILS: guard.value,
-        }
+        asked = parameters(desired, guard)
         if state.in_progress:
             return Update.BUSY
         if state.stuck:
@@ -167,6 +161,17 @@ class ServingStack:
             for event in page["StackEvents"]
             if event.get("PhysicalResourceId") and event["Timestamp"] < before
         }
+
+
+def parameters(desired: Desired, guard: Guard) -> dict[str, str]:
+    """The stack's parameters that ask for it; a stack whose mode of serving has fewer of them takes those."""
+    return {
+        PACKAGE: desired.package or NONE,
+        CHALLENGER: desired.challenger or NONE,
+        WEIGHT: f"{weight(desired.percent):.6g}",
+        SHADOW: desired.shadow or NONE,
+        GUARDRAILS: guard.value,
+    }
 
 
 def _name(physical_id: str) -> str:

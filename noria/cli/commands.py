@@ -16,6 +16,7 @@ from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
+from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
 from noria.names import Names, key
@@ -90,7 +91,7 @@ def status(
     rows = [deployed.status(name) for name in ([model] if model else deployed.models)]
     show(
         rows,
-        columns=["model", "endpoint", "version", "since", "dataset", "alarms", "newest"],
+        columns=["model", "endpoint", "version", "beside", "since", "dataset", "alarms", "newest"],
         as_json=as_json,
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
     )
@@ -224,6 +225,95 @@ def monitor(
     message = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
     Queues().send(deployed.names.queue("monitor-model"), json.dumps(message))
     say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
+
+
+@app.command()
+def traffic(
+    model: str,
+    *,
+    challenger: Annotated[int, typer.Option("--challenger", help="percent of the requests, 1 to 99")],
+    reason: Reason,
+    package: Annotated[str | None, typer.Option("--package", help="the challenger, to begin an A/B")] = None,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Give a challenger a share of the requests: begin an A/B, or move it."""
+    changes = _changes(model, models_dir, env)
+    arn = changes.deployed.package_arn(package) if package else None
+    change = changes.ask("traffic", package=arn, percent=challenger, reason=reason)
+    say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def shadow(
+    model: str,
+    package: Annotated[str | None, typer.Argument(help="a package's ARN, or MODEL/VERSION")] = None,
+    *,
+    reason: Reason,
+    off: Annotated[bool, typer.Option("--off", help="end it")] = False,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Have a version answer copies of the requests; its answers are kept and compared, and go nowhere."""
+    if off == (package is not None):
+        raise Refused("Name the version that is to be the shadow, or end it with --off.")
+    changes = _changes(model, models_dir, env)
+    change = changes.ask("shadow", package=changes.deployed.package_arn(package) if package else None, reason=reason)
+    say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def promote(
+    model: str,
+    *,
+    reason: Reason,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Make the challenger the champion; that approves it, where it was not."""
+    change = _changes(model, models_dir, env).promote(reason=reason)
+    say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def abandon(
+    model: str,
+    *,
+    reason: Reason,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """End the A/B: the champion answers everything."""
+    change = _changes(model, models_dir, env).ask("abandon", reason=reason)
+    say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    model: str,
+    *,
+    reason: Reason,
+    to: Annotated[
+        str | None, typer.Option("--to", help="a version that was live before; the last one if left out")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to a version that was live before, and to nothing beside it: one update, at most one bake."""
+    changes = _changes(model, models_dir, env)
+    arn = changes.deployed.package_arn(to) if to else None
+    change = changes.ask("rollback", package=arn, reason=reason, dry_run=dry_run)
+    say(change, change.text, as_json=as_json)
+
+
+def _changes(model: str, models_dir: Path, env: str) -> Changes:
+    return Changes(Deployed(env), _spec(model, models_dir))
 
 
 @app.command()

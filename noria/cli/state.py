@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.ledger import Ledger
 from noria.aws.registry import Registry
+from noria.aws.serving import MODEL, ServingStack
 from noria.cli.output import Refused
-from noria.ledger import Entry, Kind, latest
-from noria.names import Names
+from noria.deployment import Desired, live
+from noria.ledger import Entry, Kind
+from noria.names import Names, version
 
 
 class ModelStatus(BaseModel):
@@ -25,6 +27,10 @@ class ModelStatus(BaseModel):
     endpoint: str
     package: str | None
     version: int | None
+    challenger: str | None
+    percent: int
+    shadow: str | None
+    beside: str | None
     since: datetime | None
     dataset: str | None
     wanted: str | None
@@ -142,7 +148,11 @@ class Deployed:
     def status(self, model: str) -> ModelStatus:
         entries = self.ledger.entries(self.require(model))
         state = Endpoint(name=self.names.model(model)).state()
-        package = state.package if state else None
+        stack = ServingStack(name=self.names.stack(model, "serving")).state()
+        answers = state.desired if state else Desired(package=None)
+        if MODEL in stack.outputs:  # no endpoint: transform jobs use the stack's model
+            answers = live(entries) or answers
+        package = answers.package
         deployed = _deployed(entries, package)
         described = self.registry.describe(package) if package else None
         alarms = self._alarms(model)
@@ -151,13 +161,19 @@ class Deployed:
             endpoint=state.status if state else "none",
             package=package,
             version=described.version if described else None,
+            challenger=answers.challenger,
+            percent=answers.percent,
+            shadow=answers.shadow,
+            beside=_beside(answers),
             since=deployed.at if deployed else None,
             dataset=described.metadata.get("noria:dataset") if described else None,
-            wanted=self._wanted(model),
+            wanted=stack.desired.package,
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             newest=entries[-1].summary if entries else "nothing has happened yet",
-            summary=_summary(model, state, deployed, described.version if described else None, alarms),
+            summary=_summary(
+                model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
+            ),
         )
 
     def front_door(self, model: str) -> Mapping[str, str] | None:
@@ -174,14 +190,6 @@ class Deployed:
     def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
         return [EventRow.of(entry) for entry in self.ledger.newest(models)[:limit]]
 
-    def _wanted(self, model: str) -> str | None:
-        (stack,) = boto3.client("cloudformation").describe_stacks(StackName=self.names.stack(model, "serving"))[
-            "Stacks"
-        ]
-        parameters = {item["ParameterKey"]: item["ParameterValue"] for item in stack.get("Parameters", [])}
-        wanted = parameters.get("ModelPackageArn", "none")
-        return None if wanted == "none" else wanted
-
     def _alarms(self, model: str) -> list[str]:
         pages = (
             boto3.client("cloudwatch")
@@ -192,15 +200,37 @@ class Deployed:
 
 
 def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
-    return latest([entry for entry in entries if entry.details.get("package") == package], Kind.DEPLOYED)
+    """When this package became the champion that it is: what came and went beside it since does not count."""
+    found = None
+    for entry in reversed(entries):
+        if entry.kind is not Kind.DEPLOYED:
+            continue
+        if entry.details.get("package") != package:
+            break
+        found = entry
+    return found
+
+
+def _beside(answers: Desired) -> str | None:
+    """Who answers beside the champion, and how much."""
+    if answers.challenger:
+        return f"challenger {version(answers.challenger)} on {answers.percent}%"
+    return f"shadow {version(answers.shadow)}" if answers.shadow else None
 
 
 def _summary(
-    model: str, state: EndpointState | None, deployed: Entry | None, version: int | None, alarms: Sequence[str]
+    model: str,
+    state: EndpointState | None,
+    deployed: Entry | None,
+    version: int | None,
+    *,
+    beside: str | None,
+    alarms: Sequence[str],
 ) -> str:
-    if state is None or version is None:
+    if version is None:
         return f"{model}: nothing is live; approve a package to change that"
     since = f" since {deployed.at:%Y-%m-%d %H:%M:%S} UTC" if deployed else ""
-    moving = "" if state.status == "InService" else f", endpoint {state.status}"
+    moving = "" if state is None or state.status == "InService" else f", endpoint {state.status}"
     alarm = f"; in alarm: {', '.join(alarms)}" if alarms else "; no alarm"
-    return f"{model}: version {version} is live{since}{moving}{alarm}"
+    also = f", {beside}" if beside else ""
+    return f"{model}: version {version} is live{since}{also}{moving}{alarm}"

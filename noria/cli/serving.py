@@ -1,0 +1,161 @@
+"""What `noria traffic`, `shadow`, `promote`, `abandon` and `rollback` do: look what would come of it, then ask.
+
+The same decision is made here and by deploy_model, from the same ledger: what it would refuse is refused at once.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import boto3
+from pydantic import BaseModel
+
+from noria.aws.bus import Bus
+from noria.aws.serving import ServingStack, parameters
+from noria.cli.output import Refused
+from noria.cli.state import Deployed
+from noria.decisions import Decisions, Verdict
+from noria.decisions import Outcome as Decision
+from noria.deployment import Cause, Desired, Guard, guard, live, unsettled
+from noria.events import ServingRequest, ServingRequested
+from noria.ledger import Entry
+from noria.spec import ModelSpec
+from noria.units import format_duration
+
+Action = Literal["traffic", "shadow", "promote", "abandon", "rollback"]
+
+
+class Change(BaseModel):
+    """A change of what answers: from what, to what, and how. `request` names it once it was asked for."""
+
+    model: str
+    action: str
+    reason: str
+    now: str
+    then: str
+    parameters: dict[str, str]
+    guardrails: str
+    takes: str
+    waits: str | None
+    request: str | None
+
+    @property
+    def text(self) -> str:
+        rows = {
+            "now": self.now,
+            "then": self.then,
+            "guardrails": self.guardrails,
+            "takes": self.takes,
+            "waits": self.waits or "for nothing: the serving stack is free",
+            **self.parameters,
+        }
+        width = max(map(len, rows))
+        lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
+        if self.request is None:
+            return "\n".join([f"{self.model}: nothing was asked for. {self.action} would come to:", *lines])
+        return "\n".join([f"{self.model}: {self.action} is asked for.", *lines, f"Follow it with: {self.follow}"])
+
+    @property
+    def follow(self) -> str:
+        return f"noria events {self.model}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes of one deployed model. Raises `Refused` with the reason where one cannot be."""
+
+    deployed: Deployed
+    spec: ModelSpec
+
+    def ask(
+        self,
+        action: Action,
+        *,
+        reason: str,
+        package: str | None = None,
+        percent: int | None = None,
+        dry_run: bool = False,
+    ) -> Change:
+        if not reason.strip():
+            raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+        model = self.deployed.require(self.spec.model)
+        entries = self.deployed.ledger.entries(model)
+        asked = ServingRequest(
+            model=model,
+            action=action,
+            package=package,
+            percent=percent,
+            reason=reason,
+            by=boto3.client("sts").get_caller_identity()["Arn"],
+            requested_at=datetime.now(UTC),
+            request=str(uuid.uuid4()),
+        )
+        verdict = self._decide(asked, entries)
+        if verdict.outcome is Decision.REFUSED:
+            raise Refused(verdict.refusal or "It is refused.")
+        if verdict.desired is None:
+            raise Refused(f"{model}: that is so already, or on its way: see noria events {model}.")
+        if not dry_run:
+            meant = verdict.desired.package if action in {"rollback", "promote"} else package
+            Bus(name=self.deployed.parameter("event-bus")).publish(
+                ServingRequested.of(asked.model_copy(update={"package": meant}))
+            )
+        return self._change(asked, verdict, verdict.desired, entries, sent=not dry_run)
+
+    def promote(self, *, reason: str) -> Change:
+        """The challenger becomes the champion, and is approved by that where it was not."""
+        entries = self.deployed.ledger.entries(self.deployed.require(self.spec.model))
+        challenger = (live(entries) or Desired(package=None)).challenger
+        if challenger and reason.strip() and self._approval(challenger) == "PendingManualApproval":
+            self.deployed.registry.decide(challenger, "Approved", reason=reason)
+        return self.ask("promote", reason=reason)
+
+    def _approval(self, package: str) -> str | None:
+        return self.deployed.registry.approval(self.deployed.names.model(self.spec.model), package)
+
+    def _decide(self, asked: ServingRequest, entries: list[Entry]) -> Verdict:
+        decisions = Decisions(spec=self.spec, entries=entries, approval=self._approval, now=asked.requested_at)
+        return decisions.requested(asked)
+
+    def _change(
+        self, asked: ServingRequest, verdict: Verdict, desired: Desired, entries: list[Entry], *, sent: bool
+    ) -> Change:
+        now = live(entries) or Desired(package=None)
+        guarded = guard(now, desired, Cause(str(verdict.facts[-1].details["cause"])))
+        state = ServingStack(name=self.deployed.names.stack(asked.model, "serving")).state()
+        waiting = unsettled(entries)
+        under_way = f"for its turn: {waiting[-1].desired} is under way" if waiting else None
+        return Change(
+            model=asked.model,
+            action=asked.action,
+            reason=asked.reason,
+            now=str(now),
+            then=str(desired),
+            parameters={
+                name: value for name, value in parameters(desired, guarded).items() if name in state.parameters
+            },
+            guardrails=self._watched(guarded),
+            takes=self._takes(guarded),
+            waits=under_way or ("for its turn: the serving stack is changing" if state.in_progress else None),
+            request=asked.request if sent else None,
+        )
+
+    def _watched(self, guarded: Guard) -> str:
+        if not self.spec.serve.mode.has_instances:
+            return f"none in mode {self.spec.serve.mode.value}"
+        return {
+            Guard.ON: f"alarms watch it, strategy {self.spec.serve.strategy.value}",
+            Guard.AT_ONCE: "alarms watch it, everything at once",
+            Guard.OFF: "none: SageMaker guards no change that adds or removes a variant",
+        }[guarded]
+
+    def _takes(self, guarded: Guard) -> str:
+        serve = self.spec.serve
+        if not serve.mode.has_instances:
+            return "minutes: there is no fleet to move"
+        if guarded is Guard.OFF:
+            return "as long as new instances need to start; no bake"
+        steps = 1 if guarded is Guard.AT_ONCE else serve.steps
+        bakes = f"{steps} bake{'s' if steps > 1 else ''} of {format_duration(serve.bake)}"
+        return f"{bakes}, after new instances have started"
