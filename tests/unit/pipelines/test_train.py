@@ -1,5 +1,6 @@
 """Training: what a bundle holds, and that time and the spec are respected."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ import joblib
 import numpy as np
 import pytest
 
+from noria.golden import Golden
 from noria.profile import Profile
 from noria.spec import ModelSpec, Task
 from noria.sql import connect
+from pipelines.tabular import served, trees
 from pipelines.tabular.prepare import ROWS, prepare
 from pipelines.tabular.signature import Signature
 from pipelines.tabular.train import Training, Untrainable, describe, fit, read, train
@@ -139,3 +142,86 @@ def test_labels_that_are_no_binary_classification_are_refused(
     spec = tables.spec(Task.BINARY)
     with pytest.raises(Untrainable, match=words):
         train(*prepared(tables, tmp_path, rows, spec), spec, tmp_path / "bundle", resources=tables.resources)
+
+
+# --- which form of the model is served
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_the_onnx_form_is_compared_on_every_row_and_served(trained: Callable[[Task], Any], task: Task) -> None:
+    done = trained(task).training
+    assert (done.serves, done.serves_because) == ("onnx", "")
+    assert done.onnx_rows == 600, "training and holdout"
+    assert done.onnx_difference is not None
+    assert done.onnx_difference < 1e-12
+
+
+def train_with(tables: Any, folder: Path, **changes: Any) -> Training:
+    """A training of the small binary table, with changes to its spec."""
+    spec = tables.spec(Task.BINARY, **changes)
+    rows, holdout = prepared(tables, folder, tables.rows(Task.BINARY, 120), spec)
+    return train(rows, holdout, spec, folder / "bundle", resources=tables.resources)
+
+
+def test_a_model_without_an_onnx_form_is_served_as_it_is(tables: Any, tmp_path: Path) -> None:
+    estimator = "sklearn.ensemble.RandomForestClassifier"
+    done = train_with(tables, tmp_path, train={"estimator": estimator, "hyperparameters": {"n_estimators": 5}})
+    assert done.serves == "sklearn"
+    assert "no ONNX form" in done.serves_because
+    assert done.estimator == "sklearn.RandomForestClassifier"
+    assert not (tmp_path / "bundle" / "model.onnx").exists()
+    assert joblib.load(tmp_path / "bundle" / "model.joblib").random_state == tables.spec(Task.BINARY).train.seed
+
+
+def test_an_onnx_form_that_answers_differently_is_not_served(
+    tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "BRANCH_LEQ", 1)  # BRANCH_LT: wrong for rows that hold a threshold
+    monkeypatch.setattr(trees, "LINKS", {**trees.LINKS, "LogitLink": "Tanh"})
+    done = train_with(tables, tmp_path, train={"hyperparameters": {"max_iter": 3}})
+    assert done.serves == "sklearn"
+    assert done.onnx_difference is not None
+    assert done.onnx_difference > 1e-5
+    assert "answers differently" in done.serves_because
+    assert not (tmp_path / "bundle" / "model.onnx").exists()
+
+
+def test_a_spec_that_chooses_awss_server_gets_no_onnx_form(tables: Any, tmp_path: Path) -> None:
+    done = train_with(tables, tmp_path, serve={"server": "aws"}, train={"hyperparameters": {"max_iter": 3}})
+    assert (done.serves, done.onnx_difference) == ("sklearn", None)
+    assert not (tmp_path / "bundle" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "estimator", ["sklearn.ensemble.NoSuchThing", "sklearn.nothing.Model", "no_such_package.Model"]
+)
+def test_an_estimator_that_the_image_lacks_is_told(tables: Any, tmp_path: Path, estimator: str) -> None:
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/own:1"
+    with pytest.raises(Untrainable, match=f"the image has no {estimator}"):
+        train_with(tables, tmp_path, image=image, train={"estimator": estimator})
+
+
+# --- golden rows
+
+
+@pytest.mark.parametrize("server", ["noria", "aws"])
+def test_golden_rows_are_spread_over_the_training_and_answered_by_what_is_served(
+    tables: Any, tmp_path: Path, server: str
+) -> None:
+    hyperparameters = {"hyperparameters": {"max_iter": 3}}
+    done = train_with(tables, tmp_path, serve={"server": server, "golden": 5}, train=hyperparameters)
+    golden = Golden.model_validate_json((tmp_path / "bundle" / "golden.json").read_text())
+    file = tmp_path / "bundle" / ("model.onnx" if server == "noria" else "model.joblib")
+    assert golden.bundle == hashlib.sha256(file.read_bytes()).hexdigest()
+    with connect(tables.resources) as db:
+        rows = db.execute(f"SELECT x, color, size FROM read_parquet('{tmp_path}/train/rows.parquet')").fetchall()  # noqa: S608
+    places = [rows.index(tuple(row.values())) for row in golden.rows]
+    assert places == [round(step * (done.rows.rows - 1) / 4) for step in range(5)]
+    model = served.load(tmp_path / "bundle")
+    assert list(golden.mistakes(model.answer(model.contract.encode(golden.rows)))) == []
+
+
+def test_a_spec_may_want_no_golden_rows(tables: Any, tmp_path: Path) -> None:
+    train_with(tables, tmp_path, serve={"golden": 0}, train={"hyperparameters": {"max_iter": 3}})
+    golden = Golden.model_validate_json((tmp_path / "bundle" / "golden.json").read_text())
+    assert (golden.rows, golden.answers) == ((), ())
