@@ -34,8 +34,9 @@ SETUP = """\
 ## How each was set up
 
 As the documentation of each says for this many cores. Then again "tuned", with one OpenMP and one BLAS thread a
-process, which none of them asks for: scikit-learn's threads make workers wait for each other's. The peers get a thin
-encoder of categories (`peers/tabular.py`) in place of scikit-learn's ColumnTransformer, which would cost them more.
+process, which none of them asks for: scikit-learn's threads make workers wait for each other's. Tuned MLServer batches
+requests too, as BentoML always does here. The peers get a thin encoder of categories (`peers/tabular.py`) in place of
+scikit-learn's ColumnTransformer, which would cost them more.
 
 """
 
