@@ -62,9 +62,8 @@ def main() -> None:
     machine = Machine.now()
     results: dict[Task, list[Measured]] = {}
     for task, ready in prepared.items():
-        binary = task is Task.BINARY
-        rounds = options.rounds if binary else max(1, options.rounds - 1)
-        results[task] = _compare(ready, rounds, seconds=2 if binary else 1)
+        rounds = options.rounds if task is Task.BINARY else max(1, options.rounds - 1)
+        results[task] = _compare(ready, rounds)
     options.out.write_text(report.markdown(results, machine), encoding="utf-8")
     print(f"· {options.out}")
 
@@ -83,19 +82,19 @@ def _prepare(model: Trained, contenders: Sequence[Contender]) -> list[Ready]:
     return ready
 
 
-def _compare(contenders: Sequence[Ready], rounds: int, *, seconds: int) -> list[Measured]:
+def _compare(contenders: Sequence[Ready], rounds: int) -> list[Measured]:
     """Every server once a round, each round beginning with another."""
     expected = _scikit_learn(contenders[0].model)
     measured = []
     for turn in range(rounds):
         first = turn * len(contenders) // rounds
         for one in [*contenders[first:], *contenders[:first]]:
-            measured.append(_measure(one, expected, seconds))
+            measured.append(_measure(one, expected))
             print(f"  {one.model.task.value}, round {turn + 1}: {measured[-1]}", flush=True)
     return measured
 
 
-def _measure(one: Ready, expected: Sequence[object], seconds: int) -> Measured:
+def _measure(one: Ready, expected: Sequence[object]) -> Measured:
     with measure.running(one.contender, one.start, one.model, PORT, one.folder / "log") as server:
         measure.check(one.contender, server, one.model, expected)
         measure.load(
@@ -104,9 +103,9 @@ def _measure(one: Ready, expected: Sequence[object], seconds: int) -> Measured:
         return Measured(
             name=one.contender.name,
             ready=server.ready,
-            single=measure.load(one.contender, server, one.single, connections=16, seconds=seconds),
-            hundred=measure.load(one.contender, server, one.hundred, connections=16, seconds=seconds),
-            alone=measure.load(one.contender, server, one.single, connections=1, seconds=seconds),
+            single=measure.load(one.contender, server, one.single, connections=16, seconds=2),
+            hundred=measure.load(one.contender, server, one.hundred, connections=16, seconds=1),
+            alone=measure.load(one.contender, server, one.single, connections=1, seconds=1),
             memory=server.memory(),
         )
 
