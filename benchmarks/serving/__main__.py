@@ -97,9 +97,8 @@ def _compare(contenders: Sequence[Ready], rounds: int) -> list[Measured]:
 def _measure(one: Ready, expected: Sequence[object]) -> Measured:
     with measure.running(one.contender, one.start, one.model, PORT, one.folder / "log") as server:
         measure.check(one.contender, server, one.model, expected)
-        measure.load(
-            one.contender, server, one.single, connections=16, seconds=1
-        )  # every worker has loaded, and is warm
+        # Afterwards every worker has loaded its model, and is warm.
+        measure.load(one.contender, server, one.single, connections=16, seconds=1)
         return Measured(
             name=one.contender.name,
             ready=server.ready,

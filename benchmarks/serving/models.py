@@ -17,6 +17,7 @@ import yaml
 from local.cloud import REPOSITORY, WORK
 from local.demo import flights
 from noria.spec import FeatureType, ModelSpec, Task
+from pipelines.bundle import code_archive, digest
 
 MONTHS = (201301, 201302)
 ITERATIONS = 100  # scikit-learn's default; stopping early would leave the small model that is fastest to serve
@@ -37,17 +38,20 @@ class Trained:
 
 
 def trained(task: Task, folder: Path) -> Trained:
-    """The model of a task, trained in `folder` unless it is there already."""
+    """The model of a task, trained in `folder` unless this code has trained it there already."""
     spec = spec_of(task)
     bundle, data = folder / "bundle", folder / "datasets" / "flights.csv"
-    if not (folder / "done").exists():
+    code = digest(code_archive(folder / "code" / "sourcedir.tar.gz"))
+    version = f"{code} {spec.model_dump_json()}"
+    done = folder / "done"
+    if not done.exists() or done.read_text(encoding="utf-8") != version:
         data.parent.mkdir(parents=True, exist_ok=True)
         data.write_bytes(_months())
         (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         train, test = folder / "train", folder / "test"
         _step("prepare", folder, "--datasets", data.parent, "--spec", folder, "--train", train, "--test", test)
         _step("train", folder, "--train", train, "--test", test, "--spec", folder, "--model", bundle)
-        (folder / "done").touch()
+        done.write_text(version, encoding="utf-8")
     return Trained(task, bundle, _rows(data, spec))
 
 
@@ -84,19 +88,9 @@ def _value(text: str, kind: FeatureType) -> Any:
 
 def _step(name: str, folder: Path, *arguments: str | Path) -> None:
     """A step of the training pipeline, in a process of its own as in a job."""
+    places = ("--wheels", folder, "--failure", folder / "failure")  # there are no wheels: the interpreter has them
     subprocess.run(
-        [
-            CONTAINER,
-            "-m",
-            "pipelines.run",
-            "--step",
-            name,
-            "--wheels",
-            folder,
-            "--failure",
-            folder / "failure",
-            *arguments,
-        ],
+        [CONTAINER, "-m", "pipelines.run", "--step", name, *places, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         check=True,
