@@ -1,7 +1,6 @@
 """The scenes: what a user does, and what must come of it."""
 
 import csv
-import hashlib
 import io
 import json
 import tempfile
@@ -13,21 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.demo import faults, flights
+from local.demo import flights
 from local.demo.faults import Fault
+from local.demo.packages import register
 from local.demo.story import Month, Turn, Unexpected
 from local.demo.traffic import predict, steady
-from local.demo.world import Pager, World, repack, unpacked
+from local.demo.world import Pager, World
 from noria import drift, profile
-from noria.golden import Golden
 from noria.ledger import Entry, Kind, verify
 from noria.spec import FeatureType, ModelSpec
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
 SCHEDULE = ("hour", "carrier", "origin", "dest", "distance")
 YEAR = 201300
-FAILING_CARRIER = "UA"
-"""The broken candidate fails on the flights of this carrier, about one in six."""
 
 
 def expect(condition: object, otherwise: str) -> None:
@@ -183,9 +180,9 @@ class Play:
         """A bad version meets the canary's alarms. `ending` is what the stack then reports."""
         world, story = self.world, self.world.story
         world.set_rollback_reports(ending)
-        candidate = self._register(fault)
-        begin, mark = time.monotonic(), world.last_entry()
         live_before = self.live
+        candidate = register(world, live_before, fault)
+        begin, mark = time.monotonic(), world.last_entry()
         with steady(world, [self.instance(row) for row in self.sample(8)], f"the version of which {fault}") as traffic:
             self._approve(candidate, "looked fine on paper")
             rolled_back = world.wait_for(Kind.ROLLED_BACK, after=mark, never=[Kind.DEPLOYED])
@@ -310,52 +307,6 @@ class Play:
             return len(recent) >= self.sample_rows // 50
 
         world.wait_until("captured requests", captured)
-
-    def _register(self, fault: Fault) -> str:
-        """The live package with a fault, as a hurried colleague would register it: golden rows and all."""
-        world = self.world
-        package = world.package(self.live)
-        container = dict(package["InferenceSpecification"]["Containers"][0])
-        place = f"{world.model}/baselines/by-hand-{int(time.time())}"
-        key = f"{world.model}/runs/by-hand-{int(time.time())}/model/model.tar.gz"
-        metadata = dict(package["CustomerMetadataProperties"])
-        with tempfile.TemporaryDirectory() as folder:
-            good, bad = Path(folder) / "good.tar.gz", Path(folder) / "model.tar.gz"
-            good.write_bytes(world.read_uri(container["ModelDataUrl"]))
-            bundle = unpacked(good)
-            signature = json.loads(bundle["signature.json"])
-            names = [feature["name"] for feature in signature["features"]]
-            carriers = signature["features"][names.index("carrier")]["categories"]
-            model = (
-                faults.swapped(bundle["model.onnx"])
-                if fault is Fault.SWAPPED
-                else faults.failing(
-                    bundle["model.onnx"], column=names.index("carrier"), value=carriers.index(FAILING_CARRIER)
-                )
-            )
-            golden = Golden.model_validate_json(world.read_uri(metadata["noria:golden"]))
-            golden = golden.model_copy(update={"bundle": hashlib.sha256(model).hexdigest()})
-            document = golden.model_dump_json().encode()
-            repack(good, bad, replace={"model.onnx": model, "golden.json": document})
-            world.s3.upload_file(str(bad), world.bucket, key)
-            world.s3.put_object(Bucket=world.bucket, Key=f"{place}/golden.json", Body=document)
-        metadata |= {"noria:golden": f"s3://{world.bucket}/{place}/golden.json", "noria:outcome": "none"}
-        keep = ("Image", "Environment", "Framework", "FrameworkVersion")
-        specification = {
-            name: value for name, value in package["InferenceSpecification"].items() if name != "Containers"
-        } | {
-            "Containers": [
-                {k: container[k] for k in keep if k in container} | {"ModelDataUrl": f"s3://{world.bucket}/{key}"}
-            ]
-        }
-        created = world.sagemaker.create_model_package(
-            ModelPackageGroupName=package["ModelPackageGroupName"],
-            ModelPackageDescription="Registered by hand",
-            InferenceSpecification=specification,
-            ModelApprovalStatus="PendingManualApproval",
-            CustomerMetadataProperties=metadata,
-        )
-        return str(created["ModelPackageArn"])
 
     def _stack_status(self) -> str:
         stacks = self.world.client("cloudformation").describe_stacks(
