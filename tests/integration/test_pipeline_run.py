@@ -17,6 +17,7 @@ from local.cloud import ACCOUNT, REGION, LocalCloud
 from local.demo import flights
 from noria import spec as specs
 from noria.evaluation import Evaluation
+from noria.golden import Golden, attributes
 from noria.profile import Profile
 from noria.spec import Metric, ModelSpec
 from noria.training import Cause, Champion, TrainingDataset, TrainingRequest
@@ -24,6 +25,7 @@ from pipelines.bundle import code_archive, digest, wheels_archive
 from pipelines.tabular.export import DEFINITION
 
 BUCKET = "pipeline-data"
+SCIKIT_LEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
 SPEC = specs.load(Path("models/flight-delay.yaml"))
 PATIENCE = 120
 
@@ -51,8 +53,8 @@ class Wheel:
             "NORIA_BUCKET": BUCKET,
             "NORIA_MODEL": spec.model,
             "NORIA_GROUP": name,
-            "NORIA_IMAGE": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3",
-            "NORIA_SERVE_IMAGE": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/noria-serving:local",
+            "NORIA_IMAGE": spec.image or SCIKIT_LEARN,
+            "NORIA_SERVE_IMAGE": spec.image or f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/noria-serving:local",
             "NORIA_KEY_ARN": self._key,
             "NORIA_CODE_URI": f"s3://{BUCKET}/assets/{code.name}",
             "NORIA_CODE_HASH": digest(code),
@@ -113,6 +115,34 @@ class Wheel:
         arn = execution["Steps"]["Register"]["Metadata"]["RegisterModel"]["Arn"]
         description: dict[str, Any] = self.sagemaker.describe_model_package(ModelPackageName=arn)
         return description
+
+    def serve(self, execution: dict[str, Any], instance: str) -> str:
+        """Approve the package and serve it as the serving stack would; the endpoint's name."""
+        package: str = self.package(execution)["ModelPackageArn"]
+        name = package.split("/")[1]
+        self.sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+        container = {"ModelPackageName": package}
+        self.sagemaker.create_model(
+            ModelName=name, ExecutionRoleArn=self._role, PrimaryContainer=container, EnableNetworkIsolation=True
+        )
+        variant = {"VariantName": "champion", "ModelName": name, "InstanceType": instance, "InitialInstanceCount": 1}
+        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        self.sagemaker.get_waiter("endpoint_in_service").wait(
+            EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": PATIENCE}
+        )
+        return name
+
+    def asks_golden_rows(self, execution: dict[str, Any], endpoint: str) -> list[str]:
+        """What a served package answers wrongly of its golden rows; it must say which bundle it is."""
+        metadata = self.package(execution)["CustomerMetadataProperties"]
+        golden = Golden.model_validate_json(self.read(metadata["noria:golden"]))
+        assert len(golden.rows) == 20
+        answer = self._client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=endpoint, ContentType="application/json", Body=json.dumps({"instances": golden.rows})
+        )
+        assert answer["CustomAttributes"] == attributes(golden.bundle)
+        return list(golden.mistakes(json.loads(answer["Body"].read())["predictions"]))
 
     def _client(self, service: str) -> Any:
         return boto3.client(
@@ -185,6 +215,34 @@ def test_the_bundle_is_what_a_serving_container_loads(wheel: Wheel, first: dict[
     assert container["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
     with tarfile.open(fileobj=io.BytesIO(wheel.read(container["ModelDataUrl"]))) as tar:
         assert {"model.joblib", "signature.json", "code/inference.py"} <= set(tar.getnames())
+
+
+def test_a_package_is_served_from_its_onnx_form_and_answers_its_golden_rows(
+    wheel: Wheel, first: dict[str, Any]
+) -> None:
+    (container,) = wheel.package(first)["InferenceSpecification"]["Containers"]
+    assert container["Image"].endswith("/noria-serving:local")
+    evaluation = Evaluation.model_validate_json(
+        wheel.read(wheel.package(first)["CustomerMetadataProperties"]["noria:evaluation"])
+    )
+    assert evaluation.serves == "onnx"
+    assert evaluation.onnx_difference is not None
+    assert evaluation.onnx_difference < 1e-12
+    assert evaluation.onnx_rows == evaluation.slice.rows + evaluation.trained_on.rows
+    assert wheel.asks_golden_rows(first, wheel.serve(first, SPEC.serve.instance)) == []
+
+
+def test_a_second_framework_trains_and_serves_in_its_own_image(wheel: Wheel) -> None:
+    spec = specs.load(Path("models/examples/flight-delay-lightgbm.yaml"))
+    execution = wheel.train(wheel.pipeline(spec), spec, flights.month(201301))
+    assert execution["PipelineExecutionStatus"] == "Succeeded", execution
+    (container,) = wheel.package(execution)["InferenceSpecification"]["Containers"]
+    assert container["Image"] == spec.image
+    metadata = wheel.package(execution)["CustomerMetadataProperties"]
+    evaluation = Evaluation.model_validate_json(wheel.read(metadata["noria:evaluation"]))
+    assert evaluation.serves == "sklearn"
+    assert 0.6 < evaluation.metrics[Metric.AUC].value < 0.75
+    assert wheel.asks_golden_rows(execution, wheel.serve(execution, spec.serve.instance)) == []
 
 
 def test_a_candidate_meets_the_champion_on_the_same_rows(wheel: Wheel, pipeline: str, first: dict[str, Any]) -> None:
