@@ -117,6 +117,11 @@ class Scale(Part):
     schedule: tuple[ScheduledScale, ...] = ()
 
     @property
+    def ends(self) -> bool:
+        """Whether the fleet can come to have no instance."""
+        return any(least == 0 for least, _ in self.bounds)
+
+    @property
     def bounds(self) -> list[tuple[int, int]]:
         """Fewest and most instances: at first, then by schedule."""
         return [(self.min, self.max), *((each.min, each.max) for each in self.schedule)]

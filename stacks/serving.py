@@ -264,8 +264,10 @@ class Serving(Stack):
         return f"s3://{self._foundation.data_bucket_name}/{self._spec.model}/{area}"
 
     def _endpoint(self, config: sagemaker.CfnEndpointConfig) -> sagemaker.CfnEndpoint:
-        # What was scaled out stays so; everything else is what this template says.
-        ours = ["DesiredWeight", "DataCaptureConfig", *([] if self._serve.scale else ["DesiredInstanceCount"])]
+        # A fleet that scales keeps its size; but a version must start once, also where nothing happens to run now.
+        scale = self._serve.scale
+        counted = scale is None or scale.ends
+        ours = ["DesiredWeight", "DataCaptureConfig", *(["DesiredInstanceCount"] if counted else [])]
         instances = self._serve.mode.has_instances
         endpoint = sagemaker.CfnEndpoint(
             self,

@@ -65,7 +65,7 @@ class Scaling(Construct):
         self._target.add_resource_dependency(endpoint)
         self.target = self._target.ref
         self._by_load(serve.mode)
-        if any(least == 0 for least, _ in scale.bounds):
+        if scale.ends:
             self._from_zero()
 
     def _by_load(self, mode: Mode) -> None:
