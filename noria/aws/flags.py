@@ -5,6 +5,7 @@ it, watched by the front door's alarms, which bring the version before back. Whi
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,7 +89,8 @@ class FlagStore:
 
     def deployment(self, number: int) -> FlagDeployment:
         found = self.client.get_deployment(**self._place, DeploymentNumber=number)
-        rollbacks = [event for event in found.get("EventLog", []) if event.get("EventType") == "ROLLBACK_STARTED"]
+        back = {"ROLLBACK_STARTED", "REVERT_COMPLETED"}
+        rollbacks = [event for event in found.get("EventLog", []) if event.get("EventType") in back]
         return FlagDeployment(
             number=number,
             version=int(found["ConfigurationVersion"]),
@@ -114,30 +116,39 @@ class FlagStore:
         return self._deploy(version, strategy=self.gradual, reason=reason)
 
     def roll_back(self, *, reason: str) -> FlagDeployment:
-        """End the deployment that is under way; else deploy, at once, what held before the flags that hold now.
+        """Bring back, at once, what held before the flags that go out or hold now. Raises `NothingBeforeError`.
 
-        Raises `NothingBeforeError`.
+        AppConfig reverts its newest deployment within 72 hours of its end, whatever its alarms say meanwhile; what is
+        older is deployed anew. Source: AppConfig guide, `appconfig-deploying-reverting`.
         """
         deployments = self.deployments()
-        if deployments and deployments[0].moving:
-            self.client.stop_deployment(**self._place, DeploymentNumber=deployments[0].number)
-            return self.deployment(deployments[0].number)
+        newest = deployments[0]
+        if newest.moving:
+            return self._stop(newest)
         done = [each for each in deployments if each.state == "COMPLETE"]
         # Older, so that going back twice goes back further and not forth again.
         before = next((each for each in done if each.version < done[0].version), None)
         if before is None:
             raise NothingBeforeError("there are no flags before these")
+        if newest.state == "COMPLETE":
+            with suppress(self.client.exceptions.BadRequestException):
+                return self._stop(newest)
         return self._deploy(before.version, strategy=self.at_once, reason=reason)
 
     def forget(self) -> None:
         """Delete every version but the template's own, the first: AppConfig deletes no profile that has others."""
         deployments = self.deployments()
         if deployments and deployments[0].moving:
-            self.client.stop_deployment(**self._place, DeploymentNumber=deployments[0].number)
+            self._stop(deployments[0])
         pages = self.client.get_paginator("list_hosted_configuration_versions").paginate(**self._versions)
         versions = sorted(item["VersionNumber"] for page in pages for item in page["Items"])
         for version in versions[1:]:
             self.client.delete_hosted_configuration_version(**self._versions, VersionNumber=version)
+
+    def _stop(self, deployment: FlagDeployment) -> FlagDeployment:
+        # Without AllowRevert one that bakes could not be stopped.
+        self.client.stop_deployment(**self._place, DeploymentNumber=deployment.number, AllowRevert=True)
+        return self.deployment(deployment.number)
 
     def _refuse_while_moving(self, deployments: list[FlagDeployment]) -> None:
         if deployments and (newest := deployments[0]).moving:

@@ -199,6 +199,7 @@ def test_flags_send_some_to_the_challenger_step_by_step(
 
     place.noria("flags", "flights", "rollback", "--reason", "that was enough")
     eventually(lambda: ask(x_tenant="acme").document["variant"] == "champion")
+    assert flags(place)["state"] == "REVERTED"
     assert "no flags before these" in place.noria("flags", "flights", "rollback", "--reason", "further", code=1)
     told = json.loads(place.noria("events", "flights", "--json"))
     assert [(entry["kind"], entry["details"]["action"]) for entry in told] == [
