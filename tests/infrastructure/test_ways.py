@@ -1,5 +1,6 @@
 """Every way to answer and to go live: for each option what the stacks have with it, and what without."""
 
+import fnmatch
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -247,7 +248,10 @@ def test_what_serverless_answers_goes_from_its_log_to_the_function_that_keeps_it
     group = serving(ways, "idle").target(given.properties["LogGroupName"])
     assert group.properties["LogGroupName"] == "/aws/sagemaker/Endpoints/noria-dev-idle"
     assert str(given.properties["DestinationArn"]).endswith(":123456789012:function:noria-dev-keep-predictions")
-    # Lambda must allow it before.
+    # Lambda must allow it, and before.
+    allowed = ways["noria-dev-reactions"].one("AWS::Lambda::Permission", Principal="logs.amazonaws.com")
+    arn = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/sagemaker/Endpoints/noria-dev-idle:*"
+    assert fnmatch.fnmatchcase(arn, ways.flat(allowed.properties["SourceArn"]))
     assert "Reactions" in " ".join(ways.manifest["artifacts"]["idle-serving"]["dependencies"])
 
 
