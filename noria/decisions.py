@@ -45,6 +45,9 @@ from noria.spec import ModelSpec
 
 APPROVED, REJECTED = "Approved", "Rejected"
 
+PERMITTED = "To answer beside the champion: "
+"""How the reason of an approval begins that a request for a challenger or a shadow brought about."""
+
 _AFTER = "after "
 
 
@@ -103,6 +106,8 @@ class Decisions:
 
     def approved(self, decided: Decided) -> Verdict:
         said = self._said(Kind.PACKAGE_APPROVED, decided)
+        if decided.reason.startswith(PERMITTED):
+            return Verdict(outcome=Outcome.NOTHING, facts=said)
         package, id_ = decided.package, deployment_id(decided.package, decided.name)
         if before := rollback_of(self.entries, package):
             why = f"{version(package).capitalize()} was approved but is not deployed again, because it was rolled back."
@@ -242,7 +247,7 @@ class Decisions:
         self._require(package)
 
     def _require(self, package: str, *, approved: bool = False) -> None:
-        """A package that may answer. To try it beside the champion, it need not be approved yet."""
+        """A package that may answer. One that is to answer beside the champion is approved by that."""
         approval = self.approval(package)
         if approval is None:
             raise _Refused(f"There is no package {package} of {self.spec.model}.")

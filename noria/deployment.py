@@ -109,6 +109,7 @@ class Request:
     desired: Desired
     at: datetime
     cause: Cause
+    reason: str
     decision: str
     decided_at: datetime
 
@@ -122,6 +123,7 @@ class Request:
             desired=Desired.of(details),
             at=entry.at,
             cause=Cause(str(details.get("cause", Cause.APPROVED))),
+            reason=str(details.get("reason", "")),
             decision=decision,
             decided_at=datetime.fromisoformat(str(moment)) if moment else entry.at,
         )

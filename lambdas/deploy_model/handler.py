@@ -74,6 +74,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             names=env.names,
             stack=ServingStack(name=env.names.stack(spec.model, "serving")),
             ledger=Ledger(table=env.ledger_table),
+            registry=Registry(),
             pages=Pages(topic=env.pages_topic),
             queues=Queues(),
         ),

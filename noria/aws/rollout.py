@@ -11,9 +11,10 @@ from enum import StrEnum
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
+from noria.aws.registry import Registry
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
-from noria.decisions import Verdict
+from noria.decisions import PERMITTED, Verdict
 from noria.deployment import Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
 from noria.ledger import Entry, Fact, Kind, latest
@@ -26,6 +27,7 @@ _PROBE_AFTER = timedelta(minutes=3)
 """By then a new instance is mostly up. The probe puts itself off where it is not."""
 
 _ATTEMPTS = 12
+_DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
 
 
 class Begun(StrEnum):
@@ -51,6 +53,7 @@ class Rollout:
     names: Names
     stack: ServingStack
     ledger: Ledger
+    registry: Registry
     pages: Pages
     queues: Queues
 
@@ -122,6 +125,7 @@ class Rollout:
         return Begun.WAITING
 
     def _begin(self, request: Request, *, guard: Guard, now: datetime) -> Begun:
+        self._permit(request)
         match self.stack.update(request.desired, guard=guard, token=request.id):
             case Update.STARTED:
                 message = Tick.message("Probe Deployment", model=self.model, time=now)
@@ -135,6 +139,12 @@ class Rollout:
             case Update.STUCK:
                 self.tell_stuck(now=now)
                 return Begun.STUCK
+
+    def _permit(self, request: Request) -> None:
+        """SageMaker serves approved packages only: who asks for one beside the champion approves it by that."""
+        for package in (request.desired.challenger, request.desired.shadow):
+            if package and self.registry.approval(self.names.model(self.model), package) == "PendingManualApproval":
+                self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:_DESCRIPTION])
 
     def _unchanged(self, *, now: datetime) -> Begun:
         """Have confirm_deployment look, as at the end of an update: one that changes nothing has no end to hear of."""

@@ -238,7 +238,7 @@ def traffic(
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Give a challenger a share of the requests: begin an A/B, or move it."""
+    """Give a challenger a share of the requests: begin an A/B, or move it. That approves the version."""
     changes = _changes(model, models_dir, env)
     arn = changes.deployed.package_arn(package) if package else None
     change = changes.ask("traffic", package=arn, percent=challenger, reason=reason)
@@ -256,7 +256,7 @@ def shadow(
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Have a version answer copies of the requests; its answers are kept and compared, and go nowhere."""
+    """Have a version answer copies of the requests, unheard; its answers are compared. That approves the version."""
     if off == (package is not None):
         raise Refused("Name the version that is to be the shadow, or end it with --off.")
     changes = _changes(model, models_dir, env)
@@ -273,8 +273,8 @@ def promote(
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Make the challenger the champion; that approves it, where it was not."""
-    change = _changes(model, models_dir, env).promote(reason=reason)
+    """Make the challenger the champion."""
+    change = _changes(model, models_dir, env).ask("promote", reason=reason)
     say(change, change.text, as_json=as_json)
 
 

@@ -103,14 +103,6 @@ class Changes:
             )
         return self._change(asked, verdict, verdict.desired, entries, sent=not dry_run)
 
-    def promote(self, *, reason: str) -> Change:
-        """The challenger becomes the champion, and is approved by that where it was not."""
-        entries = self.deployed.ledger.entries(self.deployed.require(self.spec.model))
-        challenger = (live(entries) or Desired(package=None)).challenger
-        if challenger and reason.strip() and self._approval(challenger) == "PendingManualApproval":
-            self.deployed.registry.decide(challenger, "Approved", reason=reason)
-        return self.ask("promote", reason=reason)
-
     def _approval(self, package: str) -> str | None:
         return self.deployed.registry.approval(self.deployed.names.model(self.spec.model), package)
 

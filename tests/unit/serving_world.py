@@ -239,7 +239,11 @@ class World:
 
     def decide(self, package: str, decision: Literal["Approved", "Rejected"], *, heard: bool) -> None:
         self.now += timedelta(seconds=1)
-        self.packages[package] |= {"ModelApprovalStatus": decision, "LastModifiedTime": self.now}
+        self.packages[package] |= {
+            "ModelApprovalStatus": decision,
+            "ApprovalDescription": "",
+            "LastModifiedTime": self.now,
+        }
         if heard:
             detail = {
                 "ModelPackageGroupName": GROUP,
@@ -290,7 +294,7 @@ class World:
         operation = self.operation
         assert operation
         self.now += timedelta(minutes=1)
-        after = self.desired(operation.parameters)
+        before, after = self.live, self.desired(operation.parameters)
         guarded = operation.parameters["Guardrails"] != "off" and self.live_config is not None
         if guarded:
             assert after.variants == self.live.variants, "SageMaker refuses a guarded change of the variants"
@@ -300,6 +304,9 @@ class World:
             ending = "quota"
         if ending.startswith("lie") and self.live_config is None:
             ending = "quota"
+        new = {after.package, after.challenger, after.shadow} - {before.package, before.challenger, before.shadow, None}
+        if any(self.packages[package]["ModelApprovalStatus"] != "Approved" for package in new if package):
+            ending = "quota"  # SageMaker makes a model of an approved package only
         config = f"config-{len(self.configs) + 1}"
         self.configs[config] = self._variants(after, config)
         self._event("CREATE_COMPLETE", CONFIG_TYPE, config)
@@ -428,9 +435,20 @@ class World:
             raise error("DescribeModelPackage", "ValidationException", "ModelPackage does not exist")
         return self.packages[ModelPackageName]
 
-    def update_model_package(self, *, ModelPackageArn: str, CustomerMetadataProperties: dict[str, str]) -> None:  # noqa: N803
-        self.packages[ModelPackageArn]["CustomerMetadataProperties"] |= CustomerMetadataProperties
-        self.packages[ModelPackageArn]["LastModifiedTime"] = self.now
+    def update_model_package(
+        self,
+        *,
+        ModelPackageArn: str,  # noqa: N803
+        CustomerMetadataProperties: dict[str, str] | None = None,  # noqa: N803
+        ModelApprovalStatus: Literal["Approved", "Rejected"] | None = None,  # noqa: N803
+        ApprovalDescription: str = "",  # noqa: N803
+    ) -> None:
+        package = self.packages[ModelPackageArn]
+        package["CustomerMetadataProperties"] |= CustomerMetadataProperties or {}
+        package["LastModifiedTime"] = self.now
+        if ModelApprovalStatus:
+            self.decide(ModelPackageArn, ModelApprovalStatus, heard=True)
+            package["ApprovalDescription"] = ApprovalDescription
 
     def get_queue_url(self, *, QueueName: str) -> dict[str, str]:  # noqa: N803
         return {"QueueUrl": QueueName}

@@ -42,7 +42,7 @@ def only(package: str | None) -> Desired:
 
 
 def request(desired: Desired, cause: Cause = Cause.APPROVED) -> Request:
-    return Request(id="deploy-2", desired=desired, at=AT, cause=cause, decision="d", decided_at=AT)
+    return Request(id="deploy-2", desired=desired, at=AT, cause=cause, reason="why", decision="d", decided_at=AT)
 
 
 REQUEST = request(only(TWO))

@@ -75,6 +75,7 @@ class Serving:
             names=NAMES,
             stack=ServingStack(name=STACK, client=aws),
             ledger=self.ledger,
+            registry=Registry(client=aws),
             pages=Pages(topic="topic", client=aws),
             queues=Queues(client=aws),
         )

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,9 @@ import boto3
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
 from local.cloud import ACCOUNT
+from noria.aws.endpoints import Endpoint
 from noria.aws.registry import Decision, Registry
+from noria.deployment import Desired
 from noria.ledger import Kind
 from tests.integration.reactions.place import BUCKET, IMAGE, Place
 from tests.integration.test_local_endpoints import archive
@@ -34,37 +37,71 @@ BROKEN = "raise ImportError('no such library')"
 
 
 def template(name: str, alarm: str) -> str:
-    """A serving stack cut down to one instance without a canary; an alarm rolls its deployments back."""
-    live: dict[str, Any] = {"Condition": "Live", "UpdateReplacePolicy": "Retain"}
-    variant = {
-        "VariantName": "champion",
-        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
-        "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
-        "InitialVariantWeight": 1,
+    """A serving stack cut down to one instance without a canary; an alarm rolls its guarded deployments back."""
+
+    def given(parameter: str) -> dict[str, Any]:
+        return {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, "none"]}]}
+
+    def model(condition: str, package: str) -> dict[str, Any]:
+        return {
+            "Type": "AWS::SageMaker::Model",
+            "Condition": condition,
+            "UpdateReplacePolicy": "Retain",
+            "Properties": {
+                "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/everything",
+                "PrimaryContainer": {"ModelPackageName": {"Ref": package}},
+            },
+        }
+
+    def variant(called: str, model: str, weight: Any = 1) -> dict[str, Any]:
+        return {
+            "VariantName": called,
+            "ModelName": {"Fn::GetAtt": [model, "ModelName"]},
+            "InstanceType": "ml.m5.large",
+            "InitialInstanceCount": 1,
+            "InitialVariantWeight": weight,
+        }
+
+    nothing = {"Ref": "AWS::NoValue"}
+    challenger = variant("challenger", "ChallengerModel", {"Ref": "ChallengerWeight"})
+    shadows = [variant("shadow", "ShadowModel")]
+    guardrails = {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
+        },
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
     }
-    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    packages = ("ModelPackageArn", "ChallengerPackageArn", "ShadowPackageArn")
     return json.dumps(
         {
             "Parameters": {
-                "ModelPackageArn": {"Type": "String", "Default": "none"},
+                **{package: {"Type": "String", "Default": "none"} for package in packages},
+                "ChallengerWeight": {"Type": "Number", "Default": 0},
+                "Guardrails": {"Type": "String", "Default": "on", "AllowedValues": ["on", "at-once", "off"]},
                 "Note": {"Type": "String", "Default": "kept"},
             },
-            "Conditions": {"Live": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ModelPackageArn"}, "none"]}]}},
+            "Conditions": {
+                "Live": given("ModelPackageArn"),
+                "Challenged": given("ChallengerPackageArn"),
+                "Shadowed": given("ShadowPackageArn"),
+                "Unguarded": {"Fn::Equals": [{"Ref": "Guardrails"}, "off"]},
+            },
             "Resources": {
                 "Waiting": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
-                "Model": {
-                    "Type": "AWS::SageMaker::Model",
-                    **live,
-                    "Properties": {
-                        "ExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/everything",
-                        "PrimaryContainer": {"ModelPackageName": {"Ref": "ModelPackageArn"}},
-                    },
-                },
+                "Model": model("Live", "ModelPackageArn"),
+                "ChallengerModel": model("Challenged", "ChallengerPackageArn"),
+                "ShadowModel": model("Shadowed", "ShadowPackageArn"),
                 "Config": {
                     "Type": "AWS::SageMaker::EndpointConfig",
-                    **live,
-                    "Properties": {"ProductionVariants": [variant]},
+                    "Condition": "Live",
+                    "UpdateReplacePolicy": "Retain",
+                    "Properties": {
+                        "ProductionVariants": [
+                            variant("champion", "Model"),
+                            {"Fn::If": ["Challenged", challenger, nothing]},
+                        ],
+                        "ShadowProductionVariants": {"Fn::If": ["Shadowed", shadows, nothing]},
+                    },
                 },
                 "Endpoint": {
                     "Type": "AWS::SageMaker::Endpoint",
@@ -72,10 +109,9 @@ def template(name: str, alarm: str) -> str:
                     "Properties": {
                         "EndpointName": name,
                         "EndpointConfigName": {"Fn::GetAtt": ["Config", "EndpointConfigName"]},
-                        "DeploymentConfig": {
-                            "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
-                            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
-                        },
+                        "RetainAllVariantProperties": True,
+                        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}],
+                        "DeploymentConfig": {"Fn::If": ["Unguarded", nothing, guardrails]},
                     },
                 },
             },
@@ -163,9 +199,34 @@ class Served:
             assert time.monotonic() < deadline, stack["StackStatus"]
             time.sleep(0.1)
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {p["ParameterKey"]: p["ParameterValue"] for p in self.stack()["Parameters"]}
+
     def wanted(self) -> str:
-        parameters = {p["ParameterKey"]: p["ParameterValue"] for p in self.stack()["Parameters"]}
-        return parameters["ModelPackageArn"]
+        return self.parameters["ModelPackageArn"]
+
+    def ask(self, action: str, *, package: str | None = None, percent: int | None = None) -> dict[str, Any]:
+        """A person's request, as it comes from the bus; returns the event."""
+        self._decided += timedelta(seconds=1)
+        asked = {
+            "model": self.model,
+            "action": action,
+            "package": package,
+            "percent": percent,
+            "reason": "the test says so",
+            "by": "ana",
+            "requested_at": datetime.now(UTC).isoformat(),
+            "request": str(uuid.uuid4()),
+        }
+        event = self.place.event("noria", "Serving Requested", asked)
+        self.place.deliver(deploy_model, event)
+        return event
+
+    def live(self) -> Desired:
+        state = Endpoint(name=self.name).state()
+        assert state
+        return state.desired
 
     def settled(self) -> dict[str, Any]:
         """The event that CloudFormation sends when the stack has come to rest."""

@@ -38,8 +38,7 @@ def test_an_approved_package_goes_live_and_each_event_twice_changes_nothing(serv
     (event,) = served.place.events(served.model, "Model Deployed")
     assert (event["package"], event["live"]) == (one, one)
     assert served.place.pages(served.model) == []
-    parameters = {p["ParameterKey"]: p["ParameterValue"] for p in served.stack()["Parameters"]}
-    assert parameters == {"ModelPackageArn": one, "Note": "kept"}
+    assert (served.wanted(), served.parameters["Note"]) == (one, "kept")
     assert verify(served.place.entries(served.model)) == []
 
 

@@ -1,0 +1,228 @@
+"""What answers beside the champion, and the way back, on a real stack with a real endpoint."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+from lambdas.confirm_deployment.handler import handler as confirm_deployment
+from lambdas.deploy_model.handler import handler as deploy_model
+from noria.deployment import Desired
+from noria.ledger import Kind, verify
+from tests.integration.reactions.place import Place
+from tests.integration.reactions.served import BROKEN, Served
+
+
+def serve(place: Place, **changes: Any) -> Served:
+    serving = {"mode": "realtime", "count": 3, "strategy": "canary", "bake": "10m", **changes}
+    return Served(place, place.model(serve=serving).model).create()
+
+
+@pytest.fixture
+def served(place: Place, everything: None) -> Served:
+    """A model whose first version answers; two more are registered."""
+    return serve(place)
+
+
+def first(served: Served) -> tuple[str, str, str]:
+    packages = served.register(), served.register(), served.register()
+    served.approve(packages[0])
+    served.confirm()
+    return packages
+
+
+def alarm(served: Served, at: datetime | None = None) -> dict[str, Any]:
+    state = {"value": "ALARM", "reason": "5 of 100 failed", "timestamp": (at or datetime.now(UTC)).isoformat()}
+    detail = {"alarmName": f"{served.place.names.challenger_alarms(served.model)}errors", "state": state}
+    return served.place.event("aws.cloudwatch", "CloudWatch Alarm State Change", detail)
+
+
+def booked(served: Served) -> list[dict[str, Any]]:
+    scheduler = boto3.client("scheduler")
+    names = [item["Name"] for item in scheduler.list_schedules(GroupName="noria-local")["Schedules"]]
+    return [
+        scheduler.get_schedule(GroupName="noria-local", Name=name)  # type: ignore[misc]
+        for name in names
+        if name.startswith(f"advance-{served.model}-")
+    ]
+
+
+def advance(served: Served) -> None:
+    """The tick of the step that is live."""
+    (step, *_) = reversed(served.place.entries(served.model, Kind.DEPLOYED))
+    detail = {"model": served.model, "time": datetime.now(UTC).isoformat(), "deployment": step.subject}
+    served.place.deliver(
+        deploy_model, {"source": "noria.schedule", "detail-type": "Advance Challenger", "detail": detail}
+    )
+    served.confirm()
+
+
+def test_an_ab_begins_moves_and_is_promoted(served: Served) -> None:
+    one, two, _ = first(served)
+    asked = served.ask("traffic", package=two, percent=20)
+    assert served.parameters["Guardrails"] == "off"
+    served.confirm()
+    served.place.deliver(deploy_model, asked)
+    assert served.live() == Desired(package=one, challenger=two, percent=20)
+    served.ask("traffic", percent=50)
+    assert served.parameters["Guardrails"] == "on"
+    served.confirm()
+    assert served.live() == Desired(package=one, challenger=two, percent=50)
+    assert served.place.sagemaker.describe_model_package(ModelPackageName=two)["ModelApprovalStatus"] == "Approved"
+    served.ask("promote")
+    served.confirm()
+    assert served.live() == Desired(package=two)
+    assert served.answers() == "2"
+    assert verify(served.place.entries(served.model)) == []
+
+
+def test_a_challenger_that_cannot_start_leaves_the_champion_and_may_be_tried_again(served: Served) -> None:
+    one, _, _ = first(served)
+    broken = served.register(BROKEN)
+    served.ask("traffic", package=broken, percent=20)
+    served.confirm()
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_FAILED
+    assert served.outcome(broken) == "failed"
+    assert served.outcome(one) == "live"
+    assert served.live() == Desired(package=one)
+    served.ask("traffic", package=broken, percent=20)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REQUESTED
+
+
+def test_an_alarm_of_the_challenger_abandons_it_and_it_never_comes_back(served: Served) -> None:
+    one, two, _ = first(served)
+    served.ask("traffic", package=two, percent=20)
+    served.confirm()
+    served.place.deliver(deploy_model, alarm(served, datetime.now(UTC) - timedelta(hours=1)))
+    assert served.live().challenger == two, "an alarm from before the A/B says nothing against it"
+    raised = alarm(served)
+    for _ in range(2):
+        served.place.deliver(deploy_model, raised)
+    served.confirm()
+    assert served.live() == Desired(package=one)
+    assert served.outcome(two) == "rolled-back"
+    (page,) = served.place.pages(served.model)
+    assert "version 2 was rolled back as challenger" in page
+    (event,) = served.place.events(served.model, "Model Rolled Back")
+    assert (event["package"], event["live"]) == (two, one)
+    served.ask("traffic", package=two, percent=20)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED
+    served.approve(two)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED
+
+
+def test_a_shadow_answers_nobody_and_excludes_an_ab(served: Served) -> None:
+    one, two, three = first(served)
+    served.ask("shadow", package=two)
+    assert served.parameters["Guardrails"] == "on"
+    served.confirm()
+    assert served.live() == Desired(package=one, shadow=two)
+    assert served.answers() == "1"
+    served.ask("traffic", package=three, percent=10)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED
+    served.ask("shadow")
+    served.confirm()
+    assert served.live() == Desired(package=one)
+
+
+def test_a_new_champion_during_an_ab_is_guarded_and_the_ab_goes_on(served: Served) -> None:
+    _, two, three = first(served)
+    served.ask("traffic", package=two, percent=20)
+    served.confirm()
+    served.approve(three)
+    assert served.parameters["Guardrails"] == "on"
+    served.confirm()
+    assert served.live() == Desired(package=three, challenger=two, percent=20)
+
+
+def test_the_way_back_is_one_update_and_goes_further_each_time(served: Served) -> None:
+    packages = first(served)
+    for package in packages[1:]:
+        served.approve(package)
+        served.confirm()
+    asked = served.ask("rollback")
+    assert (served.wanted(), served.parameters["Guardrails"]) == (packages[1], "at-once")
+    served.confirm()
+    served.place.deliver(deploy_model, asked)
+    served.ask("rollback")
+    served.confirm()
+    assert served.answers() == "1"
+    served.ask("rollback")
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED
+    served.ask("rollback", package=packages[2])
+    served.confirm()
+    assert served.answers() == "3"
+
+
+def test_a_progressive_deployment_goes_on_by_itself_until_it_is_champion(place: Place, everything: None) -> None:
+    served = serve(place, strategy="progressive", weights=[5, 25], count=1)
+    one, two, _ = first(served)
+    served.approve(two)
+    served.confirm()
+    served.confirm()
+    assert served.live() == Desired(package=one, challenger=two, percent=5)
+    (schedule,) = booked(served)
+    assert schedule["Target"]["Arn"].endswith("deploy-model")
+    advance(served)
+    assert served.live() == Desired(package=one, challenger=two, percent=25)
+    assert len(booked(served)) == 2
+    advance(served)
+    assert served.live() == Desired(package=two)
+    assert len(booked(served)) == 2
+    causes = [entry.details["cause"] for entry in served.place.entries(served.model, Kind.DEPLOYMENT_REQUESTED)]
+    assert causes == ["approved", "progressive", "progressive", "promote"]
+
+
+def test_who_moves_the_traffic_of_a_progressive_deployment_decides_from_there(place: Place, everything: None) -> None:
+    served = serve(place, strategy="progressive", weights=[5, 25], count=1)
+    one, two, _ = first(served)
+    served.approve(two)
+    served.confirm()
+    served.ask("traffic", percent=10)
+    served.confirm()
+    advance(served)
+    assert served.live() == Desired(package=one, challenger=two, percent=10)
+    served.ask("abandon")
+    served.confirm()
+    assert served.live() == Desired(package=one)
+
+
+def test_a_request_that_meets_a_deployment_waits_and_says_so(served: Served) -> None:
+    _, two, three = first(served)
+    served.approve(two)
+    served.ask("traffic", package=three, percent=20)
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_WAITING
+    served.confirm()
+    served.confirm()
+    assert served.live() == Desired(package=two, challenger=three, percent=20)
+
+
+def test_a_template_that_was_rolled_back_under_the_same_package_is_told(served: Served) -> None:
+    one, _, _ = first(served)
+    config = served.place.sagemaker.describe_endpoint(EndpointName=served.name)["EndpointConfigName"]
+    # Somebody moves the endpoint to a configuration of the same package that the stack does not have.
+    described = served.place.sagemaker.describe_endpoint_config(EndpointConfigName=config)
+    served.place.sagemaker.create_endpoint_config(
+        EndpointConfigName=f"{served.model}-other", ProductionVariants=described["ProductionVariants"]
+    )
+    served.place.sagemaker.update_endpoint(EndpointName=served.name, EndpointConfigName=f"{served.model}-other")
+    served.place.sagemaker.get_waiter("endpoint_in_service").wait(
+        EndpointName=served.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    for _ in range(2):
+        served.confirm()
+    assert served.kinds()[-1] is Kind.SERVING_DIFFERS
+    (page,) = served.place.pages(served.model)
+    assert "another configuration than the stack's" in page
+    assert served.live() == Desired(package=one)
+
+
+def test_a_tick_has_it_looked_at_like_an_event(served: Served) -> None:
+    first(served)
+    detail = {"model": served.model, "time": datetime.now(UTC).isoformat()}
+    before = served.kinds()
+    served.place.deliver(
+        confirm_deployment, {"source": "noria.schedule", "detail-type": "Confirm Deployment", "detail": detail}
+    )
+    assert served.kinds() == before
