@@ -10,10 +10,8 @@ of a worker parses, predicts and writes one request at a time, which takes less 
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -70,8 +68,7 @@ def load(bundle: Path) -> Model:
     return Model(contract, predict, inference.digest(bundle / MODEL))
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer on its way out; `rows` is how many were predicted."""
 
     status: int
@@ -115,22 +112,15 @@ class Application:
         self._headers: dict[str, Headers] = {
             media_type: [("content-type", media_type), *model.headers] for media_type in MEDIA_TYPES
         }
-        self._routes: dict[str, tuple[str, Callable[[], Reply] | None]] = {
-            "/invocations": ("POST", None),
-            "/ping": ("GET", lambda: Reply(200, JSON, b"")),
-            "/metrics": ("GET", lambda: Reply(200, CONTENT_TYPE, metrics.text(model.bundle))),
-        }
 
     async def __call__(self, scope: Scope, protocol: Exchanged) -> None:
-        if scope.path == "/invocations" and scope.method == "POST":
-            await self._answer(scope.headers.get, protocol)
-        else:
-            reply = self._other(scope.path, scope.method)
-            protocol.response_bytes(reply.status, [("content-type", reply.media_type)], reply.body)
-
-    async def _answer(self, header: Callable[[str, str], str], protocol: Exchanged) -> None:
+        if scope.path != "/invocations" or scope.method != "POST":
+            other = self._other(scope.path, scope.method)
+            protocol.response_bytes(other.status, [("content-type", other.media_type)], other.body)
+            return
         body = await protocol()
         began = time.perf_counter()
+        header = scope.headers.get
         content_type = header("content-type", "")
         try:
             reply = self._invoke(body, content_type, header("accept", ""))
@@ -144,9 +134,11 @@ class Application:
             self._capture(Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id or None))
 
     def _other(self, path: str, method: str) -> Reply:
-        allowed, answer = self._routes.get(path, (None, None))
-        if allowed is None:
-            return Reply(404, JSON, b'{"error": "there is only /ping, /invocations and /metrics"}')
-        if method != allowed or answer is None:
-            return Reply(405, JSON, orjson.dumps({"error": f"{path} takes {allowed}"}))
-        return answer()
+        match path, method:
+            case "/ping", "GET":
+                return Reply(200, JSON, b"")
+            case "/metrics", "GET":
+                return Reply(200, CONTENT_TYPE, self._metrics.text(self._invoke.model.bundle))
+            case (("/ping" | "/metrics" | "/invocations"), _):
+                return Reply(405, JSON, b'{"error": "GET /ping, POST /invocations, GET /metrics"}')
+        return Reply(404, JSON, b'{"error": "there is only /ping, /invocations and /metrics"}')

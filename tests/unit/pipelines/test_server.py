@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from noria.golden import ATTRIBUTES_HEADER, Golden, attributes
 from noria.spec import Task
@@ -36,6 +38,12 @@ ROWS: list[Row] = [GOOD, {"x": None, "color": "blue", "size": 0}, {"x": -3, "col
 @pytest.fixture
 def invoke(trained: Callable[[Task], Any]) -> Invocations:
     return Invocations(server.load(trained(Task.BINARY).bundle))
+
+
+@pytest.fixture
+def model(trained: Callable[[Task], Any]) -> Any:
+    """The same bundle as AWS's container loads it."""
+    return inference.model_fn(str(trained(Task.BINARY).bundle))
 
 
 def body_of(rows: list[Row], media_type: str) -> bytes:
@@ -108,6 +116,32 @@ def test_a_clients_mistake_is_told(
     reply = invoke(body, content_type, accept)
     assert (reply.status, reply.media_type) == (status, JSON)
     assert words in json.loads(reply.body)["problems"][0]["problem"]
+
+
+ANYTHING = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.none(), max_size=1)
+)
+LIKELY = {
+    "x": st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+    "color": st.none() | st.sampled_from(["red", "green", "blue", "mauve", ""]),
+    "size": st.integers(0, 5) | st.sampled_from([2.0, 2.5]),
+}
+SENT = st.fixed_dictionaries({name: st.one_of(likely, likely, likely, ANYTHING) for name, likely in LIKELY.items()})
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(SENT | ANYTHING, min_size=1, max_size=4))
+def test_whatever_is_sent_both_servers_answer_it_alike_or_refuse_it(
+    model: Any, invoke: Invocations, rows: list[Any]
+) -> None:
+    body = json.dumps({"instances": rows}).encode()
+    theirs = inference.output_fn(inference.predict_fn(inference.input_fn(body, JSON), model), JSON)
+    mine = invoke(body, JSON, JSON)
+    assert mine.status == theirs.status
+    assert mine.status in (200, 400)
+    if mine.status == 200:
+        scores, expected = ([p["score"] for p in json.loads(b)["predictions"]] for b in (mine.body, theirs.body))
+        assert scores == pytest.approx(expected, abs=1e-12)
 
 
 # --- a process
