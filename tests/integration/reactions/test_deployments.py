@@ -112,8 +112,8 @@ def test_what_is_asked_while_the_stack_is_busy_begins_when_it_is_free_and_the_ne
     served.confirm()
     deployed = served.place.entries(served.model, Kind.DEPLOYED, Kind.DEPLOYMENT_SUPERSEDED)
     assert [(e.kind, e.details["package"]) for e in deployed] == [
-        (Kind.DEPLOYED, one),
         (Kind.DEPLOYMENT_SUPERSEDED, two),
+        (Kind.DEPLOYED, one),
         (Kind.DEPLOYED, three),
     ]
     assert served.answers() == "3"
