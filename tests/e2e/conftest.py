@@ -11,6 +11,7 @@ from local.demo.story import Check, Scene, Story
 from local.demo.world import Pager, World
 from local.deployment import deploy
 from noria import spec
+from tests.e2e import ways
 
 
 class Lines:
@@ -30,10 +31,16 @@ class Lines:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the specs that are deployed."""
+    return str(ways.write(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture(scope="session")
+def world(models: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root: Path = tmp_path_factory.mktemp("cloud")
     with LocalCloud(root=root, port=4590, time_scale=60) as cloud:
-        deploy(cloud)
+        deploy(cloud, models=Path(models))
         yield World(cloud=cloud, model="flight-delay", story=Story(listener=Lines()))
 
 

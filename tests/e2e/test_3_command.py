@@ -72,7 +72,7 @@ def test_rejecting_what_is_live_brings_its_predecessor_back(play: Play, world: W
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["status", "nix"], "No model 'nix' is deployed in 'local': known are flight-delay."),
+        (["status", "nix"], "No model 'nix' is deployed in 'local': known are batch, flight-delay, "),
         (["status", "--env", "prod"], "Environment 'prod' is not deployed here"),
         (["approve", "flight-delay/99", "--reason", "x"], "Model 'flight-delay' has no version 99: versions are"),
         (["approve", "flight-delay", "--reason", "x"], "give its ARN, or <model>/<version> as in flight-delay/3"),
