@@ -568,6 +568,7 @@ for _module in (stacks, handlers, changesets):
 
 _invoke_target = eventbridge._invoke_target
 _rate_seconds = eventbridge._parse_rate_seconds
+_at_time = scheduler._at_time_epoch
 
 
 def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[str, Any], view: Any = None) -> None:
@@ -591,9 +592,9 @@ def _invoke_scheduled(target: dict[str, Any], event: dict[str, Any], rule: dict[
 
 
 def scale_time(time_scale: float) -> None:
-    """Let minutes (of metrics, of AppConfig's deployments) and rates of schedules (`rate(5 minutes)`) pass faster.
+    """Let minutes (of metrics, of AppConfig's deployments), rates of schedules and waits for one-time ones pass faster.
 
-    Moments stay on the clock.
+    Moments stay on the clock: what is booked for ten minutes from now is due in ten scaled ones.
     """
     global _minute  # noqa: PLW0603 - as MiniStack's own settings, this is the process's
     _minute = appconfig._DEPLOYMENT_MINUTE_SECONDS = 60 / time_scale
@@ -602,7 +603,15 @@ def scale_time(time_scale: float) -> None:
         rate = _rate_seconds(expression)
         return rate if rate is None else rate / time_scale
 
+    booked: dict[str, float] = {}
+
+    def due(expression: str) -> float | None:
+        moment: float | None = _at_time(expression)
+        seen = booked.setdefault(expression, time.time())
+        return moment if moment is None or moment <= seen else seen + (moment - seen) / time_scale
+
     eventbridge._parse_rate_seconds = seconds
+    scheduler._at_time_epoch = due
 
 
 def next_cron(expression: str, after: datetime) -> datetime | None:

@@ -156,7 +156,7 @@ def test_the_way_back_is_one_update_and_goes_further_each_time(served: Served) -
 
 
 def test_a_progressive_deployment_goes_on_by_itself_until_it_is_champion(place: Place, everything: None) -> None:
-    served = serve(place, strategy="progressive", weights=[5, 25], count=1)
+    served = serve(place, strategy="progressive", weights=[5, 25], count=1, bake="1h")
     one, two, _ = first(served)
     served.approve(two)
     served.confirm()
@@ -175,7 +175,7 @@ def test_a_progressive_deployment_goes_on_by_itself_until_it_is_champion(place: 
 
 
 def test_who_moves_the_traffic_of_a_progressive_deployment_decides_from_there(place: Place, everything: None) -> None:
-    served = serve(place, strategy="progressive", weights=[5, 25], count=1)
+    served = serve(place, strategy="progressive", weights=[5, 25], count=1, bake="1h")
     one, two, _ = first(served)
     served.approve(two)
     served.confirm()
