@@ -1,1 +1,5 @@
-"""What runs in the serving container: one file, packed into every model bundle."""
+"""What answers requests.
+
+inference.py   what a request means, and AWS's scikit-learn container: travels in every bundle
+server.py      Noria's model server, with metrics.py, capture.py and parquet.py; __main__.py starts its workers
+"""

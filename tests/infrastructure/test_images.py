@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from aws_cdk import App, CfnOutput, Environment, Stack
 
-from noria.spec import ModelSpec
+from noria.spec import ModelSpec, load_all
 from stacks.images import images_of
 from stacks.settings import Target
-from tests.infrastructure.assembly import ACCOUNT, REGION
+from tests.infrastructure.assembly import ACCOUNT, REGION, REPOSITORY
+from tests.infrastructure.conftest import synthesise
 
 SPEC = {
     "model": "example",
@@ -69,6 +70,19 @@ def _text(value: Any) -> str:
         case {"Fn::Sub": str(text)}:
             return text.replace("${AWS::URLSuffix}", "amazonaws.com").replace("${AWS::Partition}", "aws")
     return str(value)
+
+
+def test_the_example_with_its_own_image_and_a_gpu_is_a_whole_cloud(tmp_path: Path) -> None:
+    assembly = synthesise("dev", models=REPOSITORY / "models" / "examples", out=tmp_path)
+    (spec,) = load_all(REPOSITORY / "models" / "examples")
+    name = f"noria-dev-{spec.model}"
+    pipeline = assembly[f"{name}-training"].one("AWS::SageMaker::Pipeline")
+    definition = json.dumps(pipeline.properties["PipelineDefinition"])
+    assert definition.count(str(spec.image)) == 5, "three jobs, and both of what the evaluation may choose"
+    assert "sagemaker-scikit-learn" not in definition
+    config = assembly[f"{name}-serving"].one("AWS::SageMaker::EndpointConfig")
+    assert config.properties["ProductionVariants"][0]["InstanceType"] == "ml.g5.xlarge"
+    assert assembly.findings == []
 
 
 @pytest.fixture(scope="module")
