@@ -98,7 +98,7 @@ class Report(Part):
             where = f" (rows {', '.join(map(str, violation.rows))})" if violation.rows else ""
             lines.append(f"- {violation.message}{where}")
         verdict = "can be answered" if self.accepted else "cannot be answered"
-        return "\n".join([f"{self.filename}: {verdict} by {self.model}: {self.rows:,} rows", *lines])
+        return "\n".join([f"{self.filename}: {verdict} by {self.model}: {counted(self.rows, 'row')}", *lines])
 
 
 class Batch(Part):
@@ -152,6 +152,14 @@ def job_name(name: str, token: str) -> str:
 def work_key(model: str, token: str, name: str) -> str:
     """Where a batch's own objects are."""
     return key(model, "transforms", f"{token}/{name}")
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_of(filename: str) -> Format | None:
@@ -224,7 +232,7 @@ class _Found:
         for (rule, column), broken in self.violations.items():
             samples = tuple(broken.samples)
             where = f"column {column!r}: " if column and broken.rows else ""
-            count = "" if not broken.rows else "1 row: " if broken.count == 1 else f"{broken.count:,} rows: "
+            count = f"{counted(broken.count, 'row')}: " if broken.rows else ""
             shown = f" (as in {', '.join(repr(sample) for sample in samples[:3])})" if samples else ""
             yield Violation(
                 column=column,

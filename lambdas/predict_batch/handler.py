@@ -32,7 +32,7 @@ from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.transforms import RefusedError, Transforms
-from noria.batch import Batch, Report, Signature, batch_token, job_name, work_key
+from noria.batch import Batch, Report, Signature, batch_token, counted, job_name, work_key
 from noria.events import ObjectCreated, S3Object, TransformJobDetail, TransformJobStateChange, parse
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, version
@@ -87,8 +87,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BatchEnvironment.from_os()
     happened = parse(event, ObjectCreated, TransformJobStateChange)
     storage = Storage(bucket=env.data_bucket)
-    uri = happened.detail.input if isinstance(happened, TransformJobStateChange) else None
-    key = storage.key_of(uri) if uri else happened.detail.object.key  # type: ignore[union-attr]
+    key = _key(happened, storage)
+    if key is None:
+        tell(Outcome.ELSEWHERE, model="none")
+        return
     model = key.split("/")[0]
     place = Place(
         name=env.names.model(model),
@@ -107,6 +109,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     else:
         outcome = end_batch(job=happened.detail, work=ObjectKey.parse(key), place=place)
     tell(outcome, model=model, key=key)
+
+
+def _key(happened: ObjectCreated | TransformJobStateChange, storage: Storage) -> str | None:
+    """The object that it is about; None for a job that somebody runs on data of their own."""
+    if isinstance(happened, ObjectCreated):
+        return happened.detail.object.key
+    start = storage.uri("")
+    return happened.detail.input.removeprefix(start) if happened.detail.input.startswith(start) else None
 
 
 # --- an upload
@@ -202,7 +212,7 @@ def _record_start(request: Batch, place: Place) -> None:
             kind=Kind.BATCH_STARTED,
             subject=request.token,
             at=place.now,
-            summary=f"{_name(request)}, {request.rows:,} rows, is being answered by {version(request.package)}.",
+            summary=f"{_described(request)}, is being answered by {version(request.package)}.",
             details={**_details(request, place), "rows": request.rows},
         )
     )
@@ -231,7 +241,7 @@ def _refuse(upload: S3Object, source: ObjectKey, report: Report, place: Place) -
     token = batch_token(upload.key, upload.version)
     key = work_key(source.model, token, "report.json")
     place.storage.write(key, report.model_dump_json(indent=1))
-    problems = f"{len(report.violations)} problem{'' if len(report.violations) == 1 else 's'}"
+    problems = counted(len(report.violations), "problem")
     place.pages.send(
         Page(
             subject=f"{source.model}: {source.filename} cannot be answered ({problems})",
@@ -296,7 +306,7 @@ def _predicted(request: Batch, work: ObjectKey, place: Place) -> Outcome:
             kind=Kind.BATCH_PREDICTED,
             subject=request.token,
             at=place.now,
-            summary=f"{_name(request)}, {request.rows:,} rows, was answered by {version(request.package)}: {uri}"
+            summary=f"{_described(request)}, was answered by {version(request.package)}: {uri}"
             + (" (a later upload has its name)" if replaced else ""),
             details={**_details(request, place), "rows": request.rows, "result": uri},
         )
@@ -330,6 +340,10 @@ def _fail(request: Batch, why: str, place: Place) -> Outcome:
 
 def _name(request: Batch) -> str:
     return ObjectKey.parse(request.key).filename
+
+
+def _described(request: Batch) -> str:
+    return f"{_name(request)}, {counted(request.rows, 'row')}"
 
 
 def _details(request: Batch, place: Place) -> dict[str, str | int | float | bool | list[str] | None]:

@@ -132,6 +132,8 @@ class _Transform:
                     failures.append(failure)
         finally:
             variant.stop()
+            for file in ("input", "output"):
+                (job.root / file).unlink(missing_ok=True)
             ship(self._cloud, job.log, group=LOG_GROUP, stream=f"{job.name}/algo-1/data-log", role_arn=job.role_arn)
         if failures:
             raise JobFailed(f"{failures[0].side}: See job logs for more information")

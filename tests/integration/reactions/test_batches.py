@@ -293,6 +293,14 @@ def test_a_job_that_sagemaker_does_not_take_is_a_failure(place: Place) -> None:
     assert "ml.t2.medium" in failed.summary
 
 
+def test_a_job_that_somebody_runs_themselves_is_left_alone(place: Place, spec: ModelSpec) -> None:
+    for uri in ("s3://elsewhere/rows.csv", f"s3://{BUCKET}/{spec.model}/runs/rows.csv"):
+        data = {"DataSource": {"S3DataSource": {"S3Uri": uri}}}
+        detail = {"TransformJobName": "noria-local-own", "TransformJobStatus": "Failed", "TransformInput": data}
+        place.deliver(predict_batch, place.event("aws.sagemaker", "SageMaker Transform Job State Change", detail))
+    assert not place.entries(spec.model)
+
+
 @pytest.mark.parametrize("key", ["{model}/incoming/batch/week.csv", "{model}/runs/batch/week.csv"])
 def test_other_areas_are_left_alone(place: Place, spec: ModelSpec, key: str) -> None:
     name = key.format(model=spec.model)
