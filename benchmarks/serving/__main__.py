@@ -61,10 +61,11 @@ def main() -> None:
     }
     machine = Machine.now()
     results: dict[Task, list[Measured]] = {}
+    failures: list[str] = []
     for task, ready in prepared.items():
         rounds = options.rounds if task is Task.BINARY else max(1, options.rounds - 1)
-        results[task] = _compare(ready, rounds)
-    options.out.write_text(report.markdown(results, machine), encoding="utf-8")
+        results[task] = _compare(ready, rounds, failures)
+    options.out.write_text(report.markdown(results, machine, failures), encoding="utf-8")
     print(f"· {options.out}")
 
 
@@ -82,15 +83,20 @@ def _prepare(model: Trained, contenders: Sequence[Contender]) -> list[Ready]:
     return ready
 
 
-def _compare(contenders: Sequence[Ready], rounds: int) -> list[Measured]:
-    """Every server once a round, each round beginning with another."""
+def _compare(contenders: Sequence[Ready], rounds: int, failures: list[str]) -> list[Measured]:
+    """Every server once a round, each round beginning with another; what could not be measured goes to `failures`."""
     expected = _scikit_learn(contenders[0].model)
     measured = []
     for turn in range(rounds):
         first = turn * len(contenders) // rounds
         for one in [*contenders[first:], *contenders[:first]]:
-            measured.append(_measure(one, expected))
-            print(f"  {one.model.task.value}, round {turn + 1}: {measured[-1]}", flush=True)
+            where = f"{one.model.task.value}, round {turn + 1}"
+            try:
+                measured.append(_measure(one, expected))
+                print(f"  {where}: {measured[-1]}", flush=True)
+            except measure.Unfair as problem:
+                failures.append(f"{where}: {problem}")
+                print(f"  {failures[-1]}", flush=True)
     return measured
 
 

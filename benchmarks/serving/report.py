@@ -150,7 +150,7 @@ def server(one: Measured) -> float:
     return one.memory.server
 
 
-def markdown(results: Mapping[Task, Sequence[Measured]], machine: Machine) -> str:
+def markdown(results: Mapping[Task, Sequence[Measured]], machine: Machine, failures: Sequence[str] = ()) -> str:
     tables = {task: Table(measured) for task, measured in results.items()}
     floor = [one.single for one in results[Task.BINARY] if one.name == FLOOR.name]
     wrk = f"{median([load.per_second for load in floor]):,.0f} requests a second"
@@ -162,6 +162,7 @@ def markdown(results: Mapping[Task, Sequence[Measured]], machine: Machine) -> st
         "## Goals",
         "\n".join(["| goal | measured | |", "|---|--:|---|", *goals]),
         *_beside(tables[Task.BINARY]),
+        *(["## Not measured\n\n" + "\n".join(f"- {failure}" for failure in failures)] if failures else []),
         SETUP + "\n".join(f"- **{one.name}**: {one.setup}" for one in CONTENDERS if not one.tuned),
     ]
     return "\n\n".join(parts) + "\n"
