@@ -22,18 +22,23 @@ is). Its published source ignores `transform_fn` (aws/sagemaker-scikit-learn-con
 Imports only what either container has: nothing is installed when one starts.
 """
 
+import base64
 import csv
 import hashlib
 import io
 import json
 import math
+import os
+import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -367,7 +372,58 @@ def _dumps(document: Document) -> bytes:
     return json.dumps(document).encode()
 
 
+# --- what is kept of requests where SageMaker keeps nothing
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request that was answered; `inference_id` is empty where the client gave none."""
+
+    content_type: str
+    body: bytes
+    answer_type: str
+    answer: bytes
+    inference_id: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """`{"noria": "capture", …}`: the rest are the members of a data-capture record.
+
+        What reads the one reads the other (SageMaker guide, "Capture data from real-time endpoint").
+        """
+        metadata = {"eventId": str(uuid.uuid4()), "inferenceTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        if self.inference_id:
+            metadata["inferenceId"] = self.inference_id
+        return {
+            "noria": "capture",
+            "captureData": {
+                "endpointInput": _side("INPUT", self.content_type, self.body),
+                "endpointOutput": _side("OUTPUT", self.answer_type, self.answer),
+            },
+            "eventMetadata": metadata,
+            "eventVersion": "0",
+        }
+
+
+def _side(mode: str, content_type: str, data: bytes) -> dict[str, str]:
+    encoding = {JSON: "JSON", CSV: "CSV"}.get(content_type.partition(";")[0].strip().lower(), "BASE64")
+    text = base64.b64encode(data).decode() if encoding == "BASE64" else data.decode(errors="replace")
+    return {"observedContentType": content_type, "mode": mode, "data": text, "encoding": encoding}
+
+
 # --- the functions that AWS's container calls
+
+
+class Request(NamedTuple):
+    body: bytes
+    content_type: str
+
+
+class Prediction(NamedTuple):
+    """What a request led to: answers, or why there are none."""
+
+    model: Model
+    request: Request
+    result: list[Answer] | Refused
 
 
 @dataclass(frozen=True)
@@ -404,26 +460,31 @@ def model_fn(model_dir: str) -> Model:
     return Model(contract, predict, digest(bundle / "model.joblib"))
 
 
-def input_fn(body: str | bytes, content_type: str) -> tuple[bytes, str]:
+def input_fn(body: str | bytes, content_type: str) -> Request:
     """The request as it came: what is wrong with it can be said only by `output_fn`."""
-    return body.encode() if isinstance(body, str) else body, content_type
+    return Request(body.encode() if isinstance(body, str) else body, content_type)
 
 
-def predict_fn(request: tuple[bytes, str], model: Model) -> tuple[Model, list[Answer] | Refused]:
-    body, content_type = request
+def predict_fn(request: Request, model: Model) -> Prediction:
     try:
-        rows = parse(body, media_type_of(content_type), _loads)
-        return model, model.answer(model.contract.encode(rows))
+        rows = parse(request.body, media_type_of(request.content_type), _loads)
+        return Prediction(model, request, model.answer(model.contract.encode(rows)))
     except Refused as refusal:
-        return model, refusal
+        return Prediction(model, request, refusal)
 
 
-def output_fn(prediction: tuple[Model, list[Answer] | Refused], accept: str) -> Response:
-    model, result = prediction
+def output_fn(prediction: Prediction, accept: str) -> Response:
+    """With `NORIA_CAPTURE=stdout`, also a line of the log for each request that was answered."""
+    model, request, result = prediction
     try:
         if isinstance(result, Refused):
             raise result
         media_type = accepted(accept)
-        return Response(200, [("Content-Type", media_type), *model.headers], render(result, media_type, _dumps))
     except Refused as refusal:
         return Response(refusal.status, [("Content-Type", JSON), *model.headers], _dumps(refusal.document))
+    body = render(result, media_type, _dumps)
+    if os.environ.get("NORIA_CAPTURE") == "stdout":
+        exchange = Exchange(request.content_type, request.body, media_type, body)
+        sys.stdout.write(json.dumps(exchange.record()) + "\n")
+        sys.stdout.flush()
+    return Response(200, [("Content-Type", media_type), *model.headers], body)

@@ -19,8 +19,8 @@ import orjson
 from numpy.typing import NDArray
 
 from pipelines.serving import inference
-from pipelines.serving.capture import Capture, Exchange
-from pipelines.serving.inference import JSON, MEDIA_TYPES, Answer, Contract, Matrix, Model, Refused
+from pipelines.serving.capture import Capture
+from pipelines.serving.inference import JSON, MEDIA_TYPES, Answer, Contract, Exchange, Matrix, Model, Refused
 from pipelines.serving.metrics import CONTENT_TYPE, Metrics
 
 logger = logging.getLogger("noria.server")
@@ -131,7 +131,7 @@ class Application:
         self._metrics.count(reply.status, reply.rows, time.perf_counter() - began)
         if self._capture and reply.status == 200:
             inference_id = header("x-amzn-sagemaker-inference-id", "")
-            self._capture(Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id or None))
+            self._capture(Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id))
 
     def _other(self, path: str, method: str) -> Reply:
         match path, method:

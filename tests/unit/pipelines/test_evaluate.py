@@ -129,8 +129,8 @@ def test_a_champion_with_code_of_its_own_is_asked_through_it(
     code.write_text(
         code.read_text()
         + "\n_predict = predict_fn\ndef predict_fn(request, model):\n"
-        + "    _, answers = _predict(request, model)\n"
-        + "    return model, [{**a, 'score': 1 - a['score']} for a in answers]\n"
+        + "    done = _predict(request, model)\n"
+        + "    return done._replace(result=[{**a, 'score': 1 - a['score']} for a in done.result])\n"
     )
     done = both.evaluate(tables.spec(Task.BINARY))
     assert done.champion is not None

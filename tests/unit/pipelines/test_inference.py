@@ -206,3 +206,19 @@ def test_rows_of_many_kinds_of_values_are_encoded_one_by_one(model: Any) -> None
     encoded = model.contract.encode(rows)
     np.testing.assert_array_equal(encoded[0], encoded[1])
     assert np.isnan(encoded[2:, 1]).all()
+
+
+def test_a_line_is_printed_for_a_request_where_nothing_else_captures_it(
+    model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NORIA_CAPTURE", "stdout")
+    _, answer = ask(model, "0.5,red,2\n", CSV, JSON)
+    ask(model, "wrong", CSV)  # is not captured, as SageMaker does not
+    (line,) = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    assert record["noria"] == "capture"
+    assert record["captureData"] == {
+        "endpointInput": {"observedContentType": CSV, "mode": "INPUT", "data": "0.5,red,2\n", "encoding": "CSV"},
+        "endpointOutput": {"observedContentType": JSON, "mode": "OUTPUT", "data": answer, "encoding": "JSON"},
+    }
+    assert set(record["eventMetadata"]) == {"eventId", "inferenceTime"}
