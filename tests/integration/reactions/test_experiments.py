@@ -9,11 +9,13 @@ from typing import Any
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
 from lambdas.join_labels.handler import handler as join_labels
 from lambdas.monitor_model.handler import handler as monitor_model
 from noria.aws.experiments import newest
 from noria.aws.storage import Storage
+from noria.cli.commands import app
 from noria.deployment import Desired
 from noria.experiment import Experiment, Verdict
 from noria.ledger import Fact, Kind
@@ -182,6 +184,17 @@ def test_a_shadow_is_judged_by_the_same_requests(trial: OnTrial) -> None:
     assert (judged.loss.rows, judged.champion.labelled) == (ROWS, ROWS)
     assert judged.agreement is not None
     assert trial.verdicts() == ["abandon"]
+    assert "noria shadow" in command(trial)
+    assert json.loads(command(trial, "--json"))["verdict"] == "abandon"
+
+
+def command(trial: OnTrial, *options: str) -> str:
+    """What `noria experiment` prints."""
+    parameter = trial.place.names.parameter("data-bucket")
+    boto3.client("ssm").put_parameter(Name=parameter, Value=BUCKET, Type="String", Overwrite=True)
+    answer = CliRunner().invoke(app, ["experiment", trial.spec.model, "--env", "local", *options])
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
 
 
 def test_a_challenger_that_fails_is_to_be_abandoned_without_any_label(trial: OnTrial) -> None:
