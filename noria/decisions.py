@@ -314,11 +314,13 @@ class Decisions:
         asked = requests(self.entries)
         if not asked or newest_request(self.entries) or asked[-1].decision.startswith(_AFTER):
             return Verdict(outcome=Outcome.NOTHING)
-        desired, last = self._wanted, asked[-1]
-        against = [p for p in (desired.challenger, desired.shadow, desired.package) if p and self._unwanted(p)]
+        wanted, last = self._wanted, asked[-1]
+        against = [p for p in (wanted.challenger, wanted.shadow, wanted.package) if p and self._unwanted(p)]
+        desired = wanted
         for package in against:
-            desired = self._without(package, desired)
-        if not against or desired.package is None or desired == last.desired:
+            left = self._without(package, desired)
+            desired = left if left.package else desired
+        if desired in {wanted, last.desired}:
             return Verdict(outcome=Outcome.NOTHING)
         why = f"{' and '.join(map(version, against))} was decided against meanwhile"
         name = f"{_AFTER}{last.id}"

@@ -1,0 +1,235 @@
+"""What each trigger comes to, given what the ledger holds; test_serving_machine.py puts them in any order."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.decisions import PERMITTED, Decided, Decisions, Outcome
+from noria.deployment import Cause, Desired
+from noria.events import ServingRequest
+from noria.ledger import GENESIS, Entry, Fact, Kind
+from noria.spec import ModelSpec, load
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
+ONE, TWO, THREE, FOUR = (
+    f"arn:aws:sagemaker:eu-west-1:123456789012:model-package/noria-local-flight-delay/{n}" for n in (1, 2, 3, 4)
+)
+AB = Desired(package=ONE, challenger=TWO, percent=20)
+
+
+def spec(**serve: Any) -> ModelSpec:
+    return ModelSpec.model_validate(SHIPPED | {"serve": {"mode": "realtime", "count": 3, **serve}})
+
+
+class Story:
+    """A ledger that grows by what is decided, and a registry."""
+
+    def __init__(self, **serve: Any) -> None:
+        self.spec, self.entries, self.now = spec(**serve), list[Entry](), AT
+        self.approvals = {ONE: "Approved", TWO: "Approved", THREE: "PendingManualApproval", FOUR: "Rejected"}
+
+    @property
+    def decisions(self) -> Decisions:
+        return Decisions(spec=self.spec, entries=self.entries, approval=self.approvals.get, now=self.now)
+
+    def record(self, *facts: Fact) -> None:
+        for fact in facts:
+            last = self.entries[-1] if self.entries else None
+            self.entries.append(
+                Entry.after(fact, number=len(self.entries) + 1, previous=last.hash if last else GENESIS)
+            )
+
+    def end(self, kind: Kind = Kind.DEPLOYED, **details: str) -> None:
+        """The newest request ends so."""
+        asked = [entry for entry in self.entries if entry.kind is Kind.DEPLOYMENT_REQUESTED][-1]
+        told = asked.model_dump(exclude={"number", "previous"}) | {"kind": kind}
+        self.record(Fact.model_validate(told | {"details": told["details"] | details}))
+
+    def approve(self, package: str, *, reason: str = "") -> Desired | None:
+        self.now += timedelta(minutes=1)
+        self.approvals[package] = "Approved"
+        verdict = self.decisions.approved(Decided(package=package, at=self.now, reason=reason))
+        self.record(*verdict.facts)
+        return verdict.desired
+
+    def ask(self, action: str, *, at: datetime | None = None, **asked: Any) -> Desired | str | None:
+        """What is to be live, or why it is refused."""
+        self.now += timedelta(minutes=1)
+        request = {"request": f"r{len(self.entries)}", "requested_at": at or self.now, "reason": "why", "by": "ana"}
+        detail = ServingRequest.model_validate({"model": self.spec.model, "action": action, **request, **asked})
+        verdict = self.decisions.requested(detail)
+        self.record(*verdict.facts)
+        assert (verdict.page is not None) is (verdict.outcome is Outcome.REFUSED)
+        assert self.decisions.requested(detail).facts == ()
+        return verdict.refusal or verdict.desired
+
+
+@pytest.fixture
+def story() -> Story:
+    """Version 1, then version 2 went live."""
+    told = Story()
+    for package in (ONE, TWO):
+        told.approve(package)
+        told.end()
+    return told
+
+
+@pytest.fixture
+def ab() -> Story:
+    told = Story()
+    told.approve(ONE)
+    told.end()
+    assert told.ask("traffic", package=TWO, percent=20) == AB
+    told.end()
+    return told
+
+
+@pytest.mark.parametrize(
+    ("asked", "because"),
+    [
+        ({"action": "traffic", "package": ONE, "percent": 0}, "not between 1 and 99"),
+        ({"action": "traffic", "package": ONE, "percent": None}, "not between 1 and 99"),
+        ({"action": "traffic", "percent": 20}, "name the challenger"),
+        ({"action": "traffic", "package": TWO, "percent": 20}, "is the champion"),
+        ({"action": "traffic", "package": FOUR, "percent": 20}, "is rejected"),
+        ({"action": "traffic", "package": f"{ONE}9", "percent": 20}, "There is no package"),
+        ({"action": "shadow"}, "no shadow to end"),
+        ({"action": "shadow", "package": TWO}, "is the champion"),
+        ({"action": "promote"}, "No A/B runs"),
+        ({"action": "abandon"}, "No A/B runs"),
+        ({"action": "rollback", "package": THREE}, "is not approved"),
+        ({"action": "rollback", "package": FOUR}, "is rejected"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_reason_once(story: Story, asked: dict[str, Any], because: str) -> None:
+    refusal = story.ask(**asked)
+    assert isinstance(refusal, str)
+    assert because in refusal
+    assert story.entries[-1].kind is Kind.DEPLOYMENT_REFUSED
+
+
+@pytest.mark.parametrize("mode", ["serverless", "async", "batch"])
+def test_what_has_one_variant_only_has_nothing_beside_it(mode: str) -> None:
+    story = Story()
+    story.spec = spec(mode=mode, strategy="all_at_once")
+    story.approve(ONE)
+    story.end()
+    for asked in ({"action": "traffic", "percent": 20}, {"action": "shadow"}):
+        assert f"mode {mode}" in str(story.ask(**asked, package=TWO))
+
+
+def test_challenger_and_shadow_exclude_each_other(ab: Story) -> None:
+    assert "beside which SageMaker has no shadow" in str(ab.ask("shadow", package=THREE))
+    assert ab.ask("abandon") == Desired(package=ONE)
+    assert ab.ask("shadow", package=THREE) == Desired(package=ONE, shadow=THREE)
+    assert "beside which SageMaker has no challenger" in str(ab.ask("traffic", package=TWO, percent=20))
+    assert ab.ask("shadow") == Desired(package=ONE)
+
+
+def test_who_means_another_challenger_looks_again(ab: Story) -> None:
+    assert "is not the challenger any more" in str(ab.ask("promote", package=THREE))
+    assert ab.ask("promote", package=TWO) == Desired(package=TWO)
+
+
+def test_what_is_so_already_is_not_asked_for_again(ab: Story) -> None:
+    before = len(ab.entries)
+    assert ab.ask("traffic", package=TWO, percent=20) is None
+    assert len(ab.entries) == before
+
+
+def test_the_approval_that_a_request_brought_about_promotes_nothing_a_persons_does(ab: Story) -> None:
+    assert ab.approve(TWO, reason=f"{PERMITTED}try it") is None
+    assert ab.entries[-1].kind is Kind.PACKAGE_APPROVED
+    assert ab.approve(TWO) == Desired(package=TWO)
+
+
+def test_a_fast_clock_does_not_decide_for_the_future(ab: Story) -> None:
+    ab.ask("traffic", percent=50, at=ab.now + timedelta(days=1))
+    assert ab.approve(THREE) == Desired(package=THREE, challenger=TWO, percent=50)
+
+
+def test_a_request_that_is_heard_after_a_later_one_is_superseded(ab: Story) -> None:
+    early = ab.now - timedelta(seconds=30)
+    ab.ask("abandon")
+    assert ab.ask("traffic", package=TWO, percent=50, at=early) is None
+    assert ab.entries[-1].kind is Kind.DEPLOYMENT_SUPERSEDED
+
+
+def test_an_approval_that_is_heard_after_a_later_alarm_is_carried_out(ab: Story) -> None:
+    approved = ab.now + timedelta(seconds=10)
+    raised = ab.decisions.challenger_alarm("P-challenger-errors", ab.now + timedelta(minutes=5), "5 of 100")
+    assert (raised.desired, raised.blamed) == (Desired(package=ONE), TWO)
+    ab.record(*raised.facts)
+    assert ab.decisions.approved(Decided(package=THREE, at=approved)).desired == Desired(package=THREE)
+
+
+def test_a_progressive_deployment_takes_the_place_of_another_challenger_and_steps_on() -> None:
+    story = Story(strategy="progressive", weights=[5, 25])
+    story.approve(ONE)
+    story.end()
+    story.ask("traffic", package=TWO, percent=40)
+    story.end()
+    assert story.approve(THREE) == Desired(package=ONE, challenger=THREE, percent=5)
+    story.end()
+    assert story.approve(THREE) is None, "it is on its way"
+    steps = []
+    while step := story.decisions.step:
+        verdict = story.decisions.advance(step.id)
+        story.record(*verdict.facts)
+        assert story.decisions.advance(step.id).facts == ()
+        story.end()
+        steps.append(verdict.desired)
+    assert steps == [Desired(package=ONE, challenger=THREE, percent=25), Desired(package=THREE)]
+
+
+def test_a_step_that_is_not_live_or_not_the_newest_does_not_go_on() -> None:
+    story = Story(strategy="progressive", weights=[5, 25])
+    story.approve(ONE)
+    story.end()
+    story.approve(TWO)
+    step = story.entries[-1].subject
+    assert story.decisions.advance(step).outcome is Outcome.NOTHING
+    story.end()
+    story.ask("traffic", percent=10)
+    assert story.decisions.advance(step).outcome is Outcome.NOTHING
+
+
+def test_a_failed_step_goes_on_when_the_version_is_approved_again() -> None:
+    story = Story(strategy="progressive", weights=[5, 25])
+    story.approve(ONE)
+    story.end()
+    story.approve(TWO)
+    story.end()
+    step = story.decisions.step
+    assert step
+    story.record(*story.decisions.advance(step.id).facts)
+    story.end(Kind.DEPLOYMENT_FAILED)
+    assert story.approve(TWO) == Desired(package=ONE, challenger=TWO, percent=25)
+
+
+def test_what_was_rejected_while_it_was_to_go_does_not_stay_when_it_could_not(ab: Story) -> None:
+    ab.approve(THREE)
+    ab.approvals[ONE] = "Rejected"
+    ab.record(*ab.decisions.rejected(Decided(package=ONE, at=ab.now)).facts)
+    ab.end(Kind.DEPLOYMENT_FAILED)
+    assert ab.decisions.not_left().outcome is Outcome.NOTHING, "no approved version was live before"
+    assert Cause(str(ab.entries[-1].details["cause"])) is Cause.APPROVED
+    ab.approvals[TWO] = "Rejected"
+    assert ab.decisions.not_left().desired == Desired(package=ONE), "the challenger goes, though the champion cannot"
+
+
+def test_a_rolled_back_package_is_refused_everywhere(story: Story) -> None:
+    story.approve(THREE)
+    story.end(Kind.ROLLED_BACK, blamed=THREE)
+    assert story.approve(THREE) is None
+    assert story.entries[-1].kind is Kind.DEPLOYMENT_REFUSED
+    for asked in (
+        {"action": "traffic", "percent": 5, "package": THREE},
+        {"action": "shadow", "package": THREE},
+        {"action": "rollback", "package": THREE},
+    ):
+        assert "was rolled back before" in str(story.ask(**asked))
+    assert story.ask("rollback") == Desired(package=ONE)
