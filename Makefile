@@ -80,6 +80,7 @@ schema: .venv/.ready
 lock: .venv/.ready
 	@$(BIN)/uv pip compile -q requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
 	@$(BIN)/uv pip compile -q local/container/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/container/requirements.lock
+	@$(BIN)/uv pip compile -q pipelines/serving/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o pipelines/serving/requirements.lock
 
 ## setup: virtual environments, node modules and bundles; done once, again when a pinned file changes
 .PHONY: setup

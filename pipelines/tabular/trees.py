@@ -24,7 +24,7 @@ from pipelines.tabular.signature import Signature
 
 INPUT, OUTPUT = "inputs", "output"
 
-# Versions that onnxruntime 1.20 and later read; the operators below exist in them.
+# The first versions that have TreeEnsemble: those of ONNX 1.16.
 OPSETS = {"": 21, "ai.onnx.ml": 5}
 IR_VERSION = 10
 
