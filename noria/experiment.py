@@ -26,7 +26,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from noria.drift import psi
 from noria.names import version
 from noria.profile import Cut, Kind, Source, column_of
-from noria.quality import LabelsFile, match, read_labels, score
+from noria.quality import LabelsError, LabelsFile, match, read_labels, score
 from noria.spec import Metric, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect
 
@@ -175,7 +175,10 @@ class Variant(Part):
 
 
 class Experiment(Part):
-    """`psi` and `agreement` (the share of paired predictions that are the same label) tell of predictions alone."""
+    """`psi` and `agreement` (the share of paired predictions that are the same label) tell of predictions alone.
+
+    Not `complete`: only the first part of what was captured was looked at. `unusable`: why labels were left out.
+    """
 
     model: str
     kind: Literal["challenger", "shadow"]
@@ -190,6 +193,7 @@ class Experiment(Part):
     psi: float | None
     agreement: float | None
     complete: bool
+    unusable: str | None = None
     verdict: Verdict
     reason: str
 
@@ -204,6 +208,7 @@ class Experiment(Part):
             f"{self.model}: {version(self.champion.package)} as champion, {version(self.rival.package)} as {self.kind}",
             f"from {self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC",
             *([] if self.complete else ["Judged by the first part of what was captured: there is too much of it."]),
+            *([f"Judged without labels: {self.unusable}"] if self.unusable else []),
             "",
             _line("", "champion", self.kind, f"difference, sure at {1 - ALPHA / 2:.1%} however often one looks"),
             _line("predictions", f"{self.champion.predictions:,}", f"{self.rival.predictions:,}"),
@@ -272,9 +277,16 @@ def compare(
 ) -> Experiment:
     """Everything since the experiment began. `labels` are oldest first: a later label replaces an earlier one."""
     paired = kind == "shadow"
+    variants = (("champion", champion), ("rival", rival))
+    unusable = None
     with connect(resources) as db:
-        read_labels(db, labels, spec)
-        sides = [_side(db, name, side, spec) for name, side in (("champion", champion), ("rival", rival))]
+        try:
+            read_labels(db, labels, spec)
+            sides = [_side(db, name, side, spec) for name, side in variants]
+        except LabelsError as error:  # each file was good for itself, but they don't agree on what labels are called
+            unusable = str(error)
+            db.execute("DELETE FROM label")
+            sides = [_side(db, name, side, spec) for name, side in variants]
         loss, errors = (_difference(db, measure, paired=paired) for measure in ("loss", "wrong"))
         distance, agreement = _predictions(db, spec, paired=paired)
     failures = _failures(champion.traffic, rival.traffic, spec)
@@ -293,6 +305,7 @@ def compare(
         psi=distance,
         agreement=agreement,
         complete=complete,
+        unusable=unusable,
         verdict=verdict,
         reason=reason,
     )
@@ -346,10 +359,10 @@ def _side(db: duckdb.DuckDBPyConnection, name: str, side: Side, spec: ModelSpec)
     measured = score(db, spec.task)
     ((predictions,),) = db.execute("SELECT count(*) FROM predicted").fetchall()
     db.execute(
-        f"CREATE TEMP TABLE matched_{name} AS "
+        f"CREATE OR REPLACE TEMP TABLE matched_{name} AS "
         f"SELECT inference_id, row, {_LOSS[spec.task]} AS loss, {_WRONG[spec.task]} AS wrong FROM matched"
     )
-    db.execute(f"CREATE TEMP TABLE predicted_{name} AS FROM predicted")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE predicted_{name} AS FROM predicted")
     return Variant(
         package=side.package,
         predictions=predictions,

@@ -119,12 +119,12 @@ def monitor_model(
     baseline = Profile.model_validate_json(
         storage.read(storage.key_of(registry.describe(package).metadata["noria:baseline"]))
     )
-    if trial := Trial.of(entries):
-        _judge(trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now)
     report = _compare(spec, window, baseline, captures)
     target = window.report(spec.model, "report.json")
     storage.write(target, report.model_dump_json(indent=1))
     measurements.publish(spec.model, measure(report), at=tick.detail.time)
+    if (trial := Trial.of(entries)) and trial.since < window.end:
+        _judge(trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now)
     ledger.record(
         Fact(
             model=spec.model,

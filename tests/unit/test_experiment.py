@@ -342,6 +342,16 @@ def test_beside_a_champion_that_is_never_wrong_nothing_counts_as_not_worse(tmp_p
     assert Experiment.model_validate_json(found.model_dump_json()) == found
 
 
+def test_labels_that_do_not_agree_on_their_names_are_left_out_aloud(tmp_path: Path) -> None:
+    sure = requests(tmp_path, "c", [[1.0], [0.0]])
+    words = told(tmp_path, [["no"], ["yes"]])
+    found = compared(sure, sure, words)
+    assert (found.loss, found.champion.labelled, found.champion.predictions) == (None, 0, 2)
+    assert found.unusable is not None
+    assert "no, yes" in found.unusable
+    assert found.unusable in found.text
+
+
 def test_a_variant_that_nobody_asked_is_waited_for(tmp_path: Path) -> None:
     found = compared(requests(tmp_path, "c", [[0.4]] * 3), Source.captured(), told(tmp_path, [[1]] * 3))
     assert (found.verdict, found.loss, found.rival.predictions) == (Verdict.WAIT, None, 0)

@@ -222,3 +222,12 @@ def test_a_champion_alone_is_on_no_trial(trial: OnTrial) -> None:
     trial.tick()
     assert trial.reported() is None
     assert trial.place.kinds(trial.spec.model)[-1] is Kind.MONITORED
+
+
+def test_a_trial_that_began_after_the_window_is_judged_in_the_next_one(trial: OnTrial) -> None:
+    one, two = trial.packages
+    trial.live(Desired(package=one, shadow=two), at=datetime.now(UTC) - timedelta(minutes=5))
+    event = {"model": trial.spec.model, "time": datetime.now(UTC).isoformat()}
+    trial.place.deliver(monitor_model, {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": event})
+    assert trial.reported() is None
+    assert trial.place.kinds(trial.spec.model)[-1] is Kind.MONITORED
