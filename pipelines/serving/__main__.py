@@ -54,7 +54,7 @@ def main() -> None:
 
     server = Granian(
         "pipelines.serving",
-        address="0.0.0.0",  # noqa: S104 - a container's port is reached from outside of it
+        address=options.host,
         port=int(environment.get("SAGEMAKER_BIND_TO_PORT") or 8080),
         uds=options.socket,
         interface=Interfaces.RSGI,
