@@ -163,6 +163,7 @@ class World:
     began: list[Desired] = field(default_factory=list)
     dies_after: int | None = None
     dead: bool = False
+    meanwhile: tuple[int, Callable[[], None]] | None = None
     table: Table = field(default_factory=Table)
     before_update: Callable[[Desired], None] = lambda _: None
 
@@ -171,6 +172,11 @@ class World:
     def call(self, work: Callable[[], Any]) -> Any:
         if self.dead:
             raise Died
+        if self.meanwhile:
+            calls, happens = self.meanwhile
+            self.meanwhile = (calls - 1, happens) if calls else None
+            if not calls:
+                happens()
         answer = work()
         if self.dies_after is not None:
             self.dies_after -= 1

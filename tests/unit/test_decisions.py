@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noria.decisions import PERMITTED, Decided, Decisions, Outcome
-from noria.deployment import Cause, Desired
+from noria.deployment import Cause, Desired, wanted
 from noria.events import ServingRequest
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.spec import ModelSpec, load
@@ -233,3 +235,17 @@ def test_a_rolled_back_package_is_refused_everywhere(story: Story) -> None:
     ):
         assert "was rolled back before" in str(story.ask(**asked))
     assert story.ask("rollback") == Desired(package=ONE)
+
+
+@given(st.permutations([*range(4), *range(4)]))
+def test_the_last_approval_counts_in_whatever_order_and_however_often_they_are_heard(heard: list[int]) -> None:
+    story = Story()
+    story.approvals[THREE] = story.approvals[FOUR] = "Approved"
+    decided = [(package, AT + timedelta(minutes=n)) for n, package in enumerate((ONE, TWO, THREE, FOUR))]
+    story.now += timedelta(hours=1)
+    for number in heard:
+        package, at = decided[number]
+        story.record(*story.decisions.approved(Decided(package=package, at=at)).facts)
+    assert wanted(story.entries) == Desired(package=FOUR)
+    ended = [entry.subject for entry in story.entries if entry.kind is Kind.DEPLOYMENT_SUPERSEDED]
+    assert len(ended) == len(set(ended))

@@ -232,6 +232,18 @@ class ServingMachine(RuleBasedStateMachine):
         message = visible[data.draw(st.integers(0, len(visible) - 1))]
         self.receive(message, dies_after=dies_after if message.received < 3 else None, again=again)
 
+    @rule(data=st.data(), calls=st.integers(0, 25))
+    @precondition(lambda self: sum(message.visible <= self.world.now for message in self.world.messages) > 1)
+    def deliver_two(self, data: st.DataObject, calls: int) -> None:
+        """Two functions at the same time: one runs while the other is between two calls."""
+        visible = [message for message in self.world.messages if message.visible <= self.world.now]
+        first, second = data.draw(st.permutations(visible))[:2]
+        self.world.meanwhile = (calls, lambda: self.receive(second))
+        self.receive(first)
+        if self.world.meanwhile:
+            self.world.meanwhile = None
+            self.receive(second)
+
     def receive(self, message: Message, *, dies_after: int | None = None, again: bool = False) -> None:
         world = self.world
         world.dies_after, world.dead = dies_after, False
