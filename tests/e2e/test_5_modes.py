@@ -1,5 +1,7 @@
-"""Every way to answer: without idle instances, from a queue, for whole files, and behind a front door."""
+"""Every way to answer: for whole files, without idle instances, from a queue, and behind a front door. All alike."""
 
+import csv
+import io
 import json
 import ssl
 import urllib.error
@@ -12,69 +14,123 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from local.demo import flights
 from local.demo.packages import register
-from local.demo.scenes import Play
+from local.demo.scenes import YEAR, Play
 from local.demo.world import World
 from noria.ledger import Kind
 from tests.e2e.test_3_command import run
 from tests.e2e.test_4_ways import go_live, of
 
+ROWS = 500
+
 
 @pytest.fixture(scope="module")
-def first(play: Play) -> str:
+def live(world: World, play: Play) -> dict[str, World]:
+    """A model for each mode, all with the same version."""
     if not play.live:
         pytest.fail("no model is live: test_january_goes_live failed before")
-    return play.live
+    worlds = {model: of(world, model) for model in ("batch", "serverless", "queued")}
+    for at in worlds.values():
+        go_live(at, register(at, play.live))
+    return worlds
 
 
 @pytest.fixture(scope="module")
-def instances(play: Play) -> list[dict[str, Any]]:
-    return [play.instance(row) for row in play.sample(8)[:20]]
+def february() -> str:
+    """The month's first flights, with columns that are no features."""
+    return "\n".join(flights.month(YEAR + 2).decode().splitlines()[: ROWS + 1]) + "\n"
 
 
-def test_a_serverless_model_answers_and_its_predictions_are_kept(
-    world: World, first: str, instances: list[dict[str, Any]]
+@pytest.fixture(scope="module")
+def instances(play: Play, february: str) -> list[dict[str, Any]]:
+    return [play.instance(row) for row in csv.DictReader(io.StringIO(february))]
+
+
+@pytest.fixture(scope="module")
+def scores(live: dict[str, World], february: str) -> list[float]:
+    """The answers of the model without an endpoint."""
+    at = live["batch"]
+    assert at.endpoint not in [e["EndpointName"] for e in at.sagemaker.list_endpoints()["Endpoints"]]
+    rows = list(csv.DictReader(io.StringIO(answers(at, "february.csv", february))))
+    assert [row["ts"] for row in rows] == [row["ts"] for row in csv.DictReader(io.StringIO(february))]
+    assert {row["prediction"] for row in rows} <= {"0", "1"}
+    return [float(row["score"]) for row in rows]
+
+
+def answers(world: World, name: str, body: str) -> str:
+    """What comes to lie beside a file under batch/."""
+    key, mark = f"{world.model}/batch/{name}", world.last_entry()
+    world.s3.put_object(Bucket=world.bucket, Key=key, Body=body.encode())
+    predicted = world.wait_for(Kind.BATCH_PREDICTED, after=mark, never=[Kind.BATCH_FAILED, Kind.BATCH_REFUSED])
+    assert predicted.details["result"] == f"s3://{world.bucket}/{key}.out"
+    return world.read_uri(str(predicted.details["result"])).decode()
+
+
+def test_a_model_with_an_endpoint_answers_files_too(live: dict[str, World], february: str, scores: list[float]) -> None:
+    rows = csv.DictReader(io.StringIO(answers(live["queued"], "february.csv", february)))
+    assert [float(row["score"]) for row in rows] == pytest.approx(scores, abs=1e-6)
+
+
+def test_json_lines_are_answered_as_json_lines(
+    live: dict[str, World], instances: list[dict[str, Any]], scores: list[float]
 ) -> None:
-    at = of(world, "serverless")
-    go_live(at, register(at, first))
+    lines = "".join(f"{json.dumps({'id': number, **row})}\n" for number, row in enumerate(instances[:20]))
+    answered = [json.loads(line) for line in answers(live["batch"], "february.jsonl", lines).splitlines()]
+    assert [row["id"] for row in answered] == list(range(20))
+    assert [row["score"] for row in answered] == pytest.approx(scores[:20], abs=1e-6)
+
+
+def test_a_file_that_cannot_be_answered_says_why(live: dict[str, World], february: str, tmp_path: Any) -> None:
+    at, mark, file = live["batch"], live["batch"].last_entry(), tmp_path / "broken.csv"
+    file.write_text(february.replace("temp,", "tmp,", 1))
+    assert run(at, "predict", at.model, str(file)).returncode == 0
+    refused = at.wait_for(Kind.BATCH_REFUSED, after=mark, never=[Kind.BATCH_STARTED])
+    assert "column 'temp' is missing: rename 'tmp' to it" in refused.summary
+    assert at.read_uri(str(refused.details["report"]))
+
+
+def test_a_serverless_endpoint_answers_and_its_log_becomes_captured_data(
+    live: dict[str, World], instances: list[dict[str, Any]], scores: list[float]
+) -> None:
+    at = live["serverless"]
     answer = at.client("sagemaker-runtime").invoke_endpoint(
-        EndpointName=at.endpoint, ContentType="application/json", Body=json.dumps({"instances": instances})
+        EndpointName=at.endpoint,
+        ContentType="application/json",
+        Body=json.dumps({"instances": instances[:50]}),
+        InferenceId="rare-1",
     )
     predictions = json.loads(answer["Body"].read())["predictions"]
-    assert len(predictions) == len(instances)
-    (kept,) = at.wait_until("kept predictions", lambda: at.keys(f"{at.model}/captured/{at.endpoint}/champion/"))
-    record = json.loads(at.s3.get_object(Bucket=at.bucket, Key=kept)["Body"].read().splitlines()[0])
-    assert json.loads(record["captureData"]["endpointOutput"]["data"])["predictions"] == predictions
+    assert [each["score"] for each in predictions] == pytest.approx(scores[:50], abs=1e-6)
+    prefix = f"{at.model}/captured/{at.endpoint}/champion/"
+
+    def captured() -> bool:
+        return any(b'"rare-1"' in at.read_uri(f"s3://{at.bucket}/{key}") for key in at.keys(prefix))
+
+    at.wait_until("captured request", captured)
 
 
-def test_an_asynchronous_model_answers_objects_and_says_so(
-    world: World, first: str, instances: list[dict[str, Any]]
+def test_an_asynchronous_endpoint_answers_into_the_bucket(
+    live: dict[str, World], instances: list[dict[str, Any]], scores: list[float]
 ) -> None:
-    at = of(world, "queued")
-    go_live(at, register(at, first))
-    place = f"{at.model}/async/request.json"
-    at.s3.put_object(Bucket=at.bucket, Key=place, Body=json.dumps({"instances": instances}).encode())
-    asked = at.client("sagemaker-runtime").invoke_endpoint_async(
-        EndpointName=at.endpoint, ContentType="application/json", InputLocation=f"s3://{at.bucket}/{place}"
-    )
-    output = asked["OutputLocation"].removeprefix(f"s3://{at.bucket}/")
-    at.wait_until("answered object", lambda: at.keys(output))
-    assert len(at.read_json(output)["predictions"]) == len(instances)
-
-
-def test_a_file_of_rows_is_answered_beside_it(world: World, first: str, play: Play, tmp_path: Any) -> None:
-    at = of(world, "batch")
-    go_live(at, register(at, first))
-    assert at.endpoint not in [e["EndpointName"] for e in at.sagemaker.list_endpoints()["Endpoints"]]
-    rows = play.sample(9)[:200]
-    names = [*play.spec.features]
-    file = tmp_path / "september.csv"
-    file.write_text("\n".join([",".join(names), *(",".join(row[name] for name in names) for row in rows)]) + "\n")
-    mark = at.last_entry()
-    assert run(at, "predict", at.model, str(file)).returncode == 0
-    at.wait_for(Kind.BATCH_PREDICTED, after=mark, never=[Kind.BATCH_FAILED, Kind.BATCH_REFUSED])
-    result = at.s3.get_object(Bucket=at.bucket, Key=f"{at.model}/batch/september.csv.out")["Body"].read().decode()
-    assert len(result.splitlines()) in {len(rows), len(rows) + 1}
+    at = live["queued"]
+    runtime = at.client("sagemaker-runtime")
+    asked = []
+    for number in range(10):
+        key = f"{at.model}/async/{number}.json"
+        body = json.dumps({"instances": instances[number * 5 : number * 5 + 5]})
+        at.s3.put_object(Bucket=at.bucket, Key=key, Body=body.encode())
+        asked.append(
+            runtime.invoke_endpoint_async(
+                EndpointName=at.endpoint,
+                ContentType="application/json",
+                InputLocation=f"s3://{at.bucket}/{key}",
+            )["OutputLocation"]
+        )
+    at.wait_until("ten answers", lambda: len(at.keys(f"{at.model}/async-results/")) == 10)
+    predictions = [each for uri in asked for each in json.loads(at.read_uri(uri))["predictions"]]
+    assert [each["score"] for each in predictions] == pytest.approx(scores[:50], abs=1e-6)
+    at.wait_until("captured requests", lambda: at.keys(f"{at.model}/captured/{at.endpoint}/champion/"))
 
 
 def test_the_front_door_answers_who_may_ask_and_nobody_else(world: World, instances: list[dict[str, Any]]) -> None:
