@@ -126,7 +126,7 @@ class Served:
 
     place: Place
     model: str
-    _decided: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _decided: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(hours=1))
 
     @property
     def name(self) -> str:
@@ -216,7 +216,7 @@ class Served:
             "percent": percent,
             "reason": "the test says so",
             "by": "ana",
-            "requested_at": datetime.now(UTC).isoformat(),
+            "requested_at": self._decided.isoformat(),
             "request": str(uuid.uuid4()),
         }
         event = self.place.event("noria", "Serving Requested", asked)

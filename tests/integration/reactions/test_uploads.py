@@ -118,11 +118,11 @@ def test_a_file_of_another_kind_is_quarantined(place: Place) -> None:
 
 
 def test_a_file_for_a_model_that_nobody_described_is_quarantined_where_it_came(place: Place) -> None:
-    version = place.put("no-such-model/incoming/january.csv", "a,b\n1,2\n")
-    place.deliver(validate_upload, place.uploaded("no-such-model/incoming/january.csv", version))
-    (entry,) = place.entries("no-such-model")
-    assert "no model is called 'no-such-model'" in entry.summary
-    (report,) = [key for key in place.keys("no-such-model/quarantine/") if key.endswith("/report.json")]
+    version = place.put("unheard-of/incoming/january.csv", "a,b\n1,2\n")
+    place.deliver(validate_upload, place.uploaded("unheard-of/incoming/january.csv", version))
+    (entry,) = place.entries("unheard-of")
+    assert "no model is called 'unheard-of'" in entry.summary
+    (report,) = [key for key in place.keys("unheard-of/quarantine/") if key.endswith("/report.json")]
     assert not json.loads(place.read(report))["accepted"]
 
 
