@@ -63,8 +63,8 @@ WITH record AS (
         TRY_CAST(m.inferenceTime AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS time,
         d.endpointInput.observedContentType ILIKE '%json%' AS json_in,
         d.endpointOutput.observedContentType ILIKE '%json%' AS json_out,
-        {_text("d.endpointInput")} AS input,
-        {_text("d.endpointOutput")} AS output,
+        {_text("d.endpointInput", lines_of="instances")} AS input,
+        {_text("d.endpointOutput", lines_of="predictions")} AS output,
         d.endpointOutput.data IS NOT NULL AS answered
     FROM record
 ), parsed AS (
@@ -118,9 +118,15 @@ def _longest_line(files: Sequence[Path]) -> int:
     return longest
 
 
-def _text(payload: str) -> str:
-    return (
+def _text(payload: str, *, lines_of: str) -> str:
+    """SQL: a payload as text; JSON lines become the list `lines_of` of one document (no JSON text holds a newline)."""
+    text = (
         f"CASE WHEN {payload}.encoding = 'BASE64' THEN TRY(decode(from_base64({payload}.data))) ELSE {payload}.data END"
+    )
+    joined = f"regexp_replace(trim({text}, chr(13) || chr(10) || ' '), '[\\r\\n]+', ',', 'g')"
+    return (
+        f"CASE WHEN {payload}.observedContentType ILIKE '%jsonlines%' "
+        f"THEN '{{\"{lines_of}\": [' || {joined} || ']}}' ELSE {text} END"
     )
 
 

@@ -66,6 +66,15 @@ def test_every_form_of_a_request_gives_the_same_rows(captured: Captured) -> None
     assert captured.rows("row, f0, f1, f2, prediction, score", *lines) == (READ * len(forms), 0)
 
 
+def test_json_lines_are_rows_too(captured: Captured) -> None:
+    sent, answered = ("".join(json.dumps(each) + "\n" for each in rows) for rows in (INSTANCES, PREDICTIONS))
+    side = {"observedContentType": "application/jsonlines", "mode": "INPUT", "encoding": "BASE64"}
+    document = json.loads(record("event", INSTANCES, PREDICTIONS))
+    for name, body in (("endpointInput", sent), ("endpointOutput", answered + "\n")):
+        document["captureData"][name] = {**side, "data": base64.b64encode(body.encode()).decode()}
+    assert captured.rows("row, f0, f1, f2, prediction, score", json.dumps(document)) == (READ, 0)
+
+
 def test_a_media_type_may_have_parameters(captured: Captured) -> None:
     line = record("event", INSTANCES, CSV_OUT)
     for plain, full in (
