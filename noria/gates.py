@@ -16,6 +16,12 @@ def judge(measured: Measurements, spec: ModelSpec) -> Gate:
 
 
 def _failures(measured: Measurements, spec: ModelSpec) -> Iterator[str]:
+    if measured.serves == "sklearn" and spec.server == "noria" and spec.serve.graviton:
+        yield (
+            f"nothing can serve it on {spec.serve.instance}: that is one of Graviton's instances (arm64), and AWS's "
+            f"scikit-learn image, which must serve it because {measured.serves_because}, is for x86 alone: "
+            "serve it on an instance like ml.m5.large, or train an estimator that has an ONNX form."
+        )
     for metric, gate in spec.gates.metrics.items():
         yield from _metric(measured, metric, gate)
     limit = spec.gates.latency_p95_ms

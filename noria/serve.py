@@ -23,6 +23,9 @@ from pydantic import Field, WithJsonSchema, model_validator
 from noria.units import Duration, Part, format_duration
 
 INSTANCE = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
+GRAVITON = r"ml\.[a-z]+\d+g[a-z]*\..+"
+"""Instances with AWS's own processor (arm64): ml.c7g.large, and not ml.g5.xlarge."""
+
 SCHEDULE = r"^(rate|cron|at)\(.+\)$"
 
 
@@ -225,6 +228,9 @@ class Serve(Part):
             yield f"front_door answers at once, which mode {self.mode.value} does not: remove it, or use mode realtime"
         if self.serverless and self.mode is not Mode.SERVERLESS:
             yield f"serverless says how mode serverless runs, but mode is {self.mode.value}: remove it, or change mode"
+        # API: TransformInstanceType knows none of them, as ProductionVariantInstanceType does.
+        if self.mode is Mode.BATCH and re.fullmatch(GRAVITON, self.instance):
+            yield f"instance {self.instance} is one of Graviton's, which transform jobs do not have: use ml.m5.large"
 
     def _strategy_problems(self) -> Iterator[str]:
         strategy, mode = self.strategy, self.mode
@@ -308,6 +314,11 @@ class Serve(Part):
         if self.strategy is Strategy.ROLLING:
             return self.steps * (self.bake + BATCH_STARTING)
         return (self.steps + 1) * self.bake + self.termination_wait + FLEET_STARTING
+
+    @property
+    def graviton(self) -> bool:
+        """Whether it answers on Graviton instances, which run images for arm64 alone."""
+        return self.mode.has_instances and re.fullmatch(GRAVITON, self.instance) is not None
 
     @property
     def captures(self) -> bool:

@@ -265,6 +265,11 @@ class ModelSpec(Part):
             )
         if self.image and self.serve.server:
             yield f"serve.server {self.serve.server} is another image than `image`: remove one of the two"
+        if self.serve.graviton and self.serve.server == "aws":
+            yield (
+                f"serve.instance {self.serve.instance} is one of Graviton's (arm64), and AWS's scikit-learn image is "
+                "for x86 alone: use an instance like ml.m5.large, or serve.server noria"
+            )
 
     def _alike(self) -> Iterator[str]:
         """Columns that SQL, which takes no notice of case, does not tell apart."""

@@ -6,7 +6,8 @@
 | `serve: {server: aws}`   | AWS's scikit-learn image    | the same: a deployment then needs no Docker         |
 | `image: …`               | the image                   | the image                                           |
 
-Where a model turns out to have no ONNX form, its package names the image of the second column.
+Where a model turns out to have no ONNX form, its package names the image of the second column. AWS's image is for x86
+alone: `noria.spec` refuses it on Graviton instances, and `noria.gates` a model for them that needs it.
 AWS's image has scikit-learn 1.9, Python 3.12 and pandas 2.2. Source of its accounts: `sklearn.json` among the image
 URIs of the SageMaker Python SDK 3.27 (version 1.9-0, CPU).
 """
@@ -25,7 +26,6 @@ SERVER = Path(__file__).resolve().parent.parent / "pipelines" / "serving"
 LOCAL_SERVER = "noria-serving:local"
 """Name and tag by which the local SageMaker knows the server that it starts without Docker."""
 
-GRAVITON = r"ml\.[a-z]+\d+g[a-z]*\..+"
 OWN = r"(?P<account>\d+)\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.[a-z.]+/(?P<repository>[a-z0-9._/-]+)[:@].+"
 
 REPOSITORY = "sagemaker-scikit-learn"
@@ -112,12 +112,11 @@ def _scikit_learn(stack: Stack) -> Image:
 
 def _built_server(spec: ModelSpec, stack: Stack) -> Image:
     """Built for the processor of the instances when the stack is deployed: synth needs no Docker."""
-    arm = re.fullmatch(GRAVITON, spec.serve.instance) is not None
     asset = ecr_assets.DockerImageAsset(
         stack,
         "Server",
         directory=str(SERVER),
-        platform=ecr_assets.Platform.LINUX_ARM64 if arm else ecr_assets.Platform.LINUX_AMD64,
+        platform=ecr_assets.Platform.LINUX_ARM64 if spec.serve.graviton else ecr_assets.Platform.LINUX_AMD64,
     )
     return Image(asset.image_uri, asset.repository.repository_arn)
 

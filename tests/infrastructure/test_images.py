@@ -25,8 +25,9 @@ OWN = "222222222222.dkr.ecr.eu-west-1.amazonaws.com/team/model:1.2"
 AWS = f"683313688378.dkr.ecr.{REGION}.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
 CHOICES: dict[str, tuple[Target, dict[str, Any]]] = {
     "noria": ("aws", {}),
-    "graviton": ("aws", {"serve": {"instance": "ml.m7g.large"}}),
+    "graviton": ("aws", {"serve": {"instance": "ml.m8g.large"}}),
     "gpu": ("aws", {"serve": {"instance": "ml.g5.xlarge"}}),
+    "serverless": ("aws", {"serve": {"mode": "serverless", "instance": "ml.m8g.large"}}),
     "local": ("local", {}),
     "aws": ("aws", {"serve": {"server": "aws"}}),
     "own": ("aws", {"image": OWN}),
@@ -91,7 +92,13 @@ def synthesised(tmp_path_factory: pytest.TempPathFactory) -> Synthesised:
 
 
 @pytest.mark.parametrize(
-    ("name", "platform"), [("noria", "linux/amd64"), ("graviton", "linux/arm64"), ("gpu", "linux/amd64")]
+    ("name", "platform"),
+    [
+        ("noria", "linux/amd64"),
+        ("graviton", "linux/arm64"),
+        ("gpu", "linux/amd64"),
+        ("serverless", "linux/amd64"),  # has no instance, whatever the spec names
+    ],
 )
 def test_noria_server_is_built_for_the_instances_processor(synthesised: Synthesised, name: str, platform: str) -> None:
     (image,) = synthesised.built(name)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from noria.evaluation import ChampionScore, Estimate, Measurements, SegmentScore, Slice
+from noria.evaluation import ChampionScore, Estimate, Form, Measurements, SegmentScore, Slice
 from noria.gates import judge
 from noria.spec import Metric, ModelSpec
 
@@ -115,6 +115,24 @@ def test_exactly_at_the_limit_passes() -> None:
 
 def test_without_a_champion_there_is_nothing_to_beat() -> None:
     assert judge(measured(auc=0.6), spec(auc={"beats_champion_by": 0.5})).passed
+
+
+@pytest.mark.parametrize(
+    ("serve", "form", "passes"),
+    [
+        ({"instance": "ml.c7g.large"}, "sklearn", False),
+        ({"instance": "ml.c7g.large"}, "onnx", True),
+        ({"instance": "ml.c7i.large"}, "sklearn", True),
+        ({"instance": "ml.c7g.large", "mode": "serverless"}, "sklearn", True),  # has no instance
+    ],
+)
+def test_what_nothing_can_serve_on_its_instances_is_not_registered(
+    serve: dict[str, Any], form: Form, passes: bool
+) -> None:
+    served = measured(auc=0.6).model_copy(update={"serves": form, "serves_because": "there is no ONNX form of it: why"})
+    gate = judge(served, ModelSpec.model_validate({**spec().model_dump(), "serve": serve}))
+    assert gate.passed is passes
+    assert passes or "there is no ONNX form of it: why" in gate.reason
 
 
 def test_a_reason_fits_where_sagemaker_keeps_it() -> None:

@@ -107,6 +107,14 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
         ),
         (("owner:", "serve: {mode: batch, front_door: {}}\nowner:"), "front_door answers at once, which mode batch"),
         (("owner:", "train: {estimator: lightgbm.LGBMClassifier}\nowner:"), "is not in AWS's scikit-learn image: name"),
+        (
+            ("owner:", "serve: {server: aws, instance: ml.c7g.large}\nowner:"),
+            "serve.instance ml.c7g.large is one of Graviton's (arm64), and AWS's scikit-learn image is for x86",
+        ),
+        (
+            ("owner:", "serve: {mode: batch, instance: ml.m6gd.large}\nowner:"),
+            "instance ml.m6gd.large is one of Graviton's, which transform jobs do not have",
+        ),
         (("owner:", "serve: {bake: 10 minutes}\nowner:"), "serve.bake = '10 minutes': write a whole number and a unit"),
         (("owner:", "monitor: {when: 4 of 3}\nowner:"), "monitor.when = '4 of 3': 4 of 3 can never happen"),
         (("owner:", "retrain: {budget: lots}\nowner:"), "retrain.budget = 'lots': write it as in: 4 per month"),
