@@ -107,7 +107,7 @@ class Foundation(Stack):
                                 resource_name=f"{folder}/{self._settings.names.prefix}-*",
                                 arn_format=ArnFormat.COLON_RESOURCE_NAME,
                             )
-                            for folder in ("/aws/lambda", "/aws/sagemaker/Endpoints")
+                            for folder in ("/aws/lambda", "/aws/sagemaker/Endpoints", "/aws/vendedlogs")
                         ]
                     }
                 },

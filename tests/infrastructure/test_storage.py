@@ -1,5 +1,6 @@
 """What is kept: encrypted, versioned, private, and in prod still there when its stack is gone."""
 
+import fnmatch
 import json
 from typing import Any
 
@@ -35,6 +36,24 @@ def test_services_use_the_key_for_this_account_only(key: Resource) -> None:
             # EventBridge is not documented to send the account; the queues' own policies name the rules.
             assert "Condition" in statement or statement["Principal"]["Service"] == "events.amazonaws.com"
             assert "kms:*" not in statement["Action"]
+
+
+@pytest.mark.parametrize("env", ["local", "prod", "ways"])
+def test_the_key_encrypts_every_log_group_that_names_it(env: str, request: pytest.FixtureRequest) -> None:
+    """Else CloudWatch Logs refuses to make the group. Source: its guide, `encrypt-log-data-kms`."""
+    assembly: Assembly = request.getfixturevalue(env)
+    folders = set()
+    for template in assembly.templates.values():
+        for group in template.of("AWS::Logs::LogGroup"):
+            key = assembly.target(template, group.properties["KmsKeyId"])
+            (logs,) = (s for s in statements(key.properties["KeyPolicy"]) if s.get("Sid") == "EncryptLogs")
+            name = group.properties["LogGroupName"]
+            arn = f"arn:aws:logs:us-east-1:123456789012:log-group:{name}"
+            allowed = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
+            assert any(fnmatch.fnmatchcase(arn, assembly.flat(pattern)) for pattern in allowed), name
+            folders.add(name.rpartition("/")[0])
+    doors = {"/aws/vendedlogs"} if env != "ways" else set()
+    assert folders == {"/aws/lambda", "/aws/sagemaker/Endpoints"} | doors
 
 
 def test_every_bucket_is_encrypted_versioned_private_and_refuses_plain_http(assembly: Assembly) -> None:
