@@ -190,8 +190,21 @@ def test_every_runbook_speaks_of_the_alarms_that_name_it(assembly: Assembly) -> 
     for _, alarm in alarms(assembly):
         title = (RUNBOOKS / runbook(alarm)).read_text().splitlines()[0]
         pattern = re.findall(r"`(.+)`", title)[0]
-        name = re.escape(pattern).replace("<env>", assembly.env).replace("<model>", ".+").replace("<reaction>", ".+")
-        assert re.fullmatch(name, alarm.properties["AlarmName"]), title
+        assert re.fullmatch(named(pattern, assembly), alarm.properties["AlarmName"]), title
+
+
+def test_the_index_is_one_table_with_the_name_and_page_of_every_alarm(assembly: Assembly) -> None:
+    (table,) = re.findall(r"(?:^\|.*\n)+", (RUNBOOKS / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(.+?)` \|.*\((.+?)\) \|$", table, re.MULTILINE)
+    for _, alarm in alarms(assembly):
+        pages = {page for name, page in rows if re.fullmatch(named(name, assembly), alarm.properties["AlarmName"])}
+        assert pages == {runbook(alarm)}, alarm.path
+
+
+def named(pattern: str, assembly: Assembly) -> str:
+    """A regular expression of the names that a runbook's pattern stands for."""
+    name = re.escape(pattern).replace("<env>", assembly.env)
+    return name.replace("<model>", "(?:flight-delay|house-prices)").replace("<reaction>", ".+")
 
 
 PAGES = sorted(path.name for path in RUNBOOKS.glob("*.md"))
