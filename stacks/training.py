@@ -102,7 +102,6 @@ class Training(Stack):
                 "NORIA_WHEELS_URI": wheels.uri,
                 "NORIA_SPEC_URI": spec.uri,
                 "NORIA_TRAIN_INSTANCE": self._spec.train.instance,
-                "NORIA_SERVE_INSTANCE": self._spec.serve.instance,
                 '"NORIA_TIMEOUT_SECONDS"': str(int(self._spec.train.timeout.total_seconds())),
             },
         )

@@ -237,8 +237,6 @@ def _registration(
         model_package_group_name="NORIA_GROUP",
         content_types=MEDIA_TYPES,
         response_types=MEDIA_TYPES,
-        inference_instances=["NORIA_SERVE_INSTANCE"],
-        transform_instances=["NORIA_SERVE_INSTANCE"],
         approval_status="PendingManualApproval",
         model_metrics=ModelMetrics(model_statistics=MetricsSource(s3_uri=evaluation, content_type=JSON)),
         customer_metadata_properties={

@@ -30,7 +30,6 @@ PLACEHOLDERS = {
     "NORIA_WHEELS_URI": "s3://assets/hash/wheels.tar.gz",
     "NORIA_SPEC_URI": "s3://assets/hash/spec.json",
     "NORIA_TRAIN_INSTANCE": "ml.m5.large",
-    "NORIA_SERVE_INSTANCE": "ml.m5.large",
     '"NORIA_TIMEOUT_SECONDS"': "3600",
 }
 """As docs/architecture.md lists them."""
@@ -112,6 +111,12 @@ def test_a_step_is_a_request_that_sagemaker_takes(name: str) -> None:
     request = {**required, **resolved(step["Arguments"])}
     report = ParamValidator().validate(request, shape)
     assert not report.has_errors(), report.generate_report()
+
+
+def test_a_package_names_no_instances() -> None:
+    """Endpoints run on some that CreateModelPackage refuses among those of transforms: Graviton's, ml.t2.medium."""
+    specification = filled()["Register"]["Arguments"]["InferenceSpecification"]
+    assert specification.keys() == {"Containers", "SupportedContentTypes", "SupportedResponseMIMETypes"}
 
 
 @pytest.mark.parametrize("name", ["Prepare", "Train", "Evaluate"])

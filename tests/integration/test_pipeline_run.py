@@ -61,7 +61,6 @@ class Wheel:
             "NORIA_WHEELS_URI": f"s3://{BUCKET}/assets/{wheels.name}",
             "NORIA_SPEC_URI": f"s3://{BUCKET}/assets/{name}/spec.json",
             "NORIA_TRAIN_INSTANCE": spec.train.instance,
-            "NORIA_SERVE_INSTANCE": spec.serve.instance,
             '"NORIA_TIMEOUT_SECONDS"': "600",
         }
         definition = DEFINITION.read_text(encoding="utf-8")
