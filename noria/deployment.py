@@ -41,6 +41,10 @@ OF_CHAMPION = frozenset({Cause.APPROVED, Cause.ROLLBACK, Cause.PROMOTE, Cause.PR
 """Decisions about who is to be champion: of two, the later one counts, whichever is heard first."""
 
 
+WAY_BACK = frozenset({Cause.ROLLBACK, Cause.REJECTED, Cause.ABANDON})
+"""Decisions against what answers. Alarms that watch the way back compare with what is left, and so blame nobody."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Desired:
     """An endpoint as it should be, or is: packages by what they do, and the challenger's percent of the requests."""
@@ -141,7 +145,7 @@ def guard(before: Desired | None, after: Desired, cause: Cause) -> Guard:
     """SageMaker refuses to guard a change that adds or removes a variant; the way back is not taken in steps."""
     if before and before.package and before.variants != after.variants:
         return Guard.OFF
-    return Guard.AT_ONCE if cause in {Cause.ROLLBACK, Cause.REJECTED} else Guard.ON
+    return Guard.AT_ONCE if cause in WAY_BACK else Guard.ON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +264,7 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
         if entry.kind is not Kind.DEPLOYED:
             continue
         champion = str(entry.details["package"])
-        if champion in line and causes.get(entry.subject) in {Cause.ROLLBACK, Cause.REJECTED}:
+        if champion in line and causes.get(entry.subject) in WAY_BACK:
             line = line[: line.index(champion) + 1]
         elif not line or line[-1] != champion:
             line = [*(other for other in line if other != champion), champion]
@@ -319,7 +323,8 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     What the endpoint gave up because of an alarm is rolled back, whether the stack calls that a failure or a success;
     so is what it gave up without a word where alarms watched, since nobody documents what it says. What failed for a
     stated reason of another kind, as a quota or another resource, says nothing against the package: it may be tried
-    again. Alarms watch the champion, so they speak against a package only where that one was to become it.
+    again. Alarms watch the champion, so they speak against a package only where that one was to become it; and not on
+    the way back, to what answered well before.
     """
     if observed.changing:
         return Settlement(outcome=Outcome.CHANGING, reason="stack or endpoint is still changing")
@@ -337,7 +342,8 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     watched = observed.alarms and guard(now, desired, request.cause) is not Guard.OFF
     if of_endpoint and watched and (why is None or "alarm" in why.lower()):
         why = why or "the endpoint answers as before although the stack reports success"
-        blamed = desired.package if desired.package != now.package else None
+        new_champion = desired.package != now.package and request.cause not in WAY_BACK
+        blamed = desired.package if new_champion else None
         return Settlement(outcome=Outcome.ROLLED_BACK, reason=why, restore=restore, blamed=blamed)
     why = why or ("the endpoint answers as before" if failure is None else "CloudFormation gave no reason")
     return Settlement(outcome=Outcome.FAILED, reason=why, restore=restore)

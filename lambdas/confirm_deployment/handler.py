@@ -42,6 +42,7 @@ from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
 from noria.deployment import (
     RESTORES,
+    WAY_BACK,
     Cause,
     Desired,
     Guard,
@@ -297,12 +298,21 @@ def _rolled_back(told: _Told, *, registry: Registry, bus: Bus, pages: Pages) -> 
             subject=f"{told.model}: {told.request.desired} was rolled back",
             what=what,
             where=f"{told.candidate or told.request.id}\nendpoint of {told.model}",
-            do="Nobody is waiting: what answered before answers. Find out why; "
-            + ("this version is not deployed again." if blamed else "then ask again, its packages are not to blame."),
+            do=_after_rollback(told),
             command=f"noria events {told.model}",
         )
     )
     return told.fact(Kind.ROLLED_BACK, what, blamed=blamed)
+
+
+def _after_rollback(told: _Told) -> str:
+    if told.request.cause in WAY_BACK and told.request.desired.package != told.live.package:
+        return (
+            f"The version you are leaving still answers: {version(told.live.package)}. Look which alarm was raised, "
+            "and ask for the way back again (noria rollback); nothing is barred by this."
+        )
+    done = "this version is not deployed again." if told.settlement.blamed else "then ask again: no version is barred."
+    return f"Nobody is waiting: what answered before answers. Find out why; {done}"
 
 
 def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:

@@ -200,6 +200,7 @@ def test_a_percentage_survives_as_a_weight(share: int) -> None:
         (only(ONE), Desired(package=ONE, shadow=TWO), Cause.SHADOW, Guard.ON),
         (only(TWO), only(ONE), Cause.ROLLBACK, Guard.AT_ONCE),
         (only(TWO), only(ONE), Cause.REJECTED, Guard.AT_ONCE),
+        (only(TWO), only(ONE), Cause.ABANDON, Guard.AT_ONCE),
     ],
 )
 def test_only_what_changes_the_set_of_variants_is_not_guarded_and_the_way_back_takes_one_step(
@@ -221,6 +222,13 @@ def test_a_change_that_leaves_the_champion_blames_nobody_when_an_alarm_ends_it()
     assert (settlement.outcome, settlement.blamed) == (Outcome.ROLLED_BACK, None)
     rolled_back = settle(Observed(changing=False, wanted=only(ONE), live=only(ONE), failure=ALARM), REQUEST)
     assert rolled_back.blamed == TWO
+
+
+@pytest.mark.parametrize("cause", [Cause.ROLLBACK, Cause.REJECTED, Cause.ABANDON])
+def test_an_alarm_on_the_way_back_bars_nothing(cause: Cause) -> None:
+    left = Observed(changing=False, wanted=only(TWO), live=only(TWO), failure=ALARM)
+    settlement = settle(left, request(only(ONE), cause))
+    assert (settlement.outcome, settlement.blamed) == (Outcome.ROLLED_BACK, None)
 
 
 def test_where_no_alarm_watches_nothing_is_rolled_back_by_one() -> None:

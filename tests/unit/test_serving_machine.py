@@ -41,7 +41,7 @@ from noria.aws.schedules import Schedules
 from noria.aws.serving import ServingStack
 from noria.aws.storage import Storage
 from noria.aws.transforms import Transforms
-from noria.deployment import SETTLED, Desired, live, rollback_of, unsettled
+from noria.deployment import SETTLED, WAY_BACK, Desired, live, rollback_of, unsettled
 from noria.events import (
     AlarmStateChange,
     EndpointStateChange,
@@ -276,6 +276,8 @@ class ServingMachine(RuleBasedStateMachine):
             assert verify(entries) == []
             ended = [entry.subject for entry in entries if entry.kind in SETTLED]
             assert len(ended) == len(set(ended))
+            back = [entry for entry in entries if entry.kind is Kind.ROLLED_BACK and entry.details["cause"] in WAY_BACK]
+            assert all(entry.details["blamed"] is None for entry in back), "the way back bars a good version"
 
     # --- when all is quiet
 
