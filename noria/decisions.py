@@ -259,9 +259,12 @@ class Decisions:
 
     # --- time and alarms
 
-    def challenger_alarm(self, alarm: str, at: datetime, why: str) -> Verdict:
-        """An alarm of the challenger was raised at that time: whoever was the challenger then, is so no more."""
-        package = challenger_at(self.entries, at)
+    def challenger_alarm(self, alarm: str, at: datetime, why: str, *, under_way: Request | None = None) -> Verdict:
+        """An alarm of the challenger was raised at that time: whoever was the challenger then, is so no more.
+
+        `under_way`: the deployment that the stack had begun then, and that had no outcome yet.
+        """
+        package = challenger_at(self.entries, at, under_way)
         if package is None:
             return Verdict(outcome=Outcome.NOTHING)
         id_ = deployment_id(package, f"{alarm}#{at.isoformat()}")

@@ -286,10 +286,15 @@ def decided_against(entries: Sequence[Entry], desired: Desired) -> str | None:
     return None
 
 
-def challenger_at(entries: Sequence[Entry], moment: datetime) -> str | None:
-    """The package that had been asked for last as challenger at that moment."""
-    asked = (r.desired.challenger for r in reversed(requests(entries)) if r.desired.challenger and r.at <= moment)
-    return next(asked, None)
+def challenger_at(entries: Sequence[Entry], moment: datetime, under_way: Request | None) -> str | None:
+    """The challenger that an alarm of that moment is about.
+
+    It is the one that answered then, or the one that the deployment under way then brought: the alarms move to the new
+    configuration before the endpoint does. One that waits for its turn has no alarms yet.
+    """
+    brought = under_way.desired.challenger if under_way else None
+    seen = live([entry for entry in entries if entry.at <= moment])
+    return brought or (seen.challenger if seen else None)
 
 
 def restores(entries: Sequence[Entry]) -> int:

@@ -145,17 +145,22 @@ def _question(
             return lambda decisions: decisions.requested(trigger.detail)
         case AlarmStateChange() if trigger.detail.state.value == "ALARM":
             alarm, state = trigger.detail.alarm, trigger.detail.state
-            return lambda decisions: decisions.challenger_alarm(alarm, state.at, state.reason)
+            return _alarm(alarm, state.at, state.reason, rollout)
         case Tick():
             deployment = trigger.detail.deployment or ""
             raised = measurements.raised(rollout.names.challenger_alarms(rollout.model))
             # An alarm may have been raised while nobody heard it: a step is judged when it ends, too.
             if raised:
                 why = f"It was raised when {deployment} was to go on."
-                return lambda decisions: decisions.challenger_alarm(raised[0], now, why)
+                return _alarm(raised[0], now, why, rollout)
             return lambda decisions: decisions.advance(deployment)
         case _:
             return None
+
+
+def _alarm(alarm: str, at: datetime, why: str, rollout: Rollout) -> Question:
+    under_way = rollout.under_way_at(at)
+    return lambda decisions: decisions.challenger_alarm(alarm, at, why, under_way=under_way)
 
 
 def _word(change: ModelPackageStateChange, registry: Registry) -> Question | None:

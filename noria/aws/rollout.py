@@ -102,6 +102,15 @@ class Rollout:
                 return CarriedOut(request=request, operation=None)
         return None
 
+    def under_way_at(self, moment: datetime) -> Request | None:
+        """The deployment that the stack had begun by then and that had no outcome yet."""
+        past = [entry for entry in self.ledger.entries(self.model) if entry.at <= moment]
+        for request in reversed(unsettled(past)):
+            operation = self.stack.operation(request.id, since=request.at - _SKEW)
+            if operation and operation.began <= moment:
+                return request
+        return None
+
     def begin_next(self, *, now: datetime) -> Begun:
         """Begin the deployment that was asked for last, and give up those before it."""
         under_way = self.carried_out()

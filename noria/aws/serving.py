@@ -73,6 +73,7 @@ class StackState:
 class Operation:
     """One operation on the stack, by its token. `failure` is the first one in it."""
 
+    began: datetime
     failure: Failure | None
 
 
@@ -124,19 +125,20 @@ class ServingStack:
 
     def operation(self, token: str, *, since: datetime) -> Operation | None:
         """What became of the operation with this token since `since`; None when the stack never began it."""
-        begun, failure = False, None
+        began: datetime | None = None
+        failure: Failure | None = None
         for page in self.client.get_paginator("describe_stack_events").paginate(StackName=self.name):
             for event in page["StackEvents"]:  # newest first
                 if event["Timestamp"] < since:
-                    return Operation(failure=failure) if begun else None
+                    return Operation(began=began, failure=failure) if began else None
                 if event.get("ClientRequestToken") != token:
                     continue
-                begun = True
+                began = event["Timestamp"]
                 # Resources that were stopped because another one failed say so; the first failure is the cause.
                 reason = event.get("ResourceStatusReason", "")
                 if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in reason.lower():
                     failure = Failure(resource_type=event["ResourceType"], reason=reason)
-        return Operation(failure=failure) if begun else None
+        return Operation(began=began, failure=failure) if began else None
 
     def config(self) -> str | None:
         """Name of the endpoint configuration that the stack holds now, maybe in small letters."""

@@ -158,6 +158,7 @@ class World:
     messages: list[Message] = field(default_factory=list)
     schedules: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)
     raised: set[str] = field(default_factory=set)
+    suspects: set[str] = field(default_factory=set)
     pages: list[str] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     began: list[Desired] = field(default_factory=list)
@@ -266,7 +267,10 @@ class World:
         self.put("deploy-model", "noria", "Serving Requested", detail)
 
     def alarm(self) -> None:
+        """An alarm about the challenger that answers, or that the update under way puts in its place."""
         self.now += timedelta(seconds=1)
+        coming = self.desired(self.operation.parameters).challenger if self.operation else None
+        self.suspects.add(coming or self.live.challenger or "nobody")
         name = f"{NAMES.challenger_alarms(MODEL)}errors"
         self.raised.add(name)
         state = {"value": "ALARM", "reason": "Threshold Crossed", "timestamp": self.now.isoformat()}
@@ -325,8 +329,7 @@ class World:
             self.parameters, self.stack_config, self.status = operation.parameters, config, "UPDATE_COMPLETE"
             if ending == "success":
                 self.live_config = config
-                if after.challenger is None:
-                    self.raised.clear()
+                self.raised.clear()  # what comes has alarms of its own
             elif ending == "lie about capacity":
                 self.failure = "InsufficientInstanceCapacity"
         self._event(self.status, "AWS::CloudFormation::Stack", STACK)

@@ -284,13 +284,19 @@ def test_who_goes_back_leaves_behind_what_came_after() -> None:
 
 
 def test_an_alarm_is_about_the_challenger_of_its_time() -> None:
+    other = Desired(package=ONE, challenger=THREE, percent=5)
     history = chain(
-        asked("1", WEIGHED, Cause.TRAFFIC, AT),
-        asked("2", Desired(package=ONE, challenger=THREE, percent=5), Cause.TRAFFIC, AT + timedelta(hours=1)),
+        asked("1", WEIGHED, Cause.TRAFFIC, AT - timedelta(minutes=5)),
+        done("1", WEIGHED),
+        asked("2", other, Cause.TRAFFIC, AT + timedelta(hours=1)),
     )
-    assert challenger_at(history, AT - timedelta(seconds=1)) is None
-    assert challenger_at(history, AT + timedelta(minutes=1)) == TWO
-    assert challenger_at(history, AT + timedelta(hours=2)) == THREE
+    later = AT + timedelta(hours=2)
+    assert challenger_at(history, AT - timedelta(seconds=1), None) is None
+    assert challenger_at(history, AT - timedelta(seconds=1), request(WEIGHED)) == TWO
+    assert challenger_at(history, AT + timedelta(minutes=1), None) == TWO
+    assert challenger_at(history, later, None) == TWO, "the other one only waits for its turn"
+    assert challenger_at(history, later, request(only(ONE))) == TWO, "it is going"
+    assert challenger_at(history, later, request(other)) == THREE
 
 
 def test_what_only_moves_traffic_overtakes_no_decision_on_the_champion() -> None:

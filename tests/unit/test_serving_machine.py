@@ -194,6 +194,19 @@ class ServingMachine(RuleBasedStateMachine):
     def alarm(self) -> None:
         self.world.alarm()
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.world.live.challenger is not None)
+    def alarm_while_a_change_waits(self, data: st.DataObject) -> None:
+        """Another challenger is asked for and heard of; before it can begin, the old one's alarm is raised."""
+        if self.world.operation is None:
+            self.world.redeploy()
+        package = data.draw(st.sampled_from(sorted(self.world.packages, reverse=True)))
+        self.requests += 1
+        self.world.ask(action="traffic", package=package, percent=10, request=f"r{self.requests}")
+        self.receive(self.world.messages[-1], dies_after=data.draw(st.one_of(st.none(), st.integers(1, 30))))
+        self.world.alarm()
+        self.receive(self.world.messages[-1])
+
     @rule(ending=st.sampled_from(["success", "success", *get_args(Ending)]), heard=st.booleans())
     @precondition(lambda self: self.world.operation is not None)
     def finish(self, ending: Ending, *, heard: bool) -> None:
@@ -278,6 +291,8 @@ class ServingMachine(RuleBasedStateMachine):
             assert len(ended) == len(set(ended))
             back = [entry for entry in entries if entry.kind is Kind.ROLLED_BACK and entry.details["cause"] in WAY_BACK]
             assert all(entry.details["blamed"] is None for entry in back), "the way back bars a good version"
+            barred = {entry.subject for entry in entries if entry.kind is Kind.CHALLENGER_ROLLED_BACK}
+            assert barred <= self.world.suspects, "an alarm of another bars it"
 
     # --- when all is quiet
 
