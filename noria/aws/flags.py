@@ -130,7 +130,8 @@ class FlagStore:
         before = next((each for each in done if each.version < done[0].version), None)
         if before is None:
             raise NothingBeforeError("there are no flags before these")
-        if newest.state == "COMPLETE":
+        # AppConfig reverts to what was deployed just before: after an earlier way back, the flags that it led away from.
+        if newest.state == "COMPLETE" and done[1].version == before.version:
             with suppress(self.client.exceptions.BadRequestException):
                 return self._stop(newest)
         return self._deploy(before.version, strategy=self.at_once, reason=reason)
