@@ -130,7 +130,7 @@ class FlagStore:
         before = next((each for each in done if each.version < done[0].version), None)
         if before is None:
             raise NothingBeforeError("there are no flags before these")
-        # AppConfig reverts to what was deployed just before: after an earlier way back, the flags that it led away from.
+        # A revert brings what was deployed just before: after an earlier way back, the flags that this one left.
         if newest.state == "COMPLETE" and done[1].version == before.version:
             with suppress(self.client.exceptions.BadRequestException):
                 return self._stop(newest)
