@@ -80,9 +80,12 @@ class Shipping:
     def _put(self, lines: Sequence[str]) -> None:
         logs = self._cloud.client("logs", self._role_arn)
         if not self._began:
-            with suppress(logs.exceptions.ResourceAlreadyExistsException):
-                logs.create_log_group(logGroupName=self._group)
-            logs.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
+            try:
+                logs.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
+            except logs.exceptions.ResourceNotFoundException:
+                with suppress(logs.exceptions.ResourceAlreadyExistsException):
+                    logs.create_log_group(logGroupName=self._group)
+                logs.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
             self._began = True
         moment = int(self._cloud.now().timestamp() * 1000)
         for batch in _batches(lines):

@@ -98,6 +98,16 @@ def test_lines_are_there_while_the_container_runs_in_a_stream_of_the_variants_na
     assert ready["logStreamName"].startswith("champion/")
 
 
+def test_a_group_that_is_there_needs_no_permission_to_make_one(world: World) -> None:
+    may = ["s3:*", "logs:CreateLogStream", "logs:PutLogEvents"]
+    role = world.role({"Effect": "Allow", "Action": may, "Resource": "*"})
+    endpoint = "with-its-group"
+    world.client("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}")
+    config = world.config(world.model("v1", TALKATIVE, role), instances=1)
+    world.client("sagemaker").create_endpoint(EndpointName=endpoint, EndpointConfigName=config)
+    assert eventually(lambda: [line for line in lines(world, endpoint) if line["message"] == "ready"])
+
+
 def test_a_subscriber_gets_the_lines_that_match_and_only_those(world: World) -> None:
     endpoint = world.endpoint(world.config(world.model("v1", TALKATIVE), instances=1))
     eventually(lambda: lines(world, endpoint))
