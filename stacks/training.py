@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aws_cdk import ArnFormat, AssetStaging, Environment, FileAssetPackaging, Stack
@@ -120,7 +120,7 @@ class Training(Stack):
 
     def _pipeline_role(self, *inputs: "StagedFile") -> iam.Role:
         """What the pipeline, and its jobs, run as."""
-        role = self._sagemaker_role("PipelineRole")
+        role = self._sagemaker_role("PipelineRole", jobs=("Processing", "Training"))
         allow(
             role,
             Grant(
@@ -158,7 +158,7 @@ class Training(Stack):
 
     def _model_role(self) -> iam.Role:
         """What a served model's containers are started with; without a network they cannot use it themselves."""
-        role = self._sagemaker_role("ModelRole")
+        role = self._sagemaker_role("ModelRole", jobs=("Transform",))
         allow(
             role,
             # Transform jobs act as the model's role: predict_batch prepares what they read and takes what they write.
@@ -255,7 +255,8 @@ class Training(Stack):
             ),
         )
 
-    def _sagemaker_role(self, id_: str) -> iam.Role:
+    def _sagemaker_role(self, id_: str, *, jobs: Sequence[str]) -> iam.Role:
+        """`jobs` are the kinds whose log groups it makes; that of the endpoint is made by the serving stack alone."""
         role = iam.Role(
             self,
             id_,
@@ -284,15 +285,13 @@ class Training(Stack):
                 because="A registry's authorization token is not a resource: ECR knows no narrower one.",
             ),
             Grant(
-                actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                resources=[
-                    self.format_arn(
-                        service="logs",
-                        resource="log-group",
-                        resource_name="/aws/sagemaker/*",
-                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                    )
-                ],
+                actions=["logs:CreateLogGroup"],
+                resources=[self._log_group(f"{kind}Jobs*") for kind in jobs],
+                because="IAM is asked about the group's ARN with `:log-stream:` behind it.",
+            ),
+            Grant(
+                actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                resources=[self._log_group("*")],
                 because="SageMaker names log groups after the kind of job or the endpoint, streams after instances.",
             ),
             Grant(
@@ -303,6 +302,14 @@ class Training(Stack):
             ),
         )
         return role
+
+    def _log_group(self, name: str) -> str:
+        return self.format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name=f"/aws/sagemaker/{name}",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
 
     def _deployer_role(self) -> iam.Role:
         """Covers all that any condition of the serving stack switches on: a stack keeps the role it was given."""

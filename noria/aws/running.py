@@ -8,15 +8,22 @@ from botocore.exceptions import ClientError
 
 from noria.aws.serving import PACKAGE
 from noria.deployment import NONE
+from noria.logged import LOG_GROUP
 from noria.names import Names
 from noria.serve import Mode, Running
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_sagemaker import SageMakerClient
 
 MODE = "Mode"
 """Output of a serving stack. Stacks from before there were modes have none: they are real-time."""
+
+LOG_GROUP_TYPE = "AWS::Logs::LogGroup"
+
+NOT_THERE = frozenset({"CREATE_FAILED", "DELETE_COMPLETE"})
+"""Of what a stack lists, what it has not made or no longer has."""
 
 SCALING = "ScalingTarget"
 """Output of a serving stack while something scales its endpoint."""
@@ -27,13 +34,14 @@ class Endpoints:
     names: Names
     cloudformation: "CloudFormationClient" = field(default_factory=lambda: boto3.client("cloudformation"), repr=False)
     sagemaker: "SageMakerClient" = field(default_factory=lambda: boto3.client("sagemaker"), repr=False)
+    logs: "CloudWatchLogsClient" = field(default_factory=lambda: boto3.client("logs"), repr=False)
 
     def running(self, model: str) -> Running | None:
         """None while the model's stack is not deployed, or serves no package."""
         try:
             (stack,) = self.cloudformation.describe_stacks(StackName=self.names.stack(model, "serving"))["Stacks"]
         except ClientError as error:
-            if error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error):
+            if _missing(error):
                 return None
             raise
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
@@ -47,6 +55,27 @@ class Endpoints:
             instances=self._instances(self.names.model(model)) if mode.has_instances else None,
         )
 
+    def foreign_log_group(self, model: str) -> str | None:
+        """The log group of the model's endpoint where it is there and its stack has not made it: it cannot any more."""
+        name = LOG_GROUP + self.names.model(model)
+        groups = self.logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]  # the shortest name is first
+        if all(group["logGroupName"] != name for group in groups):
+            return None
+        return None if name in self._made_log_groups(self.names.stack(model, "serving")) else name
+
+    def _made_log_groups(self, stack: str) -> set[str]:
+        try:
+            return {
+                resource["PhysicalResourceId"]
+                for page in self.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+                for resource in page["StackResourceSummaries"]
+                if resource["ResourceType"] == LOG_GROUP_TYPE and resource["ResourceStatus"] not in NOT_THERE
+            }
+        except ClientError as error:
+            if _missing(error):
+                return set()
+            raise
+
     def _instances(self, endpoint: str) -> int | None:
         """None where the endpoint is missing, as after a failed deployment."""
         try:
@@ -56,3 +85,8 @@ class Endpoints:
                 return None
             raise
         return next((v.get("CurrentInstanceCount") for v in variants if v["VariantName"] == "champion"), None)
+
+
+def _missing(error: ClientError) -> bool:
+    """Whether CloudFormation says that there is no such stack."""
+    return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)

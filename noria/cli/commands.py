@@ -383,11 +383,18 @@ def openapi(
 
 @app.command()
 def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
-    """Whether every endpoint that is up can become what its spec says now; exit code 1 when one cannot."""
+    """Whether every endpoint can be made, or become, what its spec says now; exit code 1 when one cannot."""
     endpoints = Endpoints(names=Names(env=env))
     up = {known.model: (endpoints.running(known.model), known.serve) for known in spec.load_all(models_dir)}
     refused = [
         f"{model}: serve: {reason}" for model, (now, serve) in up.items() if now for reason in impossible(now, serve)
+    ]
+    refused += [
+        f"{model}: log group {group} is there, and CloudFormation would fail to make it. Deploy {model}-training alone "
+        f"(npx cdk deploy {model}-training -c env={env}), after which SageMaker may not make it again; then, when "
+        f"nobody needs its lines any more: aws logs delete-log-group --log-group-name {group}"
+        for model, (_, serve) in up.items()
+        if serve.mode.has_endpoint and (group := endpoints.foreign_log_group(model))
     ]
     if refused:
         raise Refused("\n".join(refused))

@@ -89,7 +89,9 @@ class Teardown:
             kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
         if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
-        kept.append("log groups /aws/sagemaker/*: SageMaker made them and shares them among all of the account's jobs")
+        kept.append(
+            "log groups /aws/sagemaker/*Jobs: SageMaker made them and shares them among all of the account's jobs"
+        )
         return Removed(
             env=self.env, stacks=[stack.name for stack in stacks], packages=packages, objects=objects, kept=kept
         )

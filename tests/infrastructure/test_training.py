@@ -133,6 +133,23 @@ def test_the_role_of_the_pipeline_touches_no_other_model_and_no_uploads(
     assert not granted & {"sagemaker:UpdateModelPackage", "sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"}
 
 
+def test_only_jobs_make_log_groups_and_the_stack_alone_that_of_the_endpoint(stack: Template, name: str) -> None:
+    """Else lines that come late, after the stack has gone, would leave a group that the next deployment stumbles on."""
+    made = {}
+    for role in stack.of("AWS::IAM::Role"):
+        statements = [s for s in stack.allowed(role) if "logs:CreateLogGroup" in s["Action"]]
+        arns = [str(arn) for statement in statements for arn in statement["Resource"]]
+        made[role.id.rstrip("0123456789ABCDEF")] = {arn.partition(":log-group:")[2] for arn in arns}
+        # IAM asks about the group with the (empty) name of a stream behind it.
+        group = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/sagemaker/Endpoints/{name}:log-stream:"
+        assert not any(fnmatch.fnmatchcase(group, arn) for arn in arns), role.path
+    made = {role: groups for role, groups in made.items() if groups}
+    assert made == {
+        "PipelineRole": {"/aws/sagemaker/ProcessingJobs*", "/aws/sagemaker/TrainingJobs*"},
+        "ModelRole": {"/aws/sagemaker/TransformJobs*"},
+    }
+
+
 def test_every_role_is_for_one_service_on_behalf_of_this_account(stack: Template) -> None:
     for role in stack.of("AWS::IAM::Role"):
         (trust,) = role.properties["AssumeRolePolicyDocument"]["Statement"]

@@ -36,11 +36,15 @@ def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def deployed(*, package: str = PACKAGE, **outputs: str) -> None:
-    """A serving stack with these outputs, as far as preflight looks at it."""
+LOG_GROUP = "/aws/sagemaker/Endpoints/noria-dev-prices"
+
+
+def deployed(*, package: str = PACKAGE, logs: bool = False, **outputs: str) -> None:
+    """A serving stack with these outputs, as far as preflight looks at it; `logs`: with its endpoint's log group."""
+    group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": LOG_GROUP}}
     template = {
         "Parameters": {"ModelPackageArn": {"Type": "String", "Default": "none"}},
-        "Resources": {"Anything": {"Type": "AWS::SNS::Topic"}},
+        "Resources": {"Anything": {"Type": "AWS::SNS::Topic"}} | ({"Logs": group} if logs else {}),
         "Outputs": {name: {"Value": value} for name, value in outputs.items()},
     }
     boto3.client("cloudformation").create_stack(
@@ -128,6 +132,30 @@ def test_scaling_can_be_removed_from_a_fleet_that_answers(tmp_path: Path) -> Non
     deployed(Mode="async", ScalingTarget="endpoint/noria-dev-prices/variant/champion")
     answering(instances=2)
     assert preflight(tmp_path, "{mode: async}")
+
+
+@pytest.mark.parametrize("before", [None, "none", PACKAGE])
+def test_a_log_group_that_no_stack_has_made_is_in_the_way(tmp_path: Path, before: str | None) -> None:
+    """Of an environment from before stacks made it, or of an endpoint that spoke once more after its stack had gone."""
+    if before:
+        deployed(package=before)
+    boto3.client("logs").create_log_group(logGroupName=LOG_GROUP)
+    with pytest.raises(Refused) as refused:
+        preflight(tmp_path, "{mode: realtime}")
+    assert f"prices: log group {LOG_GROUP} is there" in str(refused.value)
+    assert f"aws logs delete-log-group --log-group-name {LOG_GROUP}" in str(refused.value)
+
+
+def test_the_log_group_of_the_stack_itself_is_not_in_the_way(tmp_path: Path) -> None:
+    deployed(logs=True)
+    assert preflight(tmp_path, "{mode: realtime}")
+
+
+def test_a_log_group_is_in_the_way_of_its_own_endpoint_only(tmp_path: Path) -> None:
+    boto3.client("logs").create_log_group(logGroupName=f"{LOG_GROUP}-of-houses")
+    assert preflight(tmp_path, "{mode: realtime}")
+    boto3.client("logs").create_log_group(logGroupName=LOG_GROUP)
+    assert preflight(tmp_path, "{mode: batch}")
 
 
 def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
