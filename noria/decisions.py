@@ -11,7 +11,7 @@
 | a person: rollback          | a version that was champion before, and nothing beside it                         |
 | a challenger's alarm        | no such challenger; the package counts as rolled back                             |
 | a step has baked            | the next weight, after the last one the challenger as champion                    |
-| a deployment did not end live | what was decided against meanwhile is not left in place                         |
+| a deployment has ended      | what was decided against is not left in place                                     |
 
 Nothing here reads or changes anything. Of two decisions the newer counts, whichever is heard first.
 """
@@ -310,7 +310,7 @@ class Decisions:
         return last if last and last.cause is Cause.PROGRESSIVE and last.desired.challenger else None
 
     def not_left(self) -> Verdict:
-        """After a deployment that did not end live: what was decided against while it was to go away, goes now.
+        """After a deployment: what was decided against goes now, where it could not go before.
 
         Once: if that fails too, a person has been told.
         """

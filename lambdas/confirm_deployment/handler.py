@@ -145,8 +145,7 @@ def confirm_deployment(
             _announce(told, serving, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
         if settlement.outcome is Outcome.LIVE and serving:
             _collect_garbage(rollout, endpoint, serving, before=carried_out.request.at)
-    if settlement.outcome is not Outcome.LIVE:
-        _not_left(spec, rollout, registry, now=now)
+    _not_left(spec, rollout, registry, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
     elif rollout.begin_next(now=now) is Begun.NOTHING:

@@ -223,6 +223,14 @@ def test_what_was_rejected_while_it_was_to_go_does_not_stay_when_it_could_not(ab
     assert ab.decisions.not_left().desired == Desired(package=ONE), "the challenger goes, though the champion cannot"
 
 
+def test_a_challenger_that_could_not_be_taken_away_goes_after_the_next_deployment(ab: Story) -> None:
+    ab.record(*ab.decisions.challenger_alarm("P-challenger-errors", ab.now, "5 of 100").facts)
+    ab.end(Kind.DEPLOYMENT_FAILED)
+    assert ab.approve(THREE) == Desired(package=THREE, challenger=TWO, percent=20), "a new version needs its guard"
+    ab.end()
+    assert ab.decisions.not_left().desired == Desired(package=THREE)
+
+
 def test_a_rolled_back_package_is_refused_everywhere(story: Story) -> None:
     story.approve(THREE)
     story.end(Kind.ROLLED_BACK, blamed=THREE)
