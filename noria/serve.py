@@ -272,9 +272,16 @@ class Serve(Part):
             yield "scale goes down to 0 instances, which mode async alone can: use min 1"
         if not self.scale.min <= self.count <= self.scale.max:
             yield f"count {self.count} is outside of scale's {self.scale.min} to {self.scale.max}: bring it inside"
-        if self.strategy not in STEPWISE or self.step.unit == "percent":
+        if self.strategy not in STEPWISE:
             return
         # A fleet that has grown or shrunk must still be able to move a step.
+        if self.step.unit == "percent":
+            if lowest > 0 and self.step.instances(lowest) < 1:
+                yield (
+                    f"scale goes down to {lowest} instances, of which step {self.step} is less than one: use min "
+                    f"{math.ceil(100 / self.step.value)} or more, or strategy all_at_once or progressive"
+                )
+            return
         highest = max(most for _, most in self.scale.bounds)
         if self.step.value / highest < SMALLEST_SHARE[self.strategy]:
             yield (

@@ -98,6 +98,10 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
         (("owner:", "serve: {scale: {min: 1, max: 4, target: 9}}\nowner:"), "scale goes down to 1 instances, of which"),
         (("owner:", "serve: {scale: {min: 4, max: 6, target: 9}}\nowner:"), "count 3 is outside of scale's 4 to 6"),
         (
+            ("owner:", "serve: {count: 4, step: 25%, scale: {min: 1, max: 8, target: 9}}\nowner:"),
+            "scale goes down to 1 instances, of which step 25% is less than one: use min 4",
+        ),
+        (
             ("owner:", "serve: {strategy: linear, count: 4, step: 2, scale: {min: 4, max: 40, target: 9}}\nowner:"),
             "scale goes up to 40 instances, of which step 2 is too small for linear: write step as a percentage, 10%",
         ),
