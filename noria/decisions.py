@@ -89,8 +89,24 @@ class Decided:
         return f"{self.package}#{self.at.isoformat()}"
 
 
+def _decided_at(entry: Entry) -> datetime:
+    """When a package was approved or rejected, by what `Decided.name` wrote."""
+    return datetime.fromisoformat(entry.subject.rpartition("#")[2])
+
+
 class _Refused(Exception):
     """What was asked cannot be; the message says why and what can."""
+
+
+def superseded(fact: Fact) -> Page:
+    """Tells a person what the fact says: what was asked for will not be done."""
+    return Page(
+        subject=f"{fact.model}: {Desired.of(fact.details)} will not go live",
+        what=fact.summary,
+        where=f"endpoint of {fact.model}",
+        do="Nothing, if the newer one is what you want: of two decisions the newer counts. Else ask again.",
+        command=f"noria events {fact.model}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +122,7 @@ class Decisions:
 
     def approved(self, decided: Decided) -> Verdict:
         said = self._said(Kind.PACKAGE_APPROVED, decided)
-        if decided.reason.startswith(PERMITTED):
+        if self._permitted(decided):
             return Verdict(outcome=Outcome.NOTHING, facts=said)
         package, id_ = decided.package, deployment_id(decided.package, decided.name)
         if before := rollback_of(self.entries, package):
@@ -119,10 +135,19 @@ class Decisions:
         if desired == wanted or self._knows(Kind.DEPLOYMENT_REQUESTED, id_) or wanted.package == package:
             return Verdict(outcome=Outcome.NOTHING, facts=said)
         if later := overtaken_by(self.entries, decided.at, OF_CHAMPION):
-            facts = (*said, *self._superseded(id_, Desired(package=package), decided.name, later))
-            return Verdict(outcome=Outcome.OVERTAKEN, facts=facts)
+            return self._superseded(id_, Desired(package=package), decided.name, later, said=said)
         why = f"{version(package)} was approved"
         return self._request(id_, desired, cause, why, decision=decided.name, at=decided.at, by=decided.by, said=said)
+
+    def _permitted(self, decided: Decided) -> bool:
+        """Whether a request brought this approval about. SageMaker keeps the reason of it when a person gives none."""
+        if not decided.reason.startswith(PERMITTED):
+            return False
+        return not any(
+            str(entry.details.get("reason")).startswith(PERMITTED) and _decided_at(entry) < decided.at
+            for entry in self.entries
+            if entry.kind is Kind.PACKAGE_APPROVED and entry.details["package"] == decided.package
+        )
 
     def rejected(self, decided: Decided) -> Verdict:
         said = self._said(Kind.PACKAGE_REJECTED, decided)
@@ -155,7 +180,7 @@ class Decisions:
         if desired == self._wanted:
             return Verdict(outcome=Outcome.NOTHING)
         if later := overtaken_by(self.entries, at):
-            return Verdict(outcome=Outcome.OVERTAKEN, facts=self._superseded(id_, desired, name, later))
+            return self._superseded(id_, desired, name, later)
         return self._request(id_, desired, cause, asked.reason, decision=name, at=at, by=asked.by)
 
     def _answer(self, asked: ServingRequest) -> tuple[Desired, Cause]:
@@ -428,12 +453,15 @@ class Decisions:
         )
         return Verdict(outcome=Outcome.REQUESTED, facts=(*said, fact), desired=desired)
 
-    def _superseded(self, id_: str, desired: Desired, decision: str, later: str) -> tuple[Fact, ...]:
+    def _superseded(
+        self, id_: str, desired: Desired, decision: str, later: str, *, said: tuple[Fact, ...] = ()
+    ) -> Verdict:
         if self._knows(Kind.DEPLOYMENT_SUPERSEDED, id_):
-            return ()
+            return Verdict(outcome=Outcome.OVERTAKEN, facts=said)
         summary = f"{str(desired).capitalize()} will not go live: {later} was asked for by a later decision."
         fact = self._fact(Kind.DEPLOYMENT_SUPERSEDED, id_, summary)
-        return (fact.model_copy(update={"details": {**desired.details, "decision": decision}}),)
+        fact = fact.model_copy(update={"details": {**desired.details, "decision": decision}})
+        return Verdict(outcome=Outcome.OVERTAKEN, facts=(*said, fact), page=superseded(fact))
 
     def _refuse(
         self, decision: str, why: str, *, package: str | None, by: str | None = None, said: tuple[Fact, ...] = ()

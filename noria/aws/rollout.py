@@ -14,7 +14,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
-from noria.decisions import PERMITTED, Verdict
+from noria.decisions import PERMITTED, Verdict, superseded
 from noria.deployment import Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
 from noria.ledger import Entry, Fact, Kind, latest
@@ -163,32 +163,18 @@ class Rollout:
 
     def _wait(self, request: Request, why: str, *, now: datetime) -> None:
         summary = f"{str(request.desired).capitalize()} waits for its turn: {why}."
-        self._record(Kind.DEPLOYMENT_WAITING, request, summary, now=now)
+        self.ledger.record(self._fact(Kind.DEPLOYMENT_WAITING, request, summary, now=now))
 
     def _supersede(self, request: Request, why: str, *, now: datetime) -> None:
         summary = f"{str(request.desired).capitalize()} will not go live: {why}."
-        page = Page(
-            subject=f"{self.model}: {request.desired} will not go live",
-            what=summary,
-            where=f"endpoint of {self.model}",
-            do="Nothing, if the newer one is what you want: of two decisions the newer counts.",
-            command=f"noria events {self.model}",
-        )
-        if self.page(page, f"superseded {request.id}", now=now):
+        fact = self._fact(Kind.DEPLOYMENT_SUPERSEDED, request, summary, now=now)
+        if self.page(superseded(fact), f"superseded {request.id}", now=now):
             tell(Begun.SUPERSEDED, model=self.model, deployment=request.id)
-            self._record(Kind.DEPLOYMENT_SUPERSEDED, request, summary, now=now)
+            self.ledger.record(fact)
 
-    def _record(self, kind: Kind, request: Request, summary: str, *, now: datetime) -> None:
-        self.ledger.record(
-            Fact(
-                model=self.model,
-                kind=kind,
-                subject=request.id,
-                at=now,
-                summary=summary,
-                details=request.desired.details,
-            )
-        )
+    def _fact(self, kind: Kind, request: Request, summary: str, *, now: datetime) -> Fact:
+        details = request.desired.details
+        return Fact(model=self.model, kind=kind, subject=request.id, at=now, summary=summary, details=details)
 
     def tell_stuck(self, *, now: datetime) -> None:
         name = self.stack.name

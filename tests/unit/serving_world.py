@@ -248,7 +248,6 @@ class World:
         self.now += timedelta(seconds=1)
         self.packages[package] |= {
             "ModelApprovalStatus": decision,
-            "ApprovalDescription": "",
             "LastModifiedTime": self.now,
         }
         if heard:

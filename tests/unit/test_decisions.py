@@ -64,7 +64,7 @@ class Story:
         detail = ServingRequest.model_validate({"model": self.spec.model, "action": action, **request, **asked})
         verdict = self.decisions.requested(detail)
         self.record(*verdict.facts)
-        assert (verdict.page is not None) is (verdict.outcome is Outcome.REFUSED)
+        assert (verdict.page is not None) is (verdict.outcome in {Outcome.REFUSED, Outcome.OVERTAKEN})
         assert self.decisions.requested(detail).facts == ()
         return verdict.refusal or verdict.desired
 
@@ -145,7 +145,9 @@ def test_what_is_so_already_is_not_asked_for_again(ab: Story) -> None:
 def test_the_approval_that_a_request_brought_about_promotes_nothing_a_persons_does(ab: Story) -> None:
     assert ab.approve(TWO, reason=f"{PERMITTED}try it") is None
     assert ab.entries[-1].kind is Kind.PACKAGE_APPROVED
-    assert ab.approve(TWO) == Desired(package=TWO)
+    again = Decided(package=TWO, at=ab.now, reason=f"{PERMITTED}try it")
+    assert ab.decisions.approved(again).outcome is Outcome.NOTHING, "it is heard twice"
+    assert ab.approve(TWO, reason=f"{PERMITTED}try it") == Desired(package=TWO), "its reason is left from before"
 
 
 def test_a_fast_clock_does_not_decide_for_the_future(ab: Story) -> None:
@@ -158,6 +160,15 @@ def test_a_request_that_is_heard_after_a_later_one_is_superseded(ab: Story) -> N
     ab.ask("abandon")
     assert ab.ask("traffic", package=TWO, percent=50, at=early) is None
     assert ab.entries[-1].kind is Kind.DEPLOYMENT_SUPERSEDED
+
+
+def test_an_approval_that_a_later_one_overtook_is_told_to_a_person(story: Story) -> None:
+    early = Decided(package=THREE, at=story.now - timedelta(minutes=2))
+    verdict = story.decisions.approved(early)
+    assert verdict.page
+    assert "version 3 will not go live" in verdict.page.subject
+    story.record(*verdict.facts)
+    assert story.decisions.approved(early).page is None
 
 
 def test_an_approval_that_is_heard_after_a_later_alarm_is_carried_out(ab: Story) -> None:

@@ -340,6 +340,7 @@ class ServingMachine(RuleBasedStateMachine):
             Kind.DEPLOYMENT_FAILED: "could not be deployed\n",
             Kind.CHALLENGER_ROLLED_BACK: "was rolled back as challenger\n",
             Kind.DEPLOYMENT_REFUSED: "is refused\n",
+            Kind.DEPLOYMENT_SUPERSEDED: "will not go live\n",
         }
         for kind, words in paged.items():
             told = sum(words in page for page in self.world.pages)
