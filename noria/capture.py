@@ -6,7 +6,8 @@
 
 Input is `{"instances": [{feature: value}]}` or CSV without a header, in the order of the spec's features; output is
 `{"predictions": [{"prediction", "score"?, "scores"?}]}` or CSV lines `prediction[,score]`; `encoding` is JSON, CSV or
-BASE64. Requests of Noria's own probes, which say so in their `inferenceId`, are no traffic and left out.
+BASE64. A request in Parquet counts as malformed, since nothing here reads it out of a record. Requests of Noria's own
+probes, which say so in their `inferenceId`, are no traffic and left out.
 Format: Amazon SageMaker AI developer guide, "Capture data from real-time endpoint".
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
@@ -121,7 +122,8 @@ def _longest_line(files: Sequence[Path]) -> int:
 def _text(payload: str, *, lines_of: str) -> str:
     """SQL: a payload as text; JSON lines become the list `lines_of` of one document (no JSON text holds a newline)."""
     text = (
-        f"CASE WHEN {payload}.encoding = 'BASE64' THEN TRY(decode(from_base64({payload}.data))) ELSE {payload}.data END"
+        f"CASE WHEN {payload}.observedContentType ILIKE '%parquet%' THEN NULL "
+        f"WHEN {payload}.encoding = 'BASE64' THEN TRY(decode(from_base64({payload}.data))) ELSE {payload}.data END"
     )
     joined = f"regexp_replace(trim({text}, chr(13) || chr(10) || ' '), '[\\r\\n]+', ',', 'g')"
     return (

@@ -138,6 +138,7 @@ MALFORMED = {
     "no instances": record("event", INSTANCES, PREDICTIONS).replace("instances", "rows"),
     "an answer that is none": record("event", INSTANCES, PREDICTIONS).replace("predictions", "error"),
     "no base64": GOOD.replace('"CSV"', '"BASE64"'),
+    "Parquet, be its bytes text or not": GOOD.replace("text/csv", "application/x-parquet", 1),
     "base64 of no text": json.dumps(
         json.loads(GOOD)
         | {
