@@ -266,19 +266,17 @@ class Serving(Stack):
     def _endpoint(self, config: sagemaker.CfnEndpointConfig) -> sagemaker.CfnEndpoint:
         # A fleet that scales keeps its size; but a version must start once, also where nothing happens to run now.
         scale = self._serve.scale
-        counted = scale is None or scale.ends
-        ours = ["DesiredWeight", "DataCaptureConfig", *(["DesiredInstanceCount"] if counted else [])]
-        instances = self._serve.mode.has_instances
+        sized = scale is not None and not scale.ends
         endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
             endpoint_name=self._name,
             endpoint_config_name=config.attr_endpoint_config_name,
-            retain_all_variant_properties=True if instances else None,
+            retain_all_variant_properties=True if sized else None,
             exclude_retained_variant_properties=[
-                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=type_) for type_ in ours
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DesiredWeight")
             ]
-            if instances
+            if sized
             else None,
         )
         endpoint.cfn_options.condition = self._live

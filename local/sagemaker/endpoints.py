@@ -52,7 +52,6 @@ class Retained:
 
     instance_counts: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
-    capture: Document | None = None
 
 
 class Scaled(Protocol):
@@ -327,7 +326,7 @@ class Endpoints:
             shadows=shadows,
             start=_start_of(config),
         )
-        capture = retained.capture or config.get("DataCaptureConfig")
+        capture = config.get("DataCaptureConfig")
         if capture and capture.get("EnableCapture", True):
             fleet.capture = Capture(self._cloud, endpoint, capture)
         return fleet
@@ -399,7 +398,6 @@ def _retained(endpoint: Endpoint, request: Document) -> Retained:
     return Retained(
         {} if "DesiredInstanceCount" in excluded else {name: variant.instance_count for name, variant in variants},
         {} if "DesiredWeight" in excluded else {name: variant.weight for name, variant in variants},
-        None if "DataCaptureConfig" in excluded or fleet.capture is None else dict(fleet.capture.config),
     )
 
 

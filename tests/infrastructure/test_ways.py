@@ -421,10 +421,17 @@ def test_without_scale_nothing_scales_and_nobody_may(ways: Assembly, model: str)
 def test_a_deployment_keeps_the_count_of_a_fleet_that_scales_and_starts_that_of_any_other(
     ways: Assembly, model: str
 ) -> None:
-    excluded = {p["VariantPropertyType"] for p in endpoint(ways, model)["ExcludeRetainedVariantProperties"]}
-    assert endpoint(ways, model)["RetainAllVariantProperties"] is True
+    retained = {name: value for name, value in endpoint(ways, model).items() if "Retain" in name}
     # A fleet that can end may have ended: else the new version would be live without ever having started.
-    assert ("DesiredInstanceCount" in excluded) is (model not in {"rolling", "waiting"})
+    assert retained == (
+        {
+            "RetainAllVariantProperties": True,
+            # DataCaptureConfig is documented as a third one, and as not supported.
+            "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}],
+        }
+        if model in {"rolling", "waiting"}
+        else {}
+    )
 
 
 @pytest.mark.parametrize("model", SCALED)

@@ -619,19 +619,24 @@ def test_container_that_does_not_start_leaves_the_old_version(world: World) -> N
 
 
 def test_update_keeps_what_it_is_asked_to_keep(world: World) -> None:
-    endpoint = world.endpoint(world.config(world.model("v1"), instances=2))
+    capture = capture_to("s3://data/kept")
+    endpoint = world.endpoint(world.config(world.model("v1"), instances=2, DataCaptureConfig=capture))
     sagemaker = world.client("sagemaker")
     changes = [{"VariantName": "champion", "DesiredInstanceCount": 5, "DesiredWeight": 7.0}]
     sagemaker.update_endpoint_weights_and_capacities(EndpointName=endpoint, DesiredWeightsAndCapacities=changes)
     world.settled(endpoint)
     sagemaker.update_endpoint(
         EndpointName=endpoint,
-        EndpointConfigName=world.config(world.model("v2"), instances=2),
+        EndpointConfigName=world.config(
+            world.model("v2"), instances=2, DataCaptureConfig=capture | {"InitialSamplingPercentage": 7}
+        ),
         RetainAllVariantProperties=True,
         ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
     )
-    variant = world.settled(endpoint)["ProductionVariants"][0]
+    after = world.settled(endpoint)
+    (variant,) = after["ProductionVariants"]
     assert (variant["CurrentInstanceCount"], variant["CurrentWeight"]) == (5, 1.0)
+    assert after["DataCaptureConfig"]["CurrentSamplingPercentage"] == 7
 
 
 @pytest.mark.parametrize(
