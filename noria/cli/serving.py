@@ -5,7 +5,7 @@ The same decision is made here and by deploy_model, from the same ledger: what i
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import boto3
@@ -17,7 +17,7 @@ from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
-from noria.deployment import Cause, Desired, Guard, guard, live, unsettled
+from noria.deployment import Cause, Desired, Guard, guard, live, requests, unsettled, wanted
 from noria.events import ServingRequest, ServingRequested
 from noria.ledger import Entry
 from noria.spec import ModelSpec
@@ -81,6 +81,8 @@ class Changes:
             raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
         model = self.deployed.require(self.spec.model)
         entries = self.deployed.ledger.entries(model)
+        # Who asks has seen this ledger: a clock that is slow must not make the request older than what is in it.
+        seen = [request.decided_at + timedelta(milliseconds=1) for request in requests(entries)]
         asked = ServingRequest(
             model=model,
             action=action,
@@ -88,7 +90,7 @@ class Changes:
             percent=percent,
             reason=reason,
             by=boto3.client("sts").get_caller_identity()["Arn"],
-            requested_at=datetime.now(UTC),
+            requested_at=max([datetime.now(UTC), *seen]),
             request=str(uuid.uuid4()),
         )
         verdict = self._decide(asked, entries)
@@ -97,11 +99,22 @@ class Changes:
         if verdict.desired is None:
             raise Refused(f"{model}: that is so already, or on its way: see noria events {model}.")
         if not dry_run:
-            meant = verdict.desired.package if action in {"rollback", "promote"} else package
+            meant = self._meant(action, package, verdict.desired, entries)
             Bus(name=self.deployed.parameter("event-bus")).publish(
                 ServingRequested.of(asked.model_copy(update={"package": meant}))
             )
         return self._change(asked, verdict, verdict.desired, entries, sent=not dry_run)
+
+    def _meant(self, action: Action, package: str | None, desired: Desired, entries: list[Entry]) -> str | None:
+        """The package that the person saw when asking: by the time that it is heard, another may be in its place."""
+        match action:
+            case "rollback" | "promote":
+                return desired.package
+            case "abandon":
+                before = wanted(entries)
+                return before.challenger if before else None
+            case _:
+                return package
 
     def _approval(self, package: str) -> str | None:
         return self.deployed.registry.approval(self.deployed.names.model(self.spec.model), package)

@@ -8,9 +8,12 @@ import pytest
 
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
+from noria.cli import serving
+from noria.cli.state import Deployed
 from noria.deployment import Desired
 from noria.ledger import Kind, verify
-from tests.integration.reactions.place import Place
+from noria.spec import ModelSpec
+from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import BROKEN, Served
 
 
@@ -216,6 +219,53 @@ def test_a_template_that_was_rolled_back_under_the_same_package_is_told(served: 
     (page,) = served.place.pages(served.model)
     assert "another configuration than the stack's" in page
     assert served.live() == Desired(package=one)
+
+
+def test_who_asks_by_command_has_seen_the_ledger_and_the_challenger_that_is_meant(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = first(served)
+    served.ask("traffic", package=two, percent=20)
+    served.confirm()
+    (*_, traffic) = served.place.entries(served.model, Kind.DEPLOYMENT_REQUESTED)
+
+    class Slow(datetime):
+        """The clock of a laptop that is late."""
+
+        @classmethod
+        def now(cls, tz: Any = None) -> "Slow":
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(serving, "datetime", Slow)
+    for name, value in (("data-bucket", BUCKET), ("event-bus", "noria-local"), ("ledger-table", "ledger")):
+        parameter = served.place.names.parameter(name)
+        boto3.client("ssm").put_parameter(Name=parameter, Value=value, Type="String", Overwrite=True)
+    spec = ModelSpec.model_validate_json((served.place.models / f"{served.model}.json").read_text())
+    serving.Changes(Deployed("local"), spec).ask("abandon", reason="worse")
+    (asked,) = served.place.events(served.model, "Serving Requested")
+    assert asked["package"] == two
+    assert asked["requested_at"] > str(traffic.details["decided_at"])
+    served.place.deliver(deploy_model, served.place.event("noria", "Serving Requested", asked))
+    served.confirm()
+    assert served.live() == Desired(package=one)
+
+
+def test_an_alarm_on_the_way_back_leaves_the_good_version_to_go_back_to(served: Served) -> None:
+    one, two, _ = first(served)
+    served.approve(two)
+    served.confirm()
+    served.alarm("ALARM")
+    served.ask("rollback")
+    served.stack()
+    served.alarm("OK")
+    served.confirm()
+    assert served.answers() == "2"
+    assert served.outcome(one) != "rolled-back"
+    (page,) = served.place.pages(served.model)
+    assert "The version you are leaving still answers: version 2." in page
+    served.ask("rollback")
+    served.confirm()
+    assert served.answers() == "1"
 
 
 def test_a_tick_has_it_looked_at_like_an_event(served: Served) -> None:
