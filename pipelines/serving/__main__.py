@@ -7,7 +7,7 @@ SageMaker starts an image with the argument `serve`. The container's environment
 | `SM_MODEL_DIR`                  | where the bundle is unpacked; `/opt/ml/model`             |
 | `SAGEMAKER_MODEL_SERVER_WORKERS`| how many workers; as many as there are cores              |
 | `SAGEMAKER_BIND_TO_PORT`        | the port, where it is not to be 8080                      |
-| `NORIA_CAPTURE`                 | `stdout`: print requests and answers (capture.py)         |
+| `NORIA_CAPTURE`                 | `stdout`: print requests and answers (`inference.capture`)|
 
 SIGTERM ends it once the requests under way are answered.
 """
@@ -22,9 +22,9 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
 
-from pipelines.serving.capture import Capture
+from pipelines.serving.inference import SIGNATURE
 from pipelines.serving.metrics import Metrics
-from pipelines.serving.server import Application, load
+from pipelines.serving.server import MODEL, Application, load
 
 # Standard output is for captured requests alone.
 LOGGING = {
@@ -38,6 +38,20 @@ LOGGING = {
 LONGEST_ANSWER_SECONDS = 60
 
 
+def check(bundle: Path) -> None:
+    """Ends the process, and says why, where workers could only fail and be started again."""
+    for file in (bundle / SIGNATURE, bundle / MODEL):
+        try:
+            file.open("rb").close()
+        except FileNotFoundError:
+            raise SystemExit(f"{bundle} has no {file.name}: this bundle is not for Noria's model server") from None
+        except PermissionError:
+            raise SystemExit(
+                f"user {os.geteuid()} may not read {file}: SageMaker's guide asks for images that run as root. Remove "
+                "USER from pipelines/serving/Dockerfile and deploy again (docs/decisions/0012)"
+            ) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="pipelines.serving", description="Noria's model server.")
     parser.add_argument("command", nargs="?", choices=["serve"])
@@ -46,11 +60,12 @@ def main() -> None:
     options = parser.parse_args()
     environment = os.environ
     bundle = Path(environment.get("SM_MODEL_DIR", "/opt/ml/model"))
+    check(bundle)
     workers = int(environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or len(os.sched_getaffinity(0)))
     # Workers are forked: what is imported here is theirs already, and only the model is left to load.
     multiprocessing.set_start_method("fork")
     metrics = Metrics()
-    capture = Capture() if environment.get("NORIA_CAPTURE") == "stdout" else None
+    capture = environment.get("NORIA_CAPTURE") == "stdout"
 
     server = Granian(
         "pipelines.serving",
@@ -71,7 +86,7 @@ def main() -> None:
     def worker() -> Application:
         # It has inherited the parent's handler, which would only note that it should end, and it is not serving yet.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        return Application(load(bundle), metrics.of_this_worker(), capture)
+        return Application(load(bundle), metrics.of_this_worker(), capture=capture)
 
     server.serve(target_loader=worker, wrap_loader=False)
 

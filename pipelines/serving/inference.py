@@ -24,15 +24,16 @@ Imports only what either container has: nothing is installed when one starts.
 
 import base64
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import math
 import os
-import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -45,8 +46,13 @@ from numpy.typing import NDArray
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 MEDIA_TYPES = (JSON, JSON_LINES, CSV)
+SIGNATURE = "signature.json"
 PROBLEMS_TOLD = 20
 KINDS_KEPT = TEXTS_KEPT = 4096
+LONGEST_TEXT_KEPT = 32
+
+LONGEST_LINE = 1_000_000
+"""Bytes; CloudWatch Logs takes events up to 1 MB (`PutLogEvents`). Longer ones are told of, and not captured."""
 
 Matrix = NDArray[np.float64]
 Document = Any
@@ -96,7 +102,7 @@ class Model:
 
 
 def read_signature(bundle: Path) -> Mapping[str, Any]:
-    signature: Mapping[str, Any] = json.loads((bundle / "signature.json").read_text(encoding="utf-8"))
+    signature: Mapping[str, Any] = json.loads((bundle / SIGNATURE).read_text(encoding="utf-8"))
     return signature
 
 
@@ -116,7 +122,9 @@ class Contract:
         self.features = [_feature(feature) for feature in signature["features"]]
         self.names = tuple(feature.name for feature in self.features)
         self._values = itemgetter(*self.names) if len(self.names) > 1 else lambda row: (row[self.names[0]],)
-        self._codes = [(index, feature.codes) for index, feature in enumerate(self.features) if feature.codes]
+        self._codes = [
+            (index, feature.codes) for index, feature in enumerate(self.features) if feature.codes is not None
+        ]
         self._plain: set[tuple[type, ...]] = set()
 
     def encode(self, rows: Sequence[Row]) -> Matrix:
@@ -233,11 +241,29 @@ def _or_missing(nullable: bool, from_json: Convert, from_text: Convert) -> tuple
             raise ValueError("a value is required")
         return math.nan
 
-    # The same texts come again and again, and to look one up takes a tenth of the time.
     return (
         lambda value: from_json(value) if value is not None else missing(),
-        lru_cache(TEXTS_KEPT)(lambda text: from_text(text) if text != "" else missing()),
+        _Texts(lambda text: from_text(text) if text != "" else missing()).__getitem__,
     )
+
+
+class _Texts(dict[str, float]):
+    """Texts and their numbers: the same come again and again, and to look one up takes a tenth of the time.
+
+    Clients choose them, so only short ones are kept, and not many.
+    """
+
+    def __init__(self, convert: Convert) -> None:
+        super().__init__()
+        self._convert = convert
+
+    def __missing__(self, text: str) -> float:
+        number = self._convert(text)
+        if len(text) <= LONGEST_TEXT_KEPT:
+            if len(self) >= TEXTS_KEPT:
+                self.clear()
+            self[text] = number
+        return number
 
 
 def _category(codes: Mapping[Any, float]) -> Convert:
@@ -404,6 +430,27 @@ class Exchange:
         }
 
 
+_printing = threading.Lock()
+
+
+def capture(exchange: Exchange, dumps: Dumps, descriptor: int = 1) -> None:
+    """Print an exchange as one line, with which no other thread's or process' line mixes.
+
+    Processes lock the output itself: that takes no semaphore, for which a sandbox may have no /dev/shm, and the lock of
+    a process that was killed is free.
+    """
+    line = dumps(exchange.record()) + b"\n"
+    if len(line) > LONGEST_LINE:
+        line = dumps({"noria": "not captured", "bytes": len(line)}) + b"\n"
+    with _printing:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        try:
+            while line:
+                line = line[os.write(descriptor, line) :]
+        finally:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
 def _side(mode: str, content_type: str, data: bytes) -> dict[str, str]:
     encoding = {JSON: "JSON", CSV: "CSV"}.get(content_type.partition(";")[0].strip().lower(), "BASE64")
     text = base64.b64encode(data).decode() if encoding == "BASE64" else data.decode(errors="replace")
@@ -428,13 +475,21 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Response:
-    """A WSGI application that gives one answer."""
+    """A WSGI application that gives one answer, and prints a line where `exchange` is to be captured.
+
+    The container calls it with the request's own environment (Flask, `make_response`): nowhere else does it show the
+    client's inference id, by which labels are joined.
+    """
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
+    exchange: Exchange | None = None
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self.exchange:
+            inference_id = environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID", "")
+            capture(replace(self.exchange, inference_id=inference_id), _dumps)
         start_response(
             f"{self.status} {HTTPStatus(self.status).phrase}", [*self.headers, ("Content-Length", str(len(self.body)))]
         )
@@ -483,8 +538,6 @@ def output_fn(prediction: Prediction, accept: str) -> Response:
     except Refused as refusal:
         return Response(refusal.status, [("Content-Type", JSON), *model.headers], _dumps(refusal.document))
     body = render(result, media_type, _dumps)
-    if os.environ.get("NORIA_CAPTURE") == "stdout":
-        exchange = Exchange(request.content_type, request.body, media_type, body)
-        sys.stdout.write(json.dumps(exchange.record()) + "\n")
-        sys.stdout.flush()
-    return Response(200, [("Content-Type", media_type), *model.headers], body)
+    captured = os.environ.get("NORIA_CAPTURE") == "stdout"
+    exchange = Exchange(request.content_type, request.body, media_type, body) if captured else None
+    return Response(200, [("Content-Type", media_type), *model.headers], body, exchange)

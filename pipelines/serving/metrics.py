@@ -1,10 +1,12 @@
 """Counters of all workers in one piece of shared memory, and Prometheus' text of their sums.
 
-Each worker writes to a slot of its own, so that counting takes neither a lock nor a system call.
+Each worker writes to a slot of its own, so that counting takes neither a lock nor a system call. Its slot is the one
+whose byte it has locked, until it ends. Memory without a name, because a sandbox may have no /dev/shm.
 """
 
+import fcntl
 import mmap
-import multiprocessing
+import os
 from bisect import bisect_left
 from itertools import accumulate
 
@@ -20,23 +22,29 @@ _SECONDS = _ROWS + 1
 _BUCKETS = _SECONDS + 1
 _CELLS = _BUCKETS + len(BOUNDS) + 1
 _SLOTS = 256
-"""Workers, those that were started again included; later ones count on in the slots of the first."""
+"""Workers at a time; one that is started again counts on in the slot of one that ended."""
 
 
 class Metrics:
     """Made before the workers are forked; each then calls `of_this_worker`."""
 
     def __init__(self) -> None:
-        self._memory = memoryview(mmap.mmap(-1, (_SLOTS * _CELLS + 1) * 8)).cast("d")
-        self._lock = multiprocessing.get_context("fork").Lock()
+        self._file = os.memfd_create("metrics")
+        os.ftruncate(self._file, _SLOTS * _CELLS * 8)
+        self._memory = memoryview(mmap.mmap(self._file, 0)).cast("d")
         self._start = 0
 
     def of_this_worker(self) -> "Metrics":
-        with self._lock:
-            taken = int(self._memory[-1])
-            self._memory[-1] = taken + 1
-        self._start = taken % _SLOTS * _CELLS
+        self._start = next(slot for slot in range(_SLOTS) if self._is_free(slot)) * _CELLS
         return self
+
+    def _is_free(self, slot: int) -> bool:
+        """Whether no other process has the slot; if so, this one has it from now on."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+        except (BlockingIOError, PermissionError):  # either, says POSIX
+            return False
+        return True
 
     def count(self, status: int, rows: int, seconds: float) -> None:
         """One request, answered after so many seconds."""
@@ -47,7 +55,7 @@ class Metrics:
         cells[start + _BUCKETS + bisect_left(BOUNDS, seconds)] += 1
 
     def text(self, bundle: str) -> bytes:
-        cells = self._memory.tolist()[:-1]
+        cells = self._memory.tolist()
         sums = [sum(cells[cell::_CELLS]) for cell in range(_CELLS)]
         requests = [f'noria_requests_total{{status="{s}"}} {sums[i]:.0f}' for i, s in enumerate(STATUSES)]
         bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]

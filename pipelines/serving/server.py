@@ -19,7 +19,6 @@ import orjson
 from numpy.typing import NDArray
 
 from pipelines.serving import inference
-from pipelines.serving.capture import Capture
 from pipelines.serving.inference import JSON, MEDIA_TYPES, Answer, Contract, Exchange, Matrix, Model, Refused
 from pipelines.serving.metrics import CONTENT_TYPE, Metrics
 
@@ -105,7 +104,8 @@ class Invocations:
 class Application:
     """The RSGI application of one worker."""
 
-    def __init__(self, model: Model, metrics: Metrics, capture: Capture | None = None) -> None:
+    def __init__(self, model: Model, metrics: Metrics, *, capture: bool = False) -> None:
+        """With `capture`, requests that were answered and their answers are printed."""
         self._invoke = Invocations(model)
         self._metrics = metrics
         self._capture = capture
@@ -131,7 +131,8 @@ class Application:
         self._metrics.count(reply.status, reply.rows, time.perf_counter() - began)
         if self._capture and reply.status == 200:
             inference_id = header("x-amzn-sagemaker-inference-id", "")
-            self._capture(Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id))
+            exchange = Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id)
+            inference.capture(exchange, orjson.dumps)
 
     def _other(self, path: str, method: str) -> Reply:
         match path, method:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +25,12 @@ def model(trained: Callable[[Task], Any]) -> Any:
     return inference.model_fn(str(trained(Task.BINARY).bundle))
 
 
-def ask(model: Any, body: Any, content_type: str = JSON, accept: str = JSON) -> tuple[int, Any]:
-    """Status and body, as the container would send them."""
+def ask(model: Any, body: Any, content_type: str = JSON, accept: str = JSON, **environ: str) -> tuple[int, Any]:
+    """Status and body, as the container would send them; `environ` is of the request, as WSGI has it."""
     text = body if isinstance(body, str | bytes) else json.dumps(body)
     result = inference.output_fn(inference.predict_fn(inference.input_fn(text, content_type), model), accept)
     started: list[tuple[str, list[tuple[str, str]]]] = []
-    answer = b"".join(result({}, lambda status, headers: started.append((status, headers))))
+    answer = b"".join(result(environ, lambda status, headers: started.append((status, headers))))
     ((status, headers),) = started
     assert ("X-Amzn-SageMaker-Custom-Attributes", f"noria-bundle={model.bundle}") in headers
     return int(status.split()[0]), answer.decode()
@@ -208,17 +209,32 @@ def test_rows_of_many_kinds_of_values_are_encoded_one_by_one(model: Any) -> None
     assert np.isnan(encoded[2:, 1]).all()
 
 
+def test_long_texts_are_not_kept(model: Any) -> None:
+    tracemalloc.start()
+    rows = [("0.5", f"{number}-{'red' * 50_000}", "2") for number in range(100)]
+    encoded = model.contract.encode(rows)
+    del rows
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.isnan(encoded[:, 1]).all()
+    assert kept < 1_000_000
+
+
 def test_a_line_is_printed_for_a_request_where_nothing_else_captures_it(
-    model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NORIA_CAPTURE", "stdout")
-    _, answer = ask(model, "0.5,red,2\n", CSV, JSON)
+    _, answer = ask(model, "0.5,red,2\n", CSV, JSON, HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID="order-7")
     ask(model, "wrong", CSV)  # is not captured, as SageMaker does not
-    (line,) = capsys.readouterr().out.splitlines()
+    ask(model, "0.5,red,2\n", CSV)
+    ask(model, "0.5,red,2\n" * 50_000, CSV)  # is longer than a line of the log can be
+    line, without_id, too_long = capfd.readouterr().out.splitlines()
+    assert json.loads(too_long).keys() == {"noria", "bytes"}
+    assert json.loads(without_id)["eventMetadata"].keys() == {"eventId", "inferenceTime"}
     record = json.loads(line)
     assert record["noria"] == "capture"
     assert record["captureData"] == {
         "endpointInput": {"observedContentType": CSV, "mode": "INPUT", "data": "0.5,red,2\n", "encoding": "CSV"},
         "endpointOutput": {"observedContentType": JSON, "mode": "OUTPUT", "data": answer, "encoding": "JSON"},
     }
-    assert set(record["eventMetadata"]) == {"eventId", "inferenceTime"}
+    assert record["eventMetadata"]["inferenceId"] == "order-7"

@@ -5,13 +5,15 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,24 @@ def test_both_servers_give_the_same_answers(
     assert re.sub(numbers, "#", mine.body.decode()) == re.sub(numbers, "#", spaced)
 
 
+def test_a_category_that_was_always_missing_in_training_counts_as_missing(
+    trained: Callable[[Task], Any], tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(trained(Task.BINARY).bundle, tmp_path / "bundle"))
+    signature = json.loads((bundle / "signature.json").read_text())
+    (color,) = (feature for feature in signature["features"] if feature["name"] == "color")
+    color["categories"] = []
+    (bundle / "signature.json").write_text(json.dumps(signature))
+    invoke, model = Invocations(server.load(bundle)), inference.model_fn(str(bundle))
+    for kind in (JSON, CSV):
+        body = body_of([{**GOOD, "color": color} for color in (None, "UA", "12")], kind)
+        theirs = inference.output_fn(inference.predict_fn(inference.input_fn(body, kind), model), JSON)
+        for answer in (invoke(body, kind), theirs):
+            first, *others = json.loads(answer.body)["predictions"]
+            assert answer.status == 200
+            assert others == [first, first]
+
+
 @pytest.mark.parametrize("media_type", PARQUET)
 def test_parquet_is_read(invoke: Invocations, media_type: str) -> None:
     shuffled = [{"more": 1, **dict(reversed(row.items()))} for row in ROWS]
@@ -106,6 +126,7 @@ def test_nan_in_parquet_is_a_missing_value_and_infinity_a_mistake(invoke: Invoca
         (body_of([{"y": 1}], PARQUET[0]), PARQUET[0], "", 400, "none of the features"),
         (body_of([{"x": 1.0, "size": 1}], PARQUET[0]), PARQUET[0], "", 400, "the feature is missing"),
         (body_of([{**GOOD, "size": "2"}], PARQUET[0]), PARQUET[0], "", 400, "not a finite number"),
+        (body_of([{**GOOD, "x": [0.5]}], PARQUET[0]), PARQUET[0], "", 400, "a column of list: send numbers or text"),
         (b"<x/>", "application/xml", "", 415, "application/x-parquet"),
         (b"0.5,red,2", CSV, "image/png", 406, "image/png"),
     ],
@@ -116,6 +137,33 @@ def test_a_clients_mistake_is_told(
     reply = invoke(body, content_type, accept)
     assert (reply.status, reply.media_type) == (status, JSON)
     assert words in json.loads(reply.body)["problems"][0]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "color", "words"),
+    [
+        (200_000, "red", "200000 rows: send 166666 at a time at most, with 3 features"),
+        (1000, "red" * 10_000, "30000000 bytes of text: send 16777216 at a time at most"),
+    ],
+)
+def test_little_parquet_that_holds_a_lot_is_refused_before_it_is_read(
+    invoke: Invocations, rows: int, color: str, words: str
+) -> None:
+    table = {
+        "x": pa.nulls(rows, pa.float64()),
+        "color": pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()).fill_null(0), [color]),
+        "size": pa.nulls(rows, pa.int64()).fill_null(2),
+    }
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(table), buffer, compression="zstd")
+    assert buffer.tell() < 10_000
+    tracemalloc.start()
+    reply = invoke(buffer.getvalue(), PARQUET[0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reply.status == 400
+    assert words in json.loads(reply.body)["problems"][0]["problem"]
+    assert peak < 10_000_000
 
 
 ANYTHING = (
@@ -172,12 +220,24 @@ class Process:
         return response, response.read()
 
 
+SERVER = ("-m", "pipelines.serving")
+NO_SEMAPHORES = "import _multiprocessing, runpy; del _multiprocessing.SemLock; runpy.run_module({!r}, None, '__main__')"
+NOT_ALMIGHTY = """
+import ctypes, os, sys
+CAPBSET_DROP, DAC_OVERRIDE, DAC_READ_SEARCH = 24, 1, 2  # prctl(2), capabilities(7): with these root reads any file
+for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(CAPBSET_DROP, capability)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @contextmanager
-def serving(bundle: Path, folder: Path, **environment: str) -> Iterator[Process]:
+def serving(bundle: Path, folder: Path, *, program: Sequence[str] = SERVER, **environment: str) -> Iterator[Process]:
     path = folder / "8080"
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "SM_MODEL_DIR": str(bundle), **environment}
-    command = [sys.executable, "-m", "pipelines.serving", "serve", "--socket", str(path)]
-    with subprocess.Popen(command, env=variables, cwd=folder, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, *program, "serve", "--socket", str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=variables, cwd=folder, stdout=pipe, stderr=pipe) as process:
         try:
             while process.poll() is None and not path.exists():
                 time.sleep(0.01)
@@ -246,6 +306,39 @@ def test_requests_are_printed_where_nothing_else_captures_them(trained: Callable
     assert records[1]["eventMetadata"].keys() == {"eventId", "inferenceTime"}
 
 
+def test_it_needs_no_semaphores_and_a_worker_that_is_killed_holds_up_no_other(
+    trained: Callable[[Task], Any], tmp_path: Path
+) -> None:
+    """A sandbox may have no /dev/shm, and then Python no locks between processes."""
+    body = body_of(ROWS * 500, JSON)  # longer than a pipe takes at once
+    with serving(
+        trained(Task.BINARY).bundle,
+        tmp_path,
+        program=("-c", NO_SEMAPHORES.format(SERVER[1])),
+        NORIA_CAPTURE="stdout",
+        SAGEMAKER_MODEL_SERVER_WORKERS="2",
+    ) as running:
+        pid, output = running.process.pid, running.process.stdout
+        assert output
+        while len(workers := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) < 2:
+            time.sleep(0.01)
+        printed: list[bytes] = []
+        reader = threading.Thread(target=lambda: printed.extend(output))
+        reader.start()
+        asked = [running.ask("POST", "/invocations", body, Content_Type=JSON)[0].status for _ in range(10)]
+        time.sleep(0.5)  # it counts and prints once it has answered
+        os.kill(int(workers[0]), signal.SIGKILL)
+        time.sleep(0.1)
+        asked += [running.ask("POST", "/invocations", body, Content_Type=JSON)[0].status for _ in range(10)]
+        time.sleep(0.5)
+        _, text = running.ask("GET", "/metrics")
+        running.process.terminate()
+        reader.join()
+    assert asked == [200] * 20
+    assert 'noria_requests_total{status="200"} 20' in text.decode()
+    assert [json.loads(line)["noria"] for line in printed] == ["capture"] * 20
+
+
 def test_requests_under_way_are_answered_when_it_is_asked_to_end(
     trained: Callable[[Task], Any], tmp_path: Path
 ) -> None:
@@ -271,4 +364,16 @@ def test_requests_under_way_are_answered_when_it_is_asked_to_end(
 
 def test_a_bundle_without_a_model_does_not_start(tmp_path: Path) -> None:
     with serving(tmp_path, tmp_path) as running:
-        assert running.process.wait(timeout=60) != 0
+        _, told = running.process.communicate(timeout=60)
+    assert running.process.returncode == 1
+    assert "has no signature.json: this bundle is not for Noria's model server" in told.decode()
+
+
+def test_a_bundle_that_may_not_be_read_says_what_to_do(trained: Callable[[Task], Any], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(trained(Task.BINARY).bundle, tmp_path / "bundle"))
+    (bundle / "model.onnx").chmod(0)
+    with serving(bundle, tmp_path, program=("-c", NOT_ALMIGHTY, *SERVER)) as running:
+        _, told = running.process.communicate(timeout=60)
+    assert running.process.returncode == 1
+    assert f"may not read {bundle / 'model.onnx'}" in told.decode()
+    assert "Remove USER from pipelines/serving/Dockerfile" in told.decode()
