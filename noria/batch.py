@@ -32,8 +32,11 @@ Format = Literal["csv", "jsonl"]
 FORMATS: Mapping[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}
 MEDIA_TYPES: Mapping[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonlines"}
 
-LARGEST = 4 * 2**30
-"""Bytes of an upload: its rows, and later its result, must fit on a function's disk twice."""
+LARGEST = 2 * 2**30
+"""Bytes of an upload. A function's disk, 10 GiB at most, holds what the job wrote and the result made of it at the same
+time: each is the upload and, for each row, 20 bytes of answers (CSV) to 60 (JSON), so up to two and a half times the
+upload where a row has 40 bytes. 2 x 2.5 x 2 GiB = 10 GiB.
+"""
 LONGEST_LINE = 2**20
 ANSWERS = ("prediction", "score", "scores")
 JOINED = "SageMakerOutput"
@@ -163,7 +166,17 @@ def counted(number: int, noun: str) -> str:
 
 
 def format_of(filename: str) -> Format | None:
-    return FORMATS.get(Path(filename).suffix)
+    return FORMATS.get(Path(filename).suffix.lower())
+
+
+def is_upload(key: str) -> bool:
+    """Whether a key names rows to answer, or what somebody took for them: no folder, and no upload's result.
+
+    >>> is_upload("m/batch/week.csv"), is_upload("m/batch/week.csv.out"), is_upload("m/batch/week.xlsx")
+    (True, False, True)
+    """
+    is_result = key.endswith(RESULT) and format_of(key.removesuffix(RESULT)) is not None
+    return not is_result and not key.endswith("/")
 
 
 # --- checking and preparing

@@ -34,7 +34,7 @@ SETTLED_STACK = (
 )
 
 BATCH_WORK = Work(timeout=900, memory=3008, disk=10240)
-"""For files of rows to answer: the disk holds the largest one (noria.batch.LARGEST) twice."""
+"""For files of rows to answer: the disk, as large as can be, says how large they may be (noria.batch.LARGEST)."""
 
 DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))
 """For functions that read whole files: minutes, and room for a few gigabytes on disk."""
@@ -94,6 +94,7 @@ class Reactions(Stack):
         )
         for reaction in (self.deploy_model, self.confirm_deployment):
             reaction.allow(self._send(self.probe_deployment, self.confirm_deployment))
+        self.deploy_model.allow(self._send(self.deploy_model))
         self._book(
             self.confirm_deployment, self.deploy_model, because="A step of a challenger is a schedule of its own."
         )
@@ -253,6 +254,7 @@ class Reactions(Stack):
             self._serving_stacks("DescribeStackEvents", "DescribeStacks", "UpdateStack"),
             self._pass_deployers(),
             self._see_alarms(),
+            self._see_metrics(),
             *self._ledger("Query"),
             self._announce(),
             self._page(),
@@ -341,7 +343,7 @@ class Reactions(Stack):
             self._list("captured", "baselines"),
             self._on("model-package", "DescribeModelPackage"),
             self._measure(),
-            self._everywhere("cloudwatch:GetMetricData", because="CloudWatch's GetMetricData knows no resource."),
+            self._see_metrics(),
             *self._ledger("Query"),
         )
         return reaction
@@ -410,8 +412,8 @@ class Reactions(Stack):
             name="predict_batch",
             surroundings=self._surroundings,
             triggers=[
-                # Results lie beside the uploads, and must start nothing.
-                self._object_created("uploads", "batch", files=("*.csv", "*.jsonl")),
+                # All of them, and so results too, which it leaves alone: what it cannot answer it must refuse.
+                self._object_created("uploads", "batch"),
                 Trigger(
                     name="jobs",
                     source="aws.sagemaker",
@@ -493,14 +495,14 @@ class Reactions(Stack):
 
     # --- what starts them
 
-    def _object_created(self, name: str, area: Area, *, files: Sequence[str] = ("*",)) -> Trigger:
+    def _object_created(self, name: str, area: Area) -> Trigger:
         return Trigger(
             name=name,
             source="aws.s3",
             detail_types=["Object Created"],
             detail={
                 "bucket": {"name": [self._bucket.bucket_name]},
-                "object": {"key": [{"wildcard": f"*/{area}/{file}"} for file in files]},
+                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
             },
         )
 
@@ -555,6 +557,9 @@ class Reactions(Stack):
         return self._everywhere(
             "cloudwatch:DescribeAlarms", because="CloudWatch doesn't narrow DescribeAlarms to single alarms."
         )
+
+    def _see_metrics(self) -> Grant:
+        return self._everywhere("cloudwatch:GetMetricData", because="CloudWatch's GetMetricData knows no resource.")
 
     def _arn(self, service: str, resource: str, name: str) -> str:
         return self.format_arn(service=service, resource=resource, resource_name=name)

@@ -124,6 +124,8 @@ def _key(happened: ObjectCreated | TransformJobStateChange, storage: Storage) ->
 
 def start_batch(*, upload: S3Object, spec: ModelSpec | None, place: Place) -> Outcome:
     """Answer one uploaded version. `spec` is None when nobody has described the model that the key names."""
+    if not batch.is_upload(upload.key):
+        return Outcome.ELSEWHERE
     source = ObjectKey.parse(upload.key)
     if source.area != "batch":  # the rule's wildcard also matches a deeper folder of that name
         return Outcome.ELSEWHERE

@@ -41,7 +41,7 @@ from noria.aws.serving import ServingStack
 from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.transforms import Transforms
-from noria.batch import batch_token, format_of
+from noria.batch import batch_token, is_upload
 from noria.deployment import Cause, Desired, Request, live, unsettled
 from noria.events import (
     DatasetAccepted,
@@ -160,7 +160,7 @@ class Search:
         kinds = {Kind.BATCH_STARTED, Kind.BATCH_REFUSED, Kind.BATCH_FAILED}
         known = {entry.subject for entry in self.entries if entry.kind in kinds}
         for upload in self.storage.versions(key(self.model, "batch", "")):
-            if format_of(upload.key) is None or not self._settled(upload.modified):
+            if not is_upload(upload.key) or not self._settled(upload.modified):
                 continue
             if batch_token(upload.key, upload.version) not in known:
                 yield self._upload("predict-batch", upload, f"{upload.key} was neither answered nor refused")

@@ -77,8 +77,8 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
     assert into("flight-delay/labels/2013-01.csv") == {"join-labels-labels"}
     assert into("flight-delay/batch/2013/week.csv") == {"predict-batch-uploads"}
     assert into("flight-delay/batch/week.jsonl") == {"predict-batch-uploads"}
-    assert into("flight-delay/batch/week.csv.out") == set(), "a result must start nothing"
-    assert into("flight-delay/batch/week.parquet") == set()
+    assert into("flight-delay/batch/WEEK.CSV") == {"predict-batch-uploads"}
+    assert into("flight-delay/batch/week.xlsx") == {"predict-batch-uploads"}, "somebody must be told that it is refused"
     for area in (
         "transforms",
         "async",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from noria.batch import LARGEST
 from stacks.bundles import LAMBDAS, reactions
 from tests.infrastructure.assembly import Assembly, Resource, Template
 
@@ -174,6 +175,15 @@ def test_so_many_run_at_the_same_time_and_no_more(stack: Template, function: Res
     assert mapping.properties["ScalingConfig"]["MaximumConcurrency"] == 5
     # Reserving would take from the account's share what the event source already limits.
     assert function.find("ReservedConcurrentExecutions") is None
+
+
+def test_the_largest_batch_and_its_result_fit_on_the_disk_that_they_are_brought_to(
+    assembly: Assembly, stack: Template
+) -> None:
+    """What a job wrote, and the result made of it, each with answers beside the rows."""
+    function = stack.one("AWS::Lambda::Function", FunctionName=f"noria-{assembly.env}-predict-batch")
+    disk = function.properties["EphemeralStorage"]["Size"] * 2**20
+    assert disk >= 2 * 2.5 * LARGEST
 
 
 def test_schedules_reach_only_the_queues_they_need_and_prove_who_they_are(assembly: Assembly, stack: Template) -> None:

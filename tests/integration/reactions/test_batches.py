@@ -256,6 +256,23 @@ def test_a_file_with_rows_that_the_model_would_refuse_is_refused_with_their_plac
     assert f"{spec.model}/batch/week.csv.out" not in place.keys(f"{spec.model}/batch/")
 
 
+def test_what_is_no_file_of_rows_is_refused_and_not_left_lying(place: Place, spec: ModelSpec) -> None:
+    place.deliver(predict_batch, upload(place, spec, "week.parquet", "PAR1"))
+    _, page = refused(place, spec.model)
+    assert "'week.parquet' is neither .csv nor .jsonl" in page
+
+
+def test_the_case_of_a_name_does_not_matter(place: Place, spec: ModelSpec) -> None:
+    answer(place, spec, "WEEK.CSV", "hour,temp\n7,1\n")
+    assert place.read(f"{spec.model}/batch/WEEK.CSV.out").decode().startswith("hour,temp,prediction")
+
+
+@pytest.mark.parametrize("name", ["week.csv.out", "folder/", ""])
+def test_results_and_folders_are_no_uploads(place: Place, spec: ModelSpec, name: str) -> None:
+    place.deliver(predict_batch, upload(place, spec, name, ""))
+    assert place.entries(spec.model) == []
+
+
 def test_where_nothing_is_live_nothing_is_answered(place: Place) -> None:
     spec = place.model()
     place.deliver(predict_batch, upload(place, spec, "week.csv", "hour,temp\n7,1\n"))

@@ -95,10 +95,11 @@ def test_an_upload_without_a_verdict(served: Served) -> None:
 def test_a_file_of_rows_without_an_answer_and_a_job_whose_end_nobody_heard(served: Served) -> None:
     place = served.place
     version = place.put(f"{served.model}/batch/week.csv", "hour\n7\n")
-    for other in ("week.csv.out", "week.parquet"):
-        place.put(f"{served.model}/batch/{other}", "x")
-    (event,) = run(served)["predict-batch"]
-    assert event["detail"]["object"]["version-id"] == version
+    place.put(f"{served.model}/batch/week.csv.out", "x")
+    place.put(f"{served.model}/batch/folder/", "")
+    other = place.put(f"{served.model}/batch/week.parquet", "x")
+    versions = {event["detail"]["object"]["version-id"] for event in run(served)["predict-batch"]}
+    assert versions == {version, other}
     package = served.register()
     place.sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
     role = f"arn:aws:iam::{ACCOUNT}:role/everything"
