@@ -1,11 +1,14 @@
 """The evidence of an experiment: captured requests and traffic of both variants, and the labels that came since."""
 
+# ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
+
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from noria import capture
 from noria.aws.captures import Captures
 from noria.aws.endpoints import CHAMPION
 from noria.aws.storage import Storage
@@ -16,10 +19,11 @@ from noria.names import key
 from noria.profile import Source
 from noria.quality import LabelsFile
 from noria.spec import ModelSpec
+from noria.sql import MODEST, connect
 from noria.trial import Trial
 
 MOST_BYTES = 2**30
-"""Of one variant, from the beginning: an experiment of more is judged by its first gigabyte."""
+"""Of one variant, from the beginning: an experiment of more is judged by the time that its first gigabyte covers."""
 
 FILE = "experiment.json"
 
@@ -32,19 +36,26 @@ class Experiments:
     traffic: TrafficMetrics
 
     def run(self, trial: Trial, entries: Sequence[Entry], *, until: datetime) -> Experiment:
-        """Compare both variants over all that was captured until then."""
+        """Compare both variants over all that was captured until then, or as far as the captures of both go."""
+        packages = {CHAMPION: trial.champion, trial.kind: trial.rival}
         with tempfile.TemporaryDirectory(prefix="noria-experiment-") as folder:
-            sides, whole = {}, []
-            for variant, package in ((CHAMPION, trial.champion), (trial.kind, trial.rival)):
+            paths, ends = {}, []
+            for variant in packages:
                 captures = replace(self.captures, variant=variant)
                 files, complete = captures.first(trial.since, until, most_bytes=MOST_BYTES)
-                paths = captures.fetch(files, _folder(folder, variant))
-                sides[variant] = Side(
+                paths[variant] = captures.fetch(files, _folder(folder, variant))
+                if not complete:
+                    ends.append(self._end(paths[variant], since=trial.since, until=until))
+            # One side fills its gigabyte sooner than the other: both are judged by the same time, whose days are alike.
+            end = min(ends, default=until)
+            sides = {
+                variant: Side(
                     package=package,
-                    source=Source.captured(*paths, since=trial.since, until=until),
-                    traffic=self.traffic.of(variant, since=trial.since, until=until),
+                    source=Source.captured(*paths[variant], since=trial.since, until=end),
+                    traffic=self.traffic.of(variant, since=trial.since, until=end),
                 )
-                whole.append(complete)
+                for variant, package in packages.items()
+            }
             return compare(
                 spec=self.spec,
                 kind=trial.kind,
@@ -52,9 +63,16 @@ class Experiments:
                 rival=sides[trial.kind],
                 labels=self._labels(entries, trial.since, _folder(folder, "labels")),
                 since=trial.since,
-                until=until,
-                complete=all(whole),
+                until=end,
+                complete=not ends,
             )
+
+    def _end(self, files: Sequence[Path], *, since: datetime, until: datetime) -> datetime:
+        """Just after the last of the captured requests of that time."""
+        with connect(MODEST) as db:
+            requests = capture.relation(files, self.spec, since=since, until=until)
+            found = db.execute(f"SELECT max(time) FROM {requests} WHERE NOT malformed").fetchone()
+        return found[0].replace(tzinfo=UTC) + timedelta(microseconds=1) if found and found[0] else until
 
     def _labels(self, entries: Sequence[Entry], since: datetime, folder: Path) -> list[LabelsFile]:
         """Labels that were joined since then, and so are known to be good, oldest first."""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lambdas.join_labels.handler import handler as join_labels
 from lambdas.monitor_model.handler import handler as monitor_model
+from noria.aws import experiments
 from noria.aws.experiments import newest
 from noria.aws.storage import Storage
 from noria.cli.commands import app
@@ -52,8 +53,8 @@ class OnTrial:
             )
         )
 
-    def captured(self, variant: str, scores: Sequence[float], *, first: int = 0) -> None:
-        at = self.since + timedelta(minutes=1)
+    def captured(self, variant: str, scores: Sequence[float], *, first: int = 0, minute: int = 1) -> None:
+        at = self.since + timedelta(minutes=minute)
         form = {"observedContentType": "application/json", "encoding": "JSON"}
         lines = [
             json.dumps(
@@ -213,6 +214,25 @@ def test_a_challenger_that_fails_is_to_be_abandoned_without_any_label(trial: OnT
     assert judged.verdict is Verdict.ABANDON
     assert judged.rival.traffic.failures == 300
     assert judged.champion.traffic.latency_p95_ms == 7.0
+
+
+def test_where_there_is_too_much_of_one_side_both_are_judged_by_the_same_time(
+    trial: OnTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion's share fills the limit long before the challenger's does."""
+    one, two = trial.packages
+    trial.live(Desired(package=one, challenger=two, percent=5), at=trial.since)
+    for minute in (1, 20, 40):
+        trial.captured("champion", [0.4] * 190, minute=minute)
+        trial.captured("challenger", [0.4] * 10, minute=minute, first=1000)
+    files = trial.place.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{trial.spec.model}/captured/{trial.name}/champion/")
+    monkeypatch.setattr(experiments, "MOST_BYTES", round(2.5 * files["Contents"][0]["Size"]))
+    trial.tick()
+    judged = trial.reported()
+    assert judged is not None
+    assert (judged.champion.predictions, judged.rival.predictions) == (380, 20)
+    assert not judged.complete
+    assert judged.until - trial.since < timedelta(minutes=21)
 
 
 def test_a_champion_alone_is_on_no_trial(trial: OnTrial) -> None:
