@@ -3,7 +3,7 @@
 event or tick ─ what the endpoint moves to ─ for each new version:
     golden rows: are the answers those of the training run?                    GoldenRowsWrong
     captured requests: how far are its answers from those that were given?     PredictionShift
-  its alarms then decide; where it has not answered yet, a tick comes again
+  its alarms then decide, and where none watches a person does; where it has not answered yet, a tick comes again
 
 A version is known by the bundle that it says it serves: a canary answers under the name of the fleet before it.
 
@@ -37,10 +37,10 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import unsettled
+from noria.deployment import Cause, Request, newest_request
 from noria.events import EndpointDeploymentStateChange, EndpointStateChange, Tick, parse
 from noria.golden import Golden
-from noria.ledger import Entry, Fact, Kind
+from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
 from noria.serve import Mode
 from noria.shift import MIN_ROWS, Asked, answer_value, asked, shift
@@ -54,15 +54,25 @@ AGAIN = timedelta(seconds=15)
 ATTEMPTS = 240
 """An hour, which is what instances may take to start."""
 
-MOST_ASKS = 60
-"""Of one question. A tenth of the traffic, the smallest step, misses all of them once in 500 times."""
+MOST_ASKS = 90
+"""Of one question. A tenth of the traffic, the smallest step, gets fewer than three of them once in 200 times."""
 PAUSE = 0.25
 LONGEST = 45.0
 """Seconds for all questions to one version."""
 TELLING_ERRORS = 3
 
+SLOT = timedelta(seconds=10)
+"""In which one tick is sent at most: shorter than `AGAIN`, so that no chain of ticks gets into its own way."""
+UNTOLD = timedelta(days=1)
+"""In which nobody is told again that a version could not be probed."""
+
+BACK = frozenset({Cause.ROLLBACK, Cause.REJECTED})
+
 CAPTURED_HOURS = 24
 CAPTURED_FILES = 50
+
+FIRST = 5
+"""Mistakes that are shown."""
 
 
 class Outcome(StrEnum):
@@ -114,7 +124,10 @@ def probe_deployment(
     queue: str,
     now: datetime,
 ) -> Outcome:
-    """Prove what is new. `attempt` is of a tick; None for an event, which another one follows while a fleet starts."""
+    """Prove what is new. `attempt` is of a tick; None for an event, which another one follows while a fleet starts.
+
+    Ticks go on while something is new and has not answered, and while the endpoint does not yet move to what was asked.
+    """
     model = prover.spec.model
     if prover.spec.serve.mode not in {Mode.REALTIME, Mode.SERVERLESS}:
         return Outcome.NOTHING
@@ -123,23 +136,44 @@ def probe_deployment(
     new = [n for n in _newcomers(deployment, entries) if not ledger.knows(model, Kind.PROBED, n.subject)]
     ticking = attempt is not None
     if deployment is None or not new:
-        later = ticking and bool(unsettled(entries))
+        later = ticking and _awaited(deployment, entries)
     elif deployment.starting:
         later = ticking
     else:
-        proved = [_prove(n, prover, ledger=ledger, measurements=measurements, now=now) for n in new]
+        proved = [_prove(n, prover, ledger=ledger, measurements=measurements, pages=pages, now=now) for n in new]
         if all(proved):
             return Outcome.PROVED
         later = True
     if not later:
         return Outcome.NOTHING
     if (attempt or 0) >= ATTEMPTS:
-        pages.send(_unproved(model, new))
-        return Outcome.GIVEN_UP
+        return _give_up(model, new, ledger=ledger, pages=pages, now=now)
     detail = {"model": model, "time": now.isoformat(), "attempt": (attempt or 0) + 1}
     tick = {"source": Tick.SOURCE, "detail-type": "Probe Deployment", "detail": detail}
-    queues.send(queue, json.dumps(tick), delay=AGAIN)
+    with ledger.claim(model, "probe tick", now=now, lasting=SLOT) as ours:
+        if ours:  # else another chain of ticks goes on, and this one ends in it
+            queues.send(queue, json.dumps(tick), delay=AGAIN)
     return Outcome.AGAIN
+
+
+def _awaited(deployment: Deployment | None, entries: Sequence[Entry]) -> bool:
+    """Whether something was asked for that the endpoint does not move to yet."""
+    request = newest_request(entries)
+    if request is None:
+        return False
+    there = deployment.to_packages if deployment else {}
+    return (request.desired.package, request.desired.challenger) != (there.get(CHAMPION), there.get("challenger"))
+
+
+def _give_up(model: str, new: "Sequence[Newcomer]", *, ledger: Ledger, pages: Pages, now: datetime) -> Outcome:
+    """Tell a person of a version that nobody could judge; that nothing came at all is told by who deploys."""
+    if not new:
+        return Outcome.NOTHING
+    subject = f"unproved {' '.join(newcomer.subject for newcomer in new)}"
+    with ledger.claim(model, subject, now=now, lasting=UNTOLD) as ours:
+        if ours:
+            pages.send(_unproved(model, new))
+    return Outcome.GIVEN_UP
 
 
 # --- what is new
@@ -149,8 +183,9 @@ def probe_deployment(
 class Newcomer:
     """A version in its place: `before` gave the answers that its own are compared with, from `since` to `until`.
 
-    `alone`: nothing else answers for this variant, so that whoever answers is it. `target` names the variant where
-    there is a choice.
+    `alone`: nothing else answers for this variant, so that whoever answers is it. `baking`: it has its share of the
+    traffic. `guarded`: alarms of its variant can still take it back. `returns`: people have gone back to it. `target`
+    names the variant where there is a choice.
     """
 
     config: str
@@ -160,6 +195,9 @@ class Newcomer:
     since: datetime | None
     until: datetime | None
     alone: bool
+    baking: bool
+    guarded: bool
+    returns: bool
     target: str | None
 
     @property
@@ -190,8 +228,20 @@ def _newcomers(deployment: Deployment | None, entries: Sequence[Entry]) -> Itera
             since=since,
             until=deployment.began or _asked_for(entries, package, since) if variant == CHAMPION else None,
             alone=not deployment.moving,
+            baking=deployment.baking,
+            # SageMaker guards no deployment that changes the set of variants; a challenger is watched all its life.
+            guarded=variant != CHAMPION
+            or (deployment.moving and deployment.packages.keys() == deployment.to_packages.keys()),
+            returns=variant == CHAMPION and _returns(entries, package),
             target=variant if several else None,
         )
+
+
+def _returns(entries: Sequence[Entry], package: str) -> bool:
+    """Whether this champion was last asked for by going back, or is what the stack was brought back to."""
+    mine = [entry for entry in entries if entry.details.get("package") == package]
+    last = latest(mine, Kind.DEPLOYMENT_REQUESTED, Kind.SERVING_RESTORED)
+    return last is not None and (last.kind is Kind.SERVING_RESTORED or Request.of(last).cause in BACK)
 
 
 def _asked_for(entries: Sequence[Entry], package: str, since: datetime | None) -> datetime | None:
@@ -260,32 +310,39 @@ class Prover:
     registry: Registry
 
     def prove(self, newcomer: Newcomer, *, now: datetime) -> Proof:
-        """Raises `Unanswered`."""
+        """Raises `Unanswered` where nothing can be said of it yet."""
         golden = self._golden(newcomer.package)
         questions = Questions(endpoint=self.endpoint, newcomer=newcomer, bundle=golden.bundle if golden else None)
-        why: list[str] = []
-        mistakes: tuple[str, ...] | None = None
-        if golden and golden.rows:
-            answers = questions.ask(golden.rows).predictions
-            mistakes = tuple(
-                golden.mistakes(answers) if answers else (f"row {n}: no answer" for n in range(len(golden.rows)))
-            )
-        else:
-            why.append("It has no golden rows.")
-        before = self._asked(newcomer, now=now)
-        compared, moved = 0, None
+        if golden is None or not golden.rows:
+            compared, moved, why = self._compared(questions, now=now)
+            return Proof(golden=0, mistakes=None, compared=compared, shift=moved, why=("It has no golden rows.", *why))
+        answers = questions.ask(golden.rows).predictions
+        rows = len(golden.rows)
+        if answers is None:
+            none = tuple(f"row {n}: no answer" for n in range(rows))
+            why = ("What answers no golden row is not asked what clients have asked.",)
+            return Proof(golden=rows, mistakes=none, compared=0, shift=None, why=why)
+        mistakes = tuple(golden.mistakes(answers))
+        try:
+            compared, moved, why = self._compared(questions, now=now)
+        except Unanswered:  # it has answered its golden rows, and that must be heard
+            compared, moved, why = 0, None, (f"It answered no captured request within {LONGEST:.0f} seconds.",)
+        return Proof(golden=rows, mistakes=mistakes, compared=compared, shift=moved, why=why)
+
+    def _compared(self, questions: "Questions", *, now: datetime) -> tuple[int, float | None, tuple[str, ...]]:
+        """How many captured requests were compared, how far the answers are apart, and what there is to say of it.
+
+        Raises `Unanswered`.
+        """
+        before = self._asked(questions.newcomer, now=now)
         if isinstance(before, str):
-            why.append(before)
-        else:
-            answered = questions.answers(before.rows)
-            after = [answer_value(answer, self.spec.task) for answer in answered]
-            if any(value is not None for value in after):
-                compared, moved = len(after), shift(before.answers, after, self.spec.task)
-            else:
-                why.append("It takes none of the captured requests, so answers cannot be compared.")
-        return Proof(
-            golden=len(golden.rows) if golden else 0, mistakes=mistakes, compared=compared, shift=moved, why=tuple(why)
-        )
+            return 0, None, (before,)
+        after = [answer_value(answer, self.spec.task) for answer in questions.answers(before.rows)]
+        if all(value is None for value in after):
+            return 0, None, ("It takes none of the captured requests, so answers cannot be compared.",)
+        if len(after) < MIN_ROWS:
+            return 0, None, (f"It answered only {len(after)} captured rows in time: {MIN_ROWS} are needed.",)
+        return len(after), shift(before.answers[: len(after)], after, self.spec.task), ()
 
     def _golden(self, package: str) -> Golden | None:
         uri = self.registry.describe(package).metadata.get(GOLDEN)
@@ -293,6 +350,10 @@ class Prover:
 
     def _asked(self, newcomer: Newcomer, *, now: datetime) -> Asked | str:
         """What clients asked the version before, or why that cannot be compared."""
+        if newcomer.returns:
+            return (
+                "It comes back, and should answer otherwise than the version that it replaces: they are not compared."
+            )
         if newcomer.before is None:
             return "Nothing answered before it, so there is nothing to compare with."
         if self.spec.serve.prediction_shift is None:
@@ -322,41 +383,71 @@ class Questions:
     def ask(self, rows: Sequence[dict[str, Any]]) -> Answer:
         """What the new version answers to these rows. Raises `Unanswered`.
 
-        An error names nobody. Where the fleet before has answered the same rows well again and again, errors are not
-        its.
+        An error names nobody. It is the new version's where nothing else answers, as soon as it comes again and again;
+        so it is where the fleet before answers the same rows well again and again, and where nobody answers them well
+        any more: then all traffic is on the new version, or has been often enough for it to have answered.
         """
         errors = others = 0
         for _ in range(MOST_ASKS):
             answer = self.endpoint.ask(rows, variant=self.newcomer.target)
-            if answer.bundle == self.bundle if answer.bundle and self.bundle else self.newcomer.alone:
+            known = answer.bundle is not None and self.bundle is not None
+            if answer.bundle == self.bundle if known else self.newcomer.alone and answer.predictions is not None:
                 self.heard = True
                 return answer
             errors += answer.predictions is None
             others += answer.predictions is not None
-            if min(errors, others) >= TELLING_ERRORS:
+            if errors >= TELLING_ERRORS and (
+                others >= TELLING_ERRORS or (not others and (self.newcomer.alone or self.heard))
+            ):
                 return Answer(predictions=None)
             if time.monotonic() > self.deadline:
-                break
+                raise Unanswered
             time.sleep(0 if self.heard else PAUSE)
+        if errors == MOST_ASKS and self.newcomer.baking:
+            return Answer(predictions=None)
         raise Unanswered
 
     def answers(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """An answer to each row; an empty one where the new version refuses it.
+        """An answer to each row, an empty one where the new version refuses it, for as many as there is time for.
 
-        One bad row spoils a request, so a refused request is halved, as long as not too many were refused.
+        One bad row spoils a request, so a refused request is halved, as long as not too many were refused. Raises
+        `Unanswered` where it gives no answer at all.
         """
-        answer = self.ask(rows)
-        if answer.predictions is not None:
-            return answer.predictions
-        self.refusals -= 1
-        if len(rows) == 1 or self.refusals < 0:
-            return [{} for _ in rows]
-        half = len(rows) // 2
-        return self.answers(rows[:half]) + self.answers(rows[half:])
+        answered: list[dict[str, Any]] = []
+        left = [rows]
+        while left:
+            part = left.pop()
+            try:
+                predictions = self.ask(part).predictions
+            except Unanswered:
+                if answered:
+                    return answered
+                raise
+            if predictions is not None:
+                answered += predictions
+            elif len(part) == 1 or self.refusals == 0:
+                answered += [{} for _ in part]
+            else:
+                self.refusals -= 1
+                half = len(part) // 2
+                left += [part[half:], part[:half]]
+        return answered
 
 
-def _prove(newcomer: Newcomer, prover: Prover, *, ledger: Ledger, measurements: Measurements, now: datetime) -> bool:
-    """Ask, measure and record; False when the new version has not answered."""
+def _prove(
+    newcomer: Newcomer,
+    prover: Prover,
+    *,
+    ledger: Ledger,
+    measurements: Measurements,
+    pages: Pages,
+    now: datetime,
+) -> bool:
+    """Ask, measure and record; False when the new version has not answered.
+
+    Wrong golden rows are a person's to judge where no alarm does it: the first version and what is proved only when its
+    deployment has ended, and a serverless endpoint, which has no such alarms.
+    """
     model = prover.spec.model
     try:
         proof = prover.prove(newcomer, now=now)
@@ -364,27 +455,52 @@ def _prove(newcomer: Newcomer, prover: Prover, *, ledger: Ledger, measurements: 
         return False
     fleet = Fleet(endpoint=prover.endpoint.name, config=newcomer.config, variant=newcomer.variant)
     measurements.publish_of_fleet(fleet, proof.measured, at=now)
-    ledger.record(
-        Fact(
-            model=model,
-            kind=Kind.PROBED,
-            subject=newcomer.subject,
-            at=now,
-            summary=proof.summary(newcomer),
-            details={
-                "package": newcomer.package,
-                "variant": newcomer.variant,
-                "config": newcomer.config,
-                "before": newcomer.before,
-                "golden": proof.golden,
-                "wrong": None if proof.mistakes is None else len(proof.mistakes),
-                "mistakes": list(proof.mistakes or ())[:5],
-                "compared": proof.compared,
-                "shift": proof.shift,
-            },
-        )
+    fact = Fact(
+        model=model,
+        kind=Kind.PROBED,
+        subject=newcomer.subject,
+        at=now,
+        summary=proof.summary(newcomer),
+        details={
+            "package": newcomer.package,
+            "variant": newcomer.variant,
+            "config": newcomer.config,
+            "before": newcomer.before,
+            "golden": proof.golden,
+            "wrong": None if proof.mistakes is None else len(proof.mistakes),
+            "mistakes": list(proof.mistakes or ())[:FIRST],
+            "compared": proof.compared,
+            "shift": proof.shift,
+        },
     )
+    serve = prover.spec.serve
+    watched = newcomer.guarded and serve.mode is Mode.REALTIME and serve.golden > 0
+    with ledger.claim(model, f"proof {newcomer.subject}", now=now) as ours:
+        if ours:
+            if proof.mistakes and not watched:
+                pages.send(_wrong(model, newcomer, proof))
+            ledger.record(fact)
     return True
+
+
+def _wrong(model: str, newcomer: Newcomer, proof: Proof) -> Page:
+    mistakes = proof.mistakes or ()
+    who, few = f"{version(newcomer.package)} as {newcomer.variant}", mistakes[:FIRST]
+    more = ["…"] if len(mistakes) > len(few) else []
+    if newcomer.variant != CHAMPION:
+        command = f"noria abandon {model} --reason '…'"
+    elif newcomer.before:
+        command = f"noria rollback {model} --reason '…'"
+    else:
+        command = f"noria reject {newcomer.package} --reason '…'"
+    return Page(
+        subject=f"{model}: {version(newcomer.package)} answers golden rows wrongly",
+        what=f"{who} answers {len(mistakes)} of its {proof.golden} golden rows otherwise than in training. It answers "
+        "clients, and no alarm takes it back.\n\n" + "\n".join(f"- {mistake}" for mistake in [*few, *more]),
+        where=f"endpoint of {model}; docs/runbooks/rollback-golden.md",
+        do="What is served is not what was trained: take it back now, then look for the cause as the runbook says.",
+        command=command,
+    )
 
 
 def _unproved(model: str, new: Sequence[Newcomer]) -> Page:

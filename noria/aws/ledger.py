@@ -74,16 +74,17 @@ class Ledger:
         return True
 
     @contextmanager
-    def claim(self, model: str, subject: str, *, now: datetime) -> Iterator[bool]:
+    def claim(self, model: str, subject: str, *, now: datetime, lasting: timedelta = _CLAIM) -> Iterator[bool]:
         """Whether it is up to the caller to tell the world of `subject`, and not to somebody who is at it now.
 
-        Who fails gives the claim back; who dies loses it after some minutes, when its message comes again.
+        Who fails gives the claim back; who dies loses it after some minutes, when its message comes again. What no
+        entry will say, so that nothing else keeps it from being told twice, is claimed for as long as it is not to be.
         """
         item = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
         try:
             self.client.put_item(
                 TableName=self.table,
-                Item=item | {"until": {"N": str((now + _CLAIM).timestamp())}},
+                Item=item | {"until": {"N": str((now + lasting).timestamp())}},
                 ConditionExpression="attribute_not_exists(sk) OR #until < :now",
                 ExpressionAttributeNames={"#until": "until"},
                 ExpressionAttributeValues={":now": {"N": str(now.timestamp())}},

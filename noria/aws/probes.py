@@ -28,6 +28,7 @@ Packages = dict[str, str | None]
 """The package of each production variant."""
 
 _STARTING = "Creating"
+_BAKING = "Baking"
 _BUNDLE = re.compile(attributes("([0-9a-f]{64})"))
 
 
@@ -35,7 +36,7 @@ _BUNDLE = re.compile(attributes("([0-9a-f]{64})"))
 class Deployment:
     """What an endpoint answers with, and what it is moving to; `to` is the same where it moves to nothing else.
 
-    `starting`: no instance of what it moves to takes traffic yet.
+    `starting`: no instance of what it moves to takes traffic yet. `baking`: it has its share of it, and is watched.
     """
 
     config: str
@@ -44,6 +45,7 @@ class Deployment:
     to_packages: Packages
     began: datetime | None
     starting: bool
+    baking: bool
 
     @property
     def moving(self) -> bool:
@@ -95,6 +97,7 @@ class ProbedEndpoint:
             to_packages=packages if to == config else self._packages(to),
             began=pending.get("StartTime") if pending else None,
             starting=_STARTING in states,
+            baking=_BAKING in states,
         )
 
     def ask(self, rows: Sequence[dict[str, Any]], *, variant: str | None) -> Answer:

@@ -10,9 +10,11 @@ from typing import Any
 import boto3
 import pytest
 
+from lambdas.probe_deployment import handler
 from lambdas.probe_deployment.handler import ATTEMPTS
 from lambdas.probe_deployment.handler import handler as probe_deployment
 from local.cloud import ACCOUNT
+from noria.deployment import Cause
 from noria.ledger import Entry, Fact, Kind
 from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, IMAGE, Place, drain
@@ -128,16 +130,27 @@ class Probed:
         self.at_rest()
         self.record(Kind.DEPLOYED, champion)
 
-    def canary(self, champion: str, challenger: str | None = None, *, bake: int = 1200) -> str:
+    def canary(
+        self, champion: str, challenger: str | None = None, *, bake: int = 1200, cause: Cause = Cause.APPROVED
+    ) -> str:
         """Begin a deployment, and wait until one of three instances takes traffic. Returns the new config."""
-        self.record(Kind.DEPLOYMENT_REQUESTED, champion)
-        config = self.config(champion, challenger)
         size = {"Type": "INSTANCE_COUNT", "Value": 1}
         routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": bake}
+        policy = {"TrafficRoutingConfiguration": routing}
+        return self.update(self.config(champion, challenger), policy, champion=champion, cause=cause)
+
+    def at_once(self, champion: str) -> str:
+        """Begin a deployment, and wait until it has all the traffic. Returns the new config."""
+        routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+        policy = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 1800}
+        return self.update(self.config(champion), policy, champion=champion, cause=Cause.APPROVED)
+
+    def update(self, config: str, policy: dict[str, Any], *, champion: str, cause: Cause) -> str:
+        self.record(Kind.DEPLOYMENT_REQUESTED, champion, cause=cause)
         self.place.sagemaker.update_endpoint(
             EndpointName=self.name,
             EndpointConfigName=config,
-            DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}},
+            DeploymentConfig={"BlueGreenUpdatePolicy": policy},
         )
         eventually(lambda: "Baking" in self.states())
         return config
@@ -153,9 +166,10 @@ class Probed:
     def at_rest(self) -> None:
         eventually(lambda: self.described()["EndpointStatus"] == "InService")
 
-    def record(self, kind: Kind, package: str) -> None:
+    def record(self, kind: Kind, package: str, **more: Any) -> None:
         subject = f"{kind} {self.versions} {len(self.configs)}"
-        details: dict[str, Any] = {"package": package, "decision": f"{package}#{datetime.now(UTC).isoformat()}"}
+        decision = f"{package}#{datetime.now(UTC).isoformat()}"
+        details: dict[str, Any] = {"package": package, "decision": decision} | more
         at = datetime.now(UTC)
         self.place.ledger.record(
             Fact(model=self.spec.model, kind=kind, subject=subject, at=at, summary="so it is", details=details)
@@ -261,7 +275,33 @@ def test_a_version_that_fails_has_all_golden_rows_wrong(probed: Callable[..., Pr
     model.told()
     assert model.measured(config) == {"GoldenRowsWrong": 10}
     (proof,) = model.proofs()
-    assert "too few to compare" in proof.summary
+    assert "not asked what clients have asked" in proof.summary
+
+
+def test_a_version_that_fails_is_found_out_when_it_has_all_the_traffic(probed: Callable[..., Probed]) -> None:
+    """Nobody else answers then, and an error does not say whose it is."""
+    model = probed()
+    model.live(model.version())
+    model.told()
+    config = model.at_once(model.version(fails=True))
+    model.told()
+    assert model.measured(config) == {"GoldenRowsWrong": 10}
+    assert model.place.pages(model.spec.model) == [], "an alarm takes it back"
+
+
+def test_a_version_that_comes_back_is_not_compared_with_the_one_it_replaces(probed: Callable[..., Probed]) -> None:
+    model = probed()
+    one, bad = model.version(), model.version(bias=0.4)
+    model.live(one)
+    model.told()
+    model.live(bad)
+    model.captured(100)
+    config = model.canary(one, cause=Cause.ROLLBACK)
+    model.told()
+    proof = model.proofs()[-1]
+    assert (proof.details["package"], proof.details["wrong"], proof.details["shift"]) == (one, 0, None)
+    assert model.measured(config) == {"GoldenRowsWrong": 0}
+    assert "comes back" in proof.summary
 
 
 def test_requests_that_the_new_version_refuses_are_answers_that_are_missing(probed: Callable[..., Probed]) -> None:
@@ -294,14 +334,76 @@ def waiting(place: Place) -> list[dict[str, Any]]:
     return [json.loads(body) for body in drain(place.names.queue("probe-deployment"))]
 
 
-def test_after_many_attempts_a_person_is_asked(probed: Callable[..., Probed]) -> None:
+def test_after_many_attempts_a_person_is_asked_once(probed: Callable[..., Probed]) -> None:
+    model = probed()
+    model.live(model.version())
+    model.told()
+    model.canary(model.version(silent=True))
+    model.tick(attempt=ATTEMPTS)
+    model.tick(attempt=ATTEMPTS)
+    (page,) = model.place.pages(model.spec.model)
+    assert "could not be probed" in page
+    assert "version 2 as champion" in page.lower()
+
+
+def test_ticks_end_quietly_when_nothing_is_new(probed: Callable[..., Probed], undelayed: None) -> None:
     model = probed()
     one = model.version()
     model.live(one)
-    model.record(Kind.DEPLOYMENT_REQUESTED, one)  # asked for, and the stack never began it
     model.told()
+    model.record(Kind.DEPLOYMENT_REQUESTED, one)  # it answers already, and nobody has said what came of it
+    model.tick()
+    assert ticks(model) == []
+    model.record(Kind.DEPLOYMENT_REQUESTED, model.version())  # the stack has not begun yet
+    model.tick()
+    assert ticks(model) == [2]
     model.tick(attempt=ATTEMPTS)
-    assert "could not be probed" in model.place.pages(model.spec.model)[0]
+    assert ticks(model) == []
+    assert model.place.pages(model.spec.model) == []
+
+
+def test_two_chains_of_ticks_become_one(probed: Callable[..., Probed], undelayed: None) -> None:
+    model = probed()
+    model.live(model.version())
+    model.told()
+    model.record(Kind.DEPLOYMENT_REQUESTED, model.version())
+    model.tick(attempt=7)
+    model.tick(attempt=2)
+    assert ticks(model) == [8]
+
+
+def ticks(model: Probed) -> list[int]:
+    """Which attempts are to come."""
+    return [tick["detail"]["attempt"] for tick in waiting(model.place) if tick["detail"]["model"] == model.spec.model]
+
+
+@pytest.fixture
+def undelayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "AGAIN", timedelta(0))
+
+
+def test_a_first_version_with_wrong_golden_rows_is_a_page_once(probed: Callable[..., Probed]) -> None:
+    model = probed()
+    bad = model.version(wrong=7)
+    model.live(bad)
+    model.told()
+    model.told()
+    (page,) = model.place.pages(model.spec.model)
+    assert "7 of its 10 golden rows" in page
+    assert "rollback-golden.md" in page
+    assert f"noria reject {bad} --reason" in page
+
+
+def test_what_is_proved_only_when_its_deployment_has_ended_is_taken_back_by_a_person(
+    probed: Callable[..., Probed],
+) -> None:
+    model = probed()
+    model.live(model.version())
+    model.told()
+    model.live(model.version(silent=True, wrong=2))
+    model.told()
+    (page,) = model.place.pages(model.spec.model)
+    assert f"noria rollback {model.spec.model} --reason" in page
 
 
 def test_a_challenger_is_asked_by_name_and_compared_with_the_champion(probed: Callable[..., Probed]) -> None:
