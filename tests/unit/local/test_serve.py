@@ -28,7 +28,7 @@ def model_fn(model_dir):
 def transform_fn(model, content, content_type, accept):
     def refuse(environ, start_response):
         start_response("422 Unprocessable Entity", [("Content-Type", "application/problem+json"), ("X-Why", "rows")])
-        return [environ["CONTENT_TYPE"].encode()]
+        return [f"{environ['CONTENT_TYPE']} of {environ['HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID']}".encode()]
     return refuse
 """
 STEPS = """
@@ -67,6 +67,7 @@ def ask(
     content_type: str = "application/json",
     accept: str | None = None,
     url: str = "/invocations",
+    **headers: str,
 ) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("model.aws.local")
     connection.sock = socket.socket(socket.AF_UNIX)
@@ -76,7 +77,8 @@ def ask(
             break
         except ConnectionRefusedError:  # bound, and not yet listening
             time.sleep(0.01)
-    connection.request("POST", url, body, {"Content-Type": content_type, **({"Accept": accept} if accept else {})})
+    accepted = {"Accept": accept} if accept else {}
+    connection.request("POST", url, body, {"Content-Type": content_type, **accepted, **headers})
     return connection.getresponse()
 
 
@@ -107,10 +109,10 @@ def test_other_media_types_arrive_as_bytes(tmp_path: Path) -> None:
         assert answer.read() == b'["bytes", "text/csv"]'
 
 
-def test_wsgi_application_chooses_its_own_status(tmp_path: Path) -> None:
+def test_wsgi_application_sees_the_request_and_chooses_its_own_status(tmp_path: Path) -> None:
     with serving(tmp_path, WSGI) as path:
-        answer = ask(path, b"[]", "text/csv")
-        assert (answer.status, answer.headers["X-Why"], answer.read()) == (422, "rows", b"text/csv")
+        answer = ask(path, b"[]", "text/csv", **{"X-Amzn-SageMaker-Inference-Id": "order-7"})
+        assert (answer.status, answer.headers["X-Why"], answer.read()) == (422, "rows", b"text/csv of order-7")
 
 
 def test_default_steps_read_and_write_arrays(tmp_path: Path) -> None:
