@@ -1,4 +1,7 @@
-"""How one model is watched: when its windows are compared, what pages people, and a dashboard to look at."""
+"""How one model is watched: when its windows are compared, what pages people, and a dashboard to look at.
+
+Of mode batch, the dashboard alone.
+"""
 
 from datetime import timedelta
 
@@ -46,6 +49,11 @@ class Monitoring(Stack):
             asynchronous=spec.serve.mode is Mode.ASYNC,
         )
 
+        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
+        if not spec.serve.mode.has_endpoint:
+            # Nothing is captured of transform jobs, so there is no window to compare.
+            self._show_batches(dashboard)
+            return
         reactions.clock.schedule(
             self,
             "Schedule",
@@ -56,10 +64,8 @@ class Monitoring(Stack):
             detail={"model": spec.model},
         )
         self._drift_alarm(settings.names.drift_alarm(spec.model))
-        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
-        if spec.serve.mode.has_endpoint:
-            self._endpoint_alarms()
-            self._show_endpoint(dashboard)
+        self._endpoint_alarms()
+        self._show_endpoint(dashboard)
         self._show_drift(dashboard)
 
     def _drift_alarm(self, name: str) -> None:
@@ -121,6 +127,31 @@ class Monitoring(Stack):
                 right=[self._own("MalformedRecords")],
                 width=12,
             ),
+        )
+
+    def _show_batches(self, dashboard: cloudwatch.Dashboard) -> None:
+        """What predict_batch says came of the uploaded files."""
+        dashboard.add_widgets(
+            cloudwatch.GraphWidget(
+                title="Files begun and answered, an hour",
+                left=[self._outcome("BatchStarted"), self._outcome("BatchPredicted")],
+                width=12,
+            ),
+            cloudwatch.GraphWidget(
+                title="Files refused or failed, an hour",
+                left=[self._outcome("BatchRefused"), self._outcome("BatchFailed")],
+                width=12,
+            ),
+        )
+
+    def _outcome(self, name: str) -> cloudwatch.Metric:
+        """A count by `noria.aws.telemetry.tell`; the dimension `service` is Powertools' own."""
+        return cloudwatch.Metric(
+            namespace=METRIC_NAMESPACE,
+            metric_name=name,
+            dimensions_map={"Model": self._spec.model, "service": "noria"},
+            statistic=cloudwatch.Stats.SUM,
+            period=Duration.hours(1),
         )
 
     def _own(self, name: str) -> cloudwatch.Metric:

@@ -9,6 +9,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
+from lambdas.predict_batch import handler as predict_batch
 from noria.serve import Serve
 from noria.spec import load_all
 from tests.infrastructure.assembly import Assembly, Resource, Template
@@ -312,12 +313,25 @@ def test_a_batch_model_is_all_there_is_and_named_while_it_is_live(ways: Assembly
     assert reaches(allowed["s3:PutObject"]) >= {"nightly/transforms/*"}
 
 
-def test_without_an_endpoint_nothing_watches_or_shows_one(ways: Assembly) -> None:
+def test_of_a_model_without_an_endpoint_nothing_is_captured_to_compare_and_what_it_answered_is_shown(
+    ways: Assembly,
+) -> None:
     watching = ways["noria-dev-nightly-monitoring"]
-    assert {alarm.properties["AlarmName"] for alarm in watching.of("AWS::CloudWatch::Alarm")} == {
-        "noria-dev-nightly-drift"
-    }
-    assert "AWS/SageMaker" not in json.dumps(watching.body)
+    (dashboard,) = watching.resources  # CloudFormation refuses a stack without any
+    widgets = json.loads(ways.flat(dashboard.properties["DashboardBody"]))["widgets"]
+    shown = {tuple(metric[:6]) for widget in widgets for metric in widget["properties"]["metrics"]}
+    # As `tell` of noria.aws.telemetry counts them.
+    counted = {("Noria", outcome.value, "Model", "nightly", "service", "noria") for outcome in predict_batch.Outcome}
+    assert shown
+    assert shown <= counted
+    assert {each[1] for each in shown} == {"BatchStarted", "BatchPredicted", "BatchFailed", "BatchRefused"}
+
+
+@pytest.mark.parametrize("model", WITH_ENDPOINT)
+def test_of_every_endpoint_windows_are_compared(ways: Assembly, model: str) -> None:
+    watching = ways[f"noria-dev-{model}-monitoring"]
+    assert watching.one("AWS::Scheduler::Schedule")
+    assert watching.one("AWS::CloudWatch::Alarm", AlarmName=f"noria-dev-{model}-drift")
 
 
 @pytest.mark.parametrize("model", sorted(set(WAYS) - set(ASYNC)))
