@@ -223,8 +223,8 @@ def test_where_there_is_too_much_of_one_side_both_are_judged_by_the_same_time(
     one, two = trial.packages
     trial.live(Desired(package=one, challenger=two, percent=5), at=trial.since)
     for minute in (1, 20, 40):
-        trial.captured("champion", [0.4] * 190, minute=minute)
-        trial.captured("challenger", [0.4] * 10, minute=minute, first=1000)
+        trial.captured("champion", [0.4] * 190, minute=minute, first=1000 * minute)
+        trial.captured("challenger", [0.4] * 10, minute=minute, first=1000 * minute + 500)
     files = trial.place.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{trial.spec.model}/captured/{trial.name}/champion/")
     monkeypatch.setattr(experiments, "MOST_BYTES", round(2.5 * files["Contents"][0]["Size"]))
     trial.tick()
