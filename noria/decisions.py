@@ -10,15 +10,16 @@
 | a person: promote, abandon  | the challenger as champion, or no challenger                                      |
 | a person: rollback          | a version that was champion before, and nothing beside it                         |
 | a challenger's alarm        | no such challenger; the package counts as rolled back                             |
-| a step has baked            | the next weight, after the last one the challenger as champion                    |
+| a step has baked            | the next weight, after the last one the challenger as champion; no such           |
+|                             | challenger where probe or experiment speak against it                             |
 | a deployment has ended      | what was decided against is not left in place                                     |
 
 Nothing here reads or changes anything. Of two decisions the newer counts, whichever is heard first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from noria.deployment import (
@@ -48,7 +49,11 @@ APPROVED, REJECTED = "Approved", "Rejected"
 PERMITTED = "To answer beside the champion: "
 """How the reason of an approval begins that a request for a challenger or a shadow brought about."""
 
+PROOF = timedelta(hours=1)
+"""How long a step waits, once it has baked, for the challenger to be probed; a probe gives up after as long."""
+
 _AFTER = "after "
+_ADVANCE = "advance "
 
 
 class Outcome(StrEnum):
@@ -58,6 +63,7 @@ class Outcome(StrEnum):
     NOTHING = "NothingToDeploy"
     REFUSED = "DeploymentRefused"
     OVERTAKEN = "DeploymentOvertaken"
+    WAITING = "StepWaiting"  # for a proof: ask again in a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +298,12 @@ class Decisions:
         package = challenger_at(self.entries, at, under_way)
         if package is None:
             return Verdict(outcome=Outcome.NOTHING)
-        id_ = deployment_id(package, f"{alarm}#{at.isoformat()}")
-        summary = f"{version(package).capitalize()} is no challenger any more: alarm {alarm} was raised. {why}"
+        return self._end_challenge(package, f"{alarm}#{at.isoformat()}", f"alarm {alarm}", "was raised", why, at=at)
+
+    def _end_challenge(self, package: str, name: str, what: str, did: str, why: str, *, at: datetime) -> Verdict:
+        """It counts as rolled back from now on; `what` speaks against it, by what it `did`."""
+        id_ = deployment_id(package, name)
+        summary = f"{version(package).capitalize()} is no challenger any more: {what} {did}. {why}"
         known = self._knows(Kind.CHALLENGER_ROLLED_BACK, package)
         said = (
             () if known else (self._fact(Kind.CHALLENGER_ROLLED_BACK, package, summary, package=package, reason=why),)
@@ -310,22 +320,61 @@ class Decisions:
             page = replace(page, do="No approved version was live before, so it stays. Approve another version.")
         if desired == self._wanted or desired.package is None or self._knows(Kind.DEPLOYMENT_REQUESTED, id_):
             return Verdict(outcome=Outcome.NOTHING, facts=said, page=page if said else None, blamed=package)
-        raised, at = f"alarm {alarm}", self._since(at)
-        why = f"{raised} was raised"
-        verdict = self._request(id_, desired, Cause.ABANDON, why, decision=raised, at=at, said=said)
+        why, at = f"{what} {did}", self._since(at)
+        verdict = self._request(id_, desired, Cause.ABANDON, why, decision=what, at=at, said=said)
         return replace(verdict, page=page if said else None, blamed=package)
 
-    def advance(self, deployment: str) -> Verdict:
-        """A step of a progressive deployment has answered for as long as it should."""
-        step = self.step
-        if step is None or step.id != deployment or not self._knows(Kind.DEPLOYED, deployment):
+    def advance(self, deployment: str, *, answered: int) -> Verdict:
+        """A step of a progressive deployment has baked; its challenger `answered` so many requests.
+
+        It goes on once the challenger is proved, and ends where the proof or the experiment speak against it.
+        """
+        step, decision = self.step, f"{_ADVANCE}{deployment}"
+        live = next((e for e in self.entries if e.kind is Kind.DEPLOYED and e.subject == deployment), None)
+        if step is None or step.id != deployment or live is None or self._knows(Kind.DEPLOYMENT_REFUSED, decision):
             return Verdict(outcome=Outcome.NOTHING)
         package = step.desired.challenger or NONE
+        if against := next(self._against(package, step.desired.package), None):
+            return self._end_challenge(package, decision, *against, at=self.now)
+        if self._proof(package) is None:
+            if self.now < live.at + self.spec.serve.bake + PROOF:
+                return Verdict(outcome=Outcome.WAITING)
+            return self._unproved(package, decision)
         desired, cause = self._next_step(package)
         why = f"it stood the test on {step.desired.percent}%"
+        least = self.spec.serve.min_requests
+        if answered < least * (self.now - live.at) / timedelta(minutes=1):
+            why = (
+                f"nothing was heard against it on {step.desired.percent}%, but its {answered} requests were too few "
+                f"for the alarms of errors and latency, which are silent below {least} a minute"
+            )
         id_ = deployment_id("advance", deployment)
-        decision = f"advance {deployment}"
         return self._request(id_, desired, cause, why, decision=decision, at=step.decided_at)
+
+    def _proof(self, challenger: str) -> Entry | None:
+        """The last probe of it as challenger. It stays in its place from step to step, and is probed once."""
+        proofs = (e for e in reversed(self.entries) if e.kind is Kind.PROBED and e.details["package"] == challenger)
+        return next((entry for entry in proofs if entry.details["variant"] == "challenger"), None)
+
+    def _against(self, challenger: str, champion: str | None) -> Iterator[tuple[str, str, str]]:
+        """What else than alarms speaks against a challenger: what, what it did, and the details."""
+        if proof := self._proof(challenger):
+            wrong, shift, most = proof.details["wrong"], proof.details["shift"], self.spec.serve.prediction_shift
+            if wrong:
+                yield "the probe", "found golden rows that are answered wrongly", proof.summary
+            if isinstance(shift, float) and most is not None and shift > most:
+                yield "the probe", f"found answers that have shifted by more than PSI {most:g}", proof.summary
+        pair = {"rival": challenger, "champion": champion}
+        judged = (e for e in reversed(self.entries) if e.kind is Kind.EXPERIMENT_JUDGED)
+        newest = next((e for e in judged if pair.items() <= e.details.items()), None)
+        if newest and newest.details["verdict"] == "abandon":
+            yield "the experiment", "came to a verdict against it", newest.summary
+
+    def _unproved(self, package: str, decision: str) -> Verdict:
+        why = f"{version(package).capitalize()} does not go on to more requests: no probe has heard an answer of it."
+        verdict = self._refuse(decision, why, package=package)
+        do = "It stays on its share. See why it is not probed (noria events); then noria promote or noria abandon it."
+        return replace(verdict, page=replace(verdict.page, do=do) if verdict.page else None)
 
     @property
     def step(self) -> Request | None:

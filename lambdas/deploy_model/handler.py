@@ -8,14 +8,14 @@ the stack has come to rest ─────────────────�
 
 Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages;
 cloudformation:DescribeStacks, cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack;
-iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; cloudwatch:DescribeAlarms; sqs:GetQueueUrl
-and sqs:SendMessage on the queues of probe_deployment and confirm_deployment; events:PutEvents; sns:Publish;
-kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
-dynamodb:PutItem on the ledger.
+iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; cloudwatch:DescribeAlarms and
+cloudwatch:GetMetricData; sqs:GetQueueUrl and sqs:SendMessage on the queues of probe_deployment, confirm_deployment and
+its own; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
+dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.bus import Bus
+from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurements
@@ -45,10 +46,13 @@ from noria.events import (
     Tick,
     parse,
 )
-from noria.ledger import Entry
+from noria.ledger import Entry, Kind
 from noria.spec import ModelSpec
 
 Trigger = ModelPackageStateChange | ServingRequested | AlarmStateChange | Tick | StackStatusChange
+
+
+_PROOF_AGAIN = timedelta(minutes=1)
 
 
 class Outcome(StrEnum):
@@ -126,6 +130,11 @@ def deploy_model(
             _announce(verdict, rollout=rollout, registry=registry, bus=bus)
 
         verdict = rollout.record(answer, now=now, announce=announce)
+        if verdict.outcome is Decision.WAITING and isinstance(trigger, Tick):
+            deployment = trigger.detail.deployment or ""
+            message = Tick.message("Advance Challenger", model=spec.model, time=now, deployment=deployment)
+            rollout.queues.send(rollout.names.queue("deploy-model"), message, delay=_PROOF_AGAIN)
+            return verdict.outcome
         if verdict.outcome in {Decision.REFUSED, Decision.OVERTAKEN}:
             return verdict.outcome
     return rollout.begin_next(now=now)
@@ -153,9 +162,17 @@ def _question(
             if raised:
                 why = f"It was raised when {deployment} was to go on."
                 return _alarm(raised[0], now, why, rollout)
-            return lambda decisions: decisions.advance(deployment)
+            return _step(deployment, rollout, measurements, now=now)
         case _:
             return None
+
+
+def _step(deployment: str, rollout: Rollout, measurements: Measurements, *, now: datetime) -> Question:
+    entries = rollout.ledger.entries(rollout.model)
+    live = next((e for e in entries if e.kind is Kind.DEPLOYED and e.subject == deployment), None)
+    endpoint = rollout.names.model(rollout.model)
+    answered = measurements.requests(endpoint, CHALLENGER, since=live.at, until=now) if live else 0
+    return lambda decisions: decisions.advance(deployment, answered=answered)
 
 
 def _alarm(alarm: str, at: datetime, why: str, rollout: Rollout) -> Question:

@@ -65,6 +65,31 @@ class Measurements:
         alarms = self.client.describe_alarms(AlarmNames=[alarm])["MetricAlarms"]
         return alarms[0]["StateValue"] if alarms else None
 
+    def requests(self, endpoint: str, variant: str, *, since: datetime, until: datetime) -> int:
+        """How many requests a variant was asked, to the minute."""
+        pages = self.client.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=[
+                {
+                    "Id": "requests",
+                    "MetricStat": {
+                        "Metric": {
+                            "Namespace": "AWS/SageMaker",
+                            "MetricName": "Invocations",
+                            "Dimensions": [
+                                {"Name": "EndpointName", "Value": endpoint},
+                                {"Name": "VariantName", "Value": variant},
+                            ],
+                        },
+                        "Period": 60,
+                        "Stat": "Sum",
+                    },
+                }
+            ],
+            StartTime=since,
+            EndTime=until,
+        )
+        return round(sum(value for page in pages for result in page["MetricDataResults"] for value in result["Values"]))
+
     def raised(self, prefix: str) -> list[str]:
         """The alarms in ALARM whose names begin so."""
         pages = self.client.get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix, StateValue="ALARM")

@@ -403,6 +403,7 @@ class World:
             "list_pipeline_executions": lambda **_: {"PipelineExecutionSummaries": []},
             "list_objects_v2": lambda **_: {},
             "list_object_versions": lambda **_: {},
+            "get_metric_data": lambda **_: {"MetricDataResults": []},
             "describe_alarms": lambda **_: {"MetricAlarms": [{"AlarmName": name} for name in sorted(self.raised)]},
         }
         return Pages(answers[operation])

@@ -1,5 +1,6 @@
 """What each trigger comes to, given what the ledger holds; test_serving_machine.py puts them in any order."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.decisions import PERMITTED, Decided, Decisions, Outcome
+from noria.decisions import PERMITTED, Decided, Decisions, Outcome, Verdict
 from noria.deployment import Cause, Desired, wanted
 from noria.events import ServingRequest
 from noria.ledger import GENESIS, Entry, Fact, Kind
@@ -49,6 +50,27 @@ class Story:
         asked = [entry for entry in self.entries if entry.kind is Kind.DEPLOYMENT_REQUESTED][-1]
         told = asked.model_dump(exclude={"number", "previous"}) | {"kind": kind}
         self.record(Fact.model_validate(told | {"details": told["details"] | details}))
+
+    def probe(self, package: str, *, wrong: int = 0, shift: float = 0.0) -> None:
+        said = {"package": package, "variant": "challenger", "wrong": wrong, "shift": shift}
+        self._say(Kind.PROBED, f"config#{len(self.entries)}", f"{wrong} golden rows are wrong.", said)
+
+    def judge(self, verdict: str, *, rival: str = TWO, champion: str = ONE) -> None:
+        said = {"verdict": verdict, "rival": rival, "champion": champion}
+        self._say(Kind.EXPERIMENT_JUDGED, f"{rival}#{len(self.entries)}", f"The verdict is {verdict}.", said)
+
+    def _say(self, kind: Kind, subject: str, summary: str, details: dict[str, Any]) -> None:
+        self.record(
+            Fact(model=self.spec.model, kind=kind, subject=subject, at=self.now, summary=summary, details=details)
+        )
+
+    def advance(self, *, answered: int = 10_000, after: timedelta = timedelta(minutes=10)) -> Verdict:
+        """The newest step has baked."""
+        self.now += after
+        asked = [entry for entry in self.entries if entry.kind is Kind.DEPLOYMENT_REQUESTED][-1]
+        verdict = self.decisions.advance(asked.subject, answered=answered)
+        self.record(*verdict.facts)
+        return verdict
 
     def approve(self, package: str, *, reason: str = "") -> Desired | None:
         self.now += timedelta(minutes=1)
@@ -188,11 +210,11 @@ def test_a_progressive_deployment_takes_the_place_of_another_challenger_and_step
     assert story.approve(THREE) == Desired(package=ONE, challenger=THREE, percent=5)
     story.end()
     assert story.approve(THREE) is None, "it is on its way"
+    story.probe(THREE)
     steps = []
     while step := story.decisions.step:
-        verdict = story.decisions.advance(step.id)
-        story.record(*verdict.facts)
-        assert story.decisions.advance(step.id).facts == ()
+        verdict = story.advance()
+        assert story.decisions.advance(step.id, answered=0).facts == ()
         story.end()
         steps.append(verdict.desired)
     assert steps == [Desired(package=ONE, challenger=THREE, percent=25), Desired(package=THREE)]
@@ -204,23 +226,74 @@ def test_a_step_that_is_not_live_or_not_the_newest_does_not_go_on() -> None:
     story.end()
     story.approve(TWO)
     step = story.entries[-1].subject
-    assert story.decisions.advance(step).outcome is Outcome.NOTHING
+    assert story.decisions.advance(step, answered=0).outcome is Outcome.NOTHING
     story.end()
     story.ask("traffic", percent=10)
-    assert story.decisions.advance(step).outcome is Outcome.NOTHING
+    assert story.decisions.advance(step, answered=0).outcome is Outcome.NOTHING
 
 
-def test_a_failed_step_goes_on_when_the_version_is_approved_again() -> None:
-    story = Story(strategy="progressive", weights=[5, 25])
-    story.approve(ONE)
-    story.end()
-    story.approve(TWO)
-    story.end()
-    step = story.decisions.step
-    assert step
-    story.record(*story.decisions.advance(step.id).facts)
-    story.end(Kind.DEPLOYMENT_FAILED)
-    assert story.approve(TWO) == Desired(package=ONE, challenger=TWO, percent=25)
+@pytest.fixture
+def stepping() -> Story:
+    """Version 2 is on its way, on the first five percent."""
+    told = Story(strategy="progressive", weights=[5, 25])
+    for package in (ONE, TWO):
+        told.approve(package)
+        told.end()
+    return told
+
+
+def test_a_failed_step_goes_on_when_the_version_is_approved_again(stepping: Story) -> None:
+    stepping.probe(TWO)
+    stepping.advance()
+    stepping.end(Kind.DEPLOYMENT_FAILED)
+    assert stepping.approve(TWO) == Desired(package=ONE, challenger=TWO, percent=25)
+
+
+def test_a_challenger_that_nobody_has_probed_waits_and_then_a_person_decides(stepping: Story) -> None:
+    stepping.judge("promote")
+    assert stepping.advance().outcome is Outcome.WAITING
+    refused = stepping.advance(after=timedelta(hours=1))
+    assert (refused.outcome, refused.blamed) == (Outcome.REFUSED, None)
+    assert refused.page
+    assert "noria promote or noria abandon" in refused.page.do
+    assert stepping.advance().outcome is Outcome.NOTHING, "it is told once"
+
+
+@pytest.mark.parametrize(
+    ("found", "because"),
+    [
+        (lambda story: story.probe(TWO, wrong=1), "golden rows that are answered wrongly. 1 golden rows are wrong"),
+        (lambda story: story.probe(TWO, shift=0.5), "shifted by more than PSI 0.25"),
+        (lambda story: story.judge("abandon"), "verdict against it. The verdict is abandon"),
+    ],
+    ids=["golden rows", "shift", "experiment"],
+)
+def test_a_step_ends_where_probe_or_experiment_speak_against_it(
+    stepping: Story, found: Callable[[Story], None], because: str
+) -> None:
+    stepping.probe(TWO)
+    found(stepping)
+    verdict = stepping.advance()
+    assert (verdict.desired, verdict.blamed) == (Desired(package=ONE), TWO)
+    assert verdict.page
+    assert because in verdict.page.what
+    stepping.end()
+    assert stepping.approve(TWO) is None, "it counts as rolled back"
+
+
+def test_only_the_newest_verdict_on_the_same_two_counts(stepping: Story) -> None:
+    stepping.probe(TWO)
+    stepping.judge("abandon", champion=THREE)
+    stepping.judge("abandon")
+    stepping.judge("promote")
+    assert stepping.advance().desired == Desired(package=ONE, challenger=TWO, percent=25)
+
+
+def test_a_step_that_hardly_anybody_asked_says_so(stepping: Story) -> None:
+    stepping.probe(TWO)
+    assert "its 99 requests were too few" in stepping.advance(answered=99).facts[-1].summary
+    stepping.end()
+    assert "it stood the test on 25%" in stepping.advance(answered=100).facts[-1].summary
 
 
 def test_what_was_rejected_while_it_was_to_go_does_not_stay_when_it_could_not(ab: Story) -> None:

@@ -51,11 +51,17 @@ from noria.events import (
     Tick,
     parse,
 )
-from noria.ledger import Entry, Kind, latest, verify
+from noria.ledger import Entry, Fact, Kind, latest, verify
 from noria.spec import ModelSpec, load
 from tests.unit.serving_world import ACCOUNT, GROUP, HIDDEN, MODEL, NAMES, REGION, STACK, Died, Ending, Message, World
 
 SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
+
+
+def newest(entries: list[Entry], kind: Kind) -> Entry:
+    found = latest(entries, kind)
+    assert found
+    return found
 
 
 def spec(strategy: str) -> ModelSpec:
@@ -207,6 +213,29 @@ class ServingMachine(RuleBasedStateMachine):
         self.world.alarm()
         self.receive(self.world.messages[-1])
 
+    @rule(wrong=st.sampled_from([0, 0, 1]))
+    @precondition(lambda self: self.world.live.challenger is not None)
+    def probe(self, wrong: int) -> None:
+        live = self.world.live
+        details = {"package": live.challenger, "variant": "challenger", "wrong": wrong, "shift": None}
+        self.say(Kind.PROBED, f"{self.world.live_config}#challenger#{len(self.serving.entries())}", details)
+        if wrong:
+            self.world.suspects.add(live.challenger or "nobody")
+
+    @rule(verdict=st.sampled_from(["promote", "promote", "abandon"]))
+    @precondition(lambda self: self.world.live.challenger is not None)
+    def judge(self, verdict: str) -> None:
+        live = self.world.live
+        details = {"verdict": verdict, "rival": live.challenger, "champion": live.package}
+        self.say(Kind.EXPERIMENT_JUDGED, f"{live.challenger}#{len(self.serving.entries())}", details)
+        if verdict == "abandon":
+            self.world.suspects.add(live.challenger or "nobody")
+
+    def say(self, kind: Kind, subject: str, details: dict[str, Any]) -> None:
+        self.serving.ledger.record(
+            Fact(model=MODEL, kind=kind, subject=subject, at=self.world.now, summary="It is said.", details=details)
+        )
+
     @rule(ending=st.sampled_from(["success", "success", *get_args(Ending)]), heard=st.booleans())
     @precondition(lambda self: self.world.operation is not None)
     def finish(self, ending: Ending, *, heard: bool) -> None:
@@ -293,6 +322,18 @@ class ServingMachine(RuleBasedStateMachine):
             assert all(entry.details["blamed"] is None for entry in back), "the way back bars a good version"
             barred = {entry.subject for entry in entries if entry.kind is Kind.CHALLENGER_ROLLED_BACK}
             assert barred <= self.world.suspects, "an alarm of another bars it"
+            for entry in entries:
+                if entry.kind is Kind.DEPLOYMENT_REQUESTED and str(entry.details["decision"]).startswith("advance "):
+                    self.check_step(entry, entries[: entry.number - 1])
+
+    def check_step(self, step: Entry, before: list[Entry]) -> None:
+        """Who goes on by itself was probed before, and nothing that the last probe found speaks against it."""
+        if step.details["cause"] not in {"progressive", "promote"}:
+            return
+        package = step.details["challenger" if step.details["cause"] == "progressive" else "package"]
+        probes = [e for e in before if e.kind is Kind.PROBED and e.details["package"] == package]
+        assert probes, "a step goes on without a proof"
+        assert not probes[-1].details["wrong"], "a step goes on against its proof"
 
     # --- when all is quiet
 
@@ -331,6 +372,10 @@ class ServingMachine(RuleBasedStateMachine):
                 assert world.packages[package]["ModelApprovalStatus"] != "Rejected", "a rejected package is left"
         if world.live.challenger:
             assert rollback_of(entries, world.live.challenger) is None, "a challenger that was rolled back is left"
+            step = newest(entries, Kind.DEPLOYMENT_REQUESTED)
+            if step.details["cause"] == "progressive":
+                told = [entry.subject for entry in entries if entry.kind is Kind.DEPLOYMENT_REFUSED]
+                assert f"advance {step.subject}" in told, "a step stays for ever, and nobody knows"
         self.check_pages(entries)
 
     def check_pages(self, entries: list[Entry]) -> None:

@@ -11,7 +11,7 @@ from lambdas.deploy_model.handler import handler as deploy_model
 from noria.cli import serving
 from noria.cli.state import Deployed
 from noria.deployment import Desired
-from noria.ledger import Kind, verify
+from noria.ledger import Fact, Kind, verify
 from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import BROKEN, Served
@@ -49,6 +49,23 @@ def booked(served: Served) -> list[dict[str, Any]]:
         for name in names
         if name.startswith(f"advance-{served.model}-")
     ]
+
+
+def probe(served: Served, *, wrong: int) -> None:
+    """What probe_deployment records of the challenger that is live."""
+    challenger = served.live().challenger
+    details = {"package": challenger, "variant": "challenger", "wrong": wrong, "shift": None}
+    subject, summary = f"config-{wrong}#challenger", f"{wrong} golden rows are answered wrongly."
+    served.place.ledger.record(
+        Fact(
+            model=served.model,
+            kind=Kind.PROBED,
+            subject=subject,
+            at=datetime.now(UTC),
+            summary=summary,
+            details=details,
+        )
+    )
 
 
 def advance(served: Served) -> None:
@@ -168,6 +185,9 @@ def test_a_progressive_deployment_goes_on_by_itself_until_it_is_champion(place: 
     (schedule,) = booked(served)
     assert schedule["Target"]["Arn"].endswith("deploy-model")
     advance(served)
+    assert served.live() == Desired(package=one, challenger=two, percent=5), "it has not been probed"
+    probe(served, wrong=0)
+    advance(served)
     assert served.live() == Desired(package=one, challenger=two, percent=25)
     assert len(booked(served)) == 2
     advance(served)
@@ -175,6 +195,19 @@ def test_a_progressive_deployment_goes_on_by_itself_until_it_is_champion(place: 
     assert len(booked(served)) == 2
     causes = [entry.details["cause"] for entry in served.place.entries(served.model, Kind.DEPLOYMENT_REQUESTED)]
     assert causes == ["approved", "progressive", "progressive", "promote"]
+
+
+def test_a_progressive_version_with_wrong_golden_rows_ends_at_its_step(place: Place, everything: None) -> None:
+    served = serve(place, strategy="progressive", weights=[5, 25], count=1, bake="1h")
+    one, two, _ = first(served)
+    served.approve(two)
+    served.confirm()
+    probe(served, wrong=3)
+    advance(served)
+    assert served.live() == Desired(package=one)
+    assert served.outcome(two) == "rolled-back"
+    (page,) = served.place.pages(served.model)
+    assert "3 golden rows are answered wrongly" in page
 
 
 def test_who_moves_the_traffic_of_a_progressive_deployment_decides_from_there(place: Place, everything: None) -> None:
@@ -237,9 +270,14 @@ def test_who_asks_by_command_has_seen_the_ledger_and_the_challenger_that_is_mean
             return cls(2020, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr(serving, "datetime", Slow)
-    for name, value in (("data-bucket", BUCKET), ("event-bus", "noria-local"), ("ledger-table", "ledger")):
-        parameter = served.place.names.parameter(name)
-        boto3.client("ssm").put_parameter(Name=parameter, Value=value, Type="String", Overwrite=True)
+    parameter = served.place.names.parameter
+    places = {
+        parameter("data-bucket"): BUCKET,
+        parameter("event-bus"): "noria-local",
+        parameter("ledger-table"): "ledger",
+    }
+    for name, value in places.items():
+        boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
     spec = ModelSpec.model_validate_json((served.place.models / f"{served.model}.json").read_text())
     serving.Changes(Deployed("local"), spec).ask("abandon", reason="worse")
     (asked,) = served.place.events(served.model, "Serving Requested")
