@@ -126,6 +126,7 @@ def confirm_deployment(
     entries = rollout.ledger.entries(rollout.model)
     carried_out = rollout.carried_out()
     stack, serving = rollout.stack.state(), endpoint.state()
+    used = _Used.of(stack, serving)
     observed = _observe(spec, stack, serving, carried_out, rollout=rollout, endpoint=endpoint)
     settlement = settle(observed, carried_out.request if carried_out else None)
     if settlement.outcome is Outcome.CHANGING:
@@ -142,9 +143,9 @@ def confirm_deployment(
         with rollout.ledger.claim(rollout.model, f"outcome {told.request.id}", now=now) as ours:
             if not ours:
                 return settlement.outcome  # somebody says it at this moment, and goes on from there
-            _announce(told, serving, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
-        if settlement.outcome is Outcome.LIVE and serving:
-            _collect_garbage(rollout, endpoint, serving, before=carried_out.request.at)
+            _announce(told, used, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
+        if settlement.outcome is Outcome.LIVE:
+            _collect_garbage(rollout, endpoint, used, observed.live, before=carried_out.request.at)
     _not_left(spec, rollout, registry, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
@@ -181,6 +182,21 @@ def _observe(
         endpoint_failure=serving.failure if serving else None,
         alarms=spec.serve.mode.has_instances,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Used:
+    """What answers is made of: SageMaker's names of the endpoint configuration, if there is one, and the models."""
+
+    config: str | None
+    models: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stack: StackState, serving: EndpointState | None) -> "_Used":
+        """The endpoint's own; of a model without one, the model that the stack answers its batches by."""
+        if serving:
+            return cls(config=serving.config, models=tuple(sorted(serving.models.values())))
+        return cls(config=None, models=(stack.outputs[MODEL],) if MODEL in stack.outputs else ())
 
 
 def _not_left(spec: ModelSpec, rollout: Rollout, registry: Registry, *, now: datetime) -> None:
@@ -254,11 +270,11 @@ class _Told:
 
 
 def _announce(
-    told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, schedules: Schedules, rollout: Rollout
+    told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: Schedules, rollout: Rollout
 ) -> None:
     match told.settlement.outcome:
         case Outcome.LIVE:
-            fact = _live(told, serving, registry=registry, bus=bus, schedules=schedules)
+            fact = _live(told, used, registry=registry, bus=bus, schedules=schedules)
         case Outcome.ROLLED_BACK:
             fact = _rolled_back(told, registry=registry, bus=bus, pages=rollout.pages)
         case _:
@@ -266,7 +282,7 @@ def _announce(
     rollout.ledger.record(fact)
 
 
-def _live(told: _Told, serving: EndpointState | None, *, registry: Registry, bus: Bus, schedules: Schedules) -> Fact:
+def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: Schedules) -> Fact:
     desired = told.request.desired
     registry.mark(desired.package or "", OUTCOME, "live")
     bus.publish(ModelDeployed.of(told.event))
@@ -281,8 +297,8 @@ def _live(told: _Told, serving: EndpointState | None, *, registry: Registry, bus
     return told.fact(
         Kind.DEPLOYED,
         f"{told.what} is live{after if desired.package != told.before else ''}.",
-        config=serving.config if serving else None,
-        models=sorted(serving.models.values()) if serving else [],
+        config=used.config,
+        models=list(used.models),
     )
 
 
@@ -403,14 +419,14 @@ def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetim
     )
 
 
-def _collect_garbage(rollout: Rollout, endpoint: Endpoint, serving: EndpointState, *, before: datetime) -> None:
+def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: Desired, *, before: datetime) -> None:
     """Delete configs and models that the stack left behind, but those that are live and those of the predecessor.
 
     `before` is when the deployment was asked for: what is newer may belong to an update that has just begun.
     """
     entries = rollout.ledger.entries(rollout.model)
-    keep = {serving.config, *serving.models.values()}
-    last = next(iter(predecessors(entries, serving.package or "")), None)
+    keep = {str(used.config), *used.models}
+    last = next(iter(predecessors(entries, live.package or "")), None)
     deployed = next((e for e in reversed(entries) if e.kind is Kind.DEPLOYED and e.details["package"] == last), None)
     if deployed:
         models = deployed.details["models"]

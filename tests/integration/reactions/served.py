@@ -145,6 +145,20 @@ class Served:
         self.stack()
         return self
 
+    def create_for_batches(self) -> "Served":
+        """Without an endpoint: the stack holds the model that answers batches."""
+        self.place.sagemaker.create_model_package_group(ModelPackageGroupName=self.name)
+        whole = json.loads(template(self.name, ""))
+        parts = {name: whole["Resources"][name] for name in ("Waiting", "Model")}
+        output = {"Condition": "Live", "Value": {"Fn::GetAtt": ["Model", "ModelName"]}}
+        outputs = whole["Outputs"] | {"ChampionModelName": output}
+        parameters = {"ModelPackageArn": whole["Parameters"]["ModelPackageArn"]}
+        conditions = {"Live": whole["Conditions"]["Live"]}
+        cut = {"Parameters": parameters, "Conditions": conditions, "Resources": parts, "Outputs": outputs}
+        boto3.client("cloudformation").create_stack(StackName=self.stack_name, TemplateBody=json.dumps(cut))
+        self.stack()
+        return self
+
     def register(self, script: str = SCRIPT) -> str:
         """A package that awaits approval."""
         version = len(

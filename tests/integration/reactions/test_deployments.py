@@ -177,6 +177,20 @@ def test_what_old_deployments_left_behind_is_removed_but_for_the_predecessors(se
     assert {c["EndpointConfigName"] for c in listed} & set(configs) == set(configs[1:])
 
 
+def test_a_model_for_batches_leaves_its_predecessors_model_only(place: Place, everything: None) -> None:
+    served = Served(place, place.model(serve={"mode": "batch"}).model).create_for_batches()
+    packages = [served.register() for _ in range(3)]
+    models: list[str] = []
+    for package in packages:
+        served.approve(package)
+        served.confirm()
+        recorded = place.entries(served.model, Kind.DEPLOYED)[-1].details["models"]
+        assert isinstance(recorded, list)
+        models += recorded
+    left = [m["ModelName"] for m in place.sagemaker.list_models(MaxResults=100)["Models"]]
+    assert [model in left for model in models] == [False, True, True]
+
+
 def test_other_stacks_and_endpoints_are_none_of_its_business(place: Place) -> None:
     detail = {"EndpointName": "somebody-else", "EndpointStatus": "IN_SERVICE"}
     place.deliver(confirm_deployment, place.event("aws.sagemaker", "SageMaker Endpoint State Change", detail))
