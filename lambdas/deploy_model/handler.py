@@ -52,7 +52,7 @@ from noria.spec import ModelSpec
 Trigger = ModelPackageStateChange | ServingRequested | AlarmStateChange | Tick | StackStatusChange
 
 
-_PROOF_AGAIN = timedelta(minutes=1)
+_PROOF_AGAIN = timedelta(seconds=30)
 
 
 class Outcome(StrEnum):
