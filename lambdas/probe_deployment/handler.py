@@ -37,7 +37,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.deployment import Cause, Request, newest_request
+from noria.deployment import WAY_BACK, Request, newest_request
 from noria.events import EndpointDeploymentStateChange, EndpointStateChange, Tick, parse
 from noria.golden import Golden
 from noria.ledger import Entry, Fact, Kind, latest
@@ -65,8 +65,6 @@ SLOT = timedelta(seconds=10)
 """In which one tick is sent at most: shorter than `AGAIN`, so that no chain of ticks gets into its own way."""
 UNTOLD = timedelta(days=1)
 """In which nobody is told again that a version could not be probed."""
-
-BACK = frozenset({Cause.ROLLBACK, Cause.REJECTED})
 
 CAPTURED_HOURS = 24
 CAPTURED_FILES = 50
@@ -241,7 +239,7 @@ def _returns(entries: Sequence[Entry], package: str) -> bool:
     """Whether this champion was last asked for by going back, or is what the stack was brought back to."""
     mine = [entry for entry in entries if entry.details.get("package") == package]
     last = latest(mine, Kind.DEPLOYMENT_REQUESTED, Kind.SERVING_RESTORED)
-    return last is not None and (last.kind is Kind.SERVING_RESTORED or Request.of(last).cause in BACK)
+    return last is not None and (last.kind is Kind.SERVING_RESTORED or Request.of(last).cause in WAY_BACK)
 
 
 def _asked_for(entries: Sequence[Entry], package: str, since: datetime | None) -> datetime | None:
