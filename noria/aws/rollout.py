@@ -107,7 +107,7 @@ class Rollout:
         past = [entry for entry in self.ledger.entries(self.model) if entry.at <= moment]
         for request in reversed(unsettled(past)):
             operation = self.stack.operation(request.id, since=request.at - _SKEW)
-            if operation and operation.began <= moment:
+            if operation and operation.began < moment:
                 return request
         return None
 
