@@ -220,7 +220,7 @@ class Tick(Event):
     detail: TickDetail
 
     @classmethod
-    def message(cls, detail_type: str, **detail: str | datetime) -> str:
+    def message(cls, detail_type: str, **detail: str | int | datetime) -> str:
         """The body of a message that says it."""
         written = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in detail.items()}
         return json.dumps({"source": cls.SOURCE, "detail-type": detail_type, "detail": written})

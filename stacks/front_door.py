@@ -27,7 +27,7 @@ from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.flags import Flags
 from stacks.constructs.permissions import Grant, allow
-from stacks.constructs.reaction import RETENTION, LayerName, Surroundings, Work, architecture, function, runtime
+from stacks.constructs.reaction import RETENTION, Surroundings, Work, function, layers, models_folder
 from stacks.foundation import Foundation
 from stacks.settings import Settings
 
@@ -95,7 +95,8 @@ class FrontDoor(Stack):
             settings=settings,
             key=self._key,
             pages=foundation.pages,
-            layers=self._layers(),
+            # Of its own: one that another stack exports could not change while this one imports it.
+            layers=layers(self, prefix=self._name, target=settings.target, specs=[spec], data=False),
             variables=self._variables(api, flags),
         )
         self._routes(api, self._function(surroundings, flags))
@@ -198,32 +199,11 @@ class FrontDoor(Stack):
 
     # --- the function
 
-    def _layers(self) -> Mapping[LayerName, lambda_.ILayerVersion]:
-        """Of its own: one that another stack exports could not change while this one imports it."""
-        target = self._settings.target
-        contents: Mapping[LayerName, str] = {
-            "runtime": str(bundles.runtime(target)),
-            "models": str(bundles.models([self._spec])),
-        }
-        return {
-            name: lambda_.LayerVersion(
-                self,
-                f"Layer-{name}",
-                layer_version_name=f"{self._name}-{name}",
-                code=lambda_.Code.from_asset(path),
-                compatible_runtimes=[runtime(target)],
-                compatible_architectures=[architecture(target)],
-            )
-            for name, path in contents.items()
-        }
-
     def _variables(self, api: apigateway.HttpApi, flags: Flags) -> Mapping[str, str]:
-        # The local cloud unpacks layers to no fixed place.
-        local = str(bundles.models([self._spec]) / "models")
         return {
             "NORIA_ENV": self._settings.env,
             "NORIA_MODEL": self._spec.model,
-            "NORIA_MODELS_DIR": "/opt/models" if self._settings.target == "aws" else local,
+            "NORIA_MODELS_DIR": models_folder(self._settings.target, [self._spec]),
             "NORIA_URL": api.api_endpoint,
             "NORIA_FLAGS_APPLICATION": flags.application,
             "NORIA_FLAGS_ENVIRONMENT": flags.environment,

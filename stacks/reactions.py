@@ -11,10 +11,9 @@ from constructs import Construct
 from noria.logged import LOG_GROUP
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
-from stacks import bundles
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.permissions import Grant
-from stacks.constructs.reaction import LayerName, Reaction, Surroundings, Trigger, Work, architecture, runtime
+from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
 from stacks.constructs.schedules import Clock
 from stacks.foundation import Foundation
 from stacks.settings import Settings
@@ -71,7 +70,7 @@ class Reactions(Stack):
             settings=settings,
             key=self._key,
             pages=foundation.pages,
-            layers=self._layers(specs),
+            layers=layers(self, prefix=self._prefix, target=settings.target, specs=specs, data=True),
             variables=self._variables(specs),
         )
 
@@ -110,28 +109,7 @@ class Reactions(Stack):
 
     # --- what is shared
 
-    def _layers(self, specs: Sequence[ModelSpec]) -> Mapping[LayerName, lambda_.ILayerVersion]:
-        target = self._settings.target
-        contents: Mapping[LayerName, str] = {
-            "runtime": str(bundles.runtime(target)),
-            "data": str(bundles.data(target)),
-            "models": str(bundles.models(specs)),
-        }
-        return {
-            name: lambda_.LayerVersion(
-                self,
-                f"Layer-{name}",
-                layer_version_name=f"{self._prefix}-{name}",
-                code=lambda_.Code.from_asset(path),
-                compatible_runtimes=[runtime(target)],
-                compatible_architectures=[architecture(target)],
-            )
-            for name, path in contents.items()
-        }
-
     def _variables(self, specs: Sequence[ModelSpec]) -> Mapping[str, str]:
-        # The local cloud unpacks layers to no fixed place.
-        models = "/opt/models" if self._settings.target == "aws" else str(bundles.models(specs) / "models")
         return {
             "NORIA_ENV": self._settings.env,
             "NORIA_DATA_BUCKET": self._bucket.bucket_name,
@@ -139,7 +117,7 @@ class Reactions(Stack):
             "NORIA_PAGES_TOPIC": self._foundation.pages.topic_arn,
             "NORIA_LEDGER_TABLE": self._foundation.ledger.table_name,
             "NORIA_KEY_ARN": self._key.key_arn,
-            "NORIA_MODELS_DIR": models,
+            "NORIA_MODELS_DIR": models_folder(self._settings.target, specs),
             "POWERTOOLS_SERVICE_NAME": "noria",
             "POWERTOOLS_METRICS_NAMESPACE": METRIC_NAMESPACE,
         }

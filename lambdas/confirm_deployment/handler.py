@@ -30,13 +30,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import BookingEnvironment
-from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
-from noria.aws.queues import Queues
 from noria.aws.registry import OUTCOME, Registry
 from noria.aws.rollout import Begun, CarriedOut, Rollout
 from noria.aws.schedules import Schedules
-from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, ServingStack, StackState, Update
+from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, StackState, Update
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
@@ -92,19 +90,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     if spec is None:
         tell(Other.OTHER, model="none")
         return
+    rollout = Rollout.of(spec.model, env)
     outcome = confirm_deployment(
         spec=spec,
-        rollout=Rollout(
-            model=spec.model,
-            names=env.names,
-            stack=ServingStack(name=env.names.stack(spec.model, "serving")),
-            ledger=Ledger(table=env.ledger_table),
-            registry=Registry(),
-            pages=Pages(topic=env.pages_topic),
-            queues=Queues(),
-        ),
+        rollout=rollout,
         endpoint=Endpoint(name=env.names.model(spec.model)),
-        registry=Registry(),
+        registry=rollout.registry,
         bus=Bus(name=env.event_bus),
         schedules=Schedules.of(env),
         now=datetime.now(UTC),

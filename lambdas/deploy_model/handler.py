@@ -25,13 +25,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
-from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurements
-from noria.aws.pages import Pages
-from noria.aws.queues import Queues
 from noria.aws.registry import OUTCOME, Registry
 from noria.aws.rollout import Begun, Rollout
-from noria.aws.serving import ServingStack
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.decisions import Decided, Decisions, Verdict
 from noria.decisions import Outcome as Decision
@@ -70,19 +66,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     if spec is None:
         tell(Outcome.OTHER, model="none")
         return
+    rollout = Rollout.of(spec.model, env)
     outcome = deploy_model(
         trigger=trigger,
         spec=spec,
-        rollout=Rollout(
-            model=spec.model,
-            names=env.names,
-            stack=ServingStack(name=env.names.stack(spec.model, "serving")),
-            ledger=Ledger(table=env.ledger_table),
-            registry=Registry(),
-            pages=Pages(topic=env.pages_topic),
-            queues=Queues(),
-        ),
-        registry=Registry(),
+        rollout=rollout,
+        registry=rollout.registry,
         measurements=Measurements(),
         bus=Bus(name=env.event_bus),
         now=datetime.now(UTC),
@@ -115,28 +104,23 @@ def deploy_model(
     now: datetime,
 ) -> Outcome | Decision | Begun:
     """Decide what the trigger asks for, record it, and begin it if the stack is free."""
-    decide = _question(trigger, rollout=rollout, registry=registry, measurements=measurements, now=now)
-    if decide is None and not isinstance(trigger, StackStatusChange):
-        return Outcome.NO_DECISION
-    if decide:
-        question = decide
-        group = rollout.names.model(spec.model)
+    question = _question(trigger, rollout=rollout, registry=registry, measurements=measurements, now=now)
+    if question is None:
+        return rollout.begin_next(now=now) if isinstance(trigger, StackStatusChange) else Outcome.NO_DECISION
+    approval = partial(registry.approval, rollout.names.model(spec.model))
 
-        def answer(entries: Sequence[Entry]) -> Verdict:
-            approval = partial(registry.approval, group)
-            return question(Decisions(spec=spec, entries=entries, approval=approval, now=now))
+    def answer(entries: Sequence[Entry]) -> Verdict:
+        return question(Decisions(spec=spec, entries=entries, approval=approval, now=now))
 
-        def announce(verdict: Verdict) -> None:
-            _announce(verdict, rollout=rollout, registry=registry, bus=bus)
-
-        verdict = rollout.record(answer, now=now, announce=announce)
-        if verdict.outcome is Decision.WAITING and isinstance(trigger, Tick):
-            deployment = trigger.detail.deployment or ""
-            message = Tick.message("Advance Challenger", model=spec.model, time=now, deployment=deployment)
-            rollout.queues.send(rollout.names.queue("deploy-model"), message, delay=_PROOF_AGAIN)
-            return verdict.outcome
-        if verdict.outcome in {Decision.REFUSED, Decision.OVERTAKEN}:
-            return verdict.outcome
+    announce = partial(_announce, rollout=rollout, registry=registry, bus=bus)
+    verdict = rollout.record(answer, now=now, announce=announce)
+    if verdict.outcome is Decision.WAITING and isinstance(trigger, Tick):
+        deployment = trigger.detail.deployment or ""
+        message = Tick.message("Advance Challenger", model=spec.model, time=now, deployment=deployment)
+        rollout.queues.send(rollout.names.queue("deploy-model"), message, delay=_PROOF_AGAIN)
+        return verdict.outcome
+    if verdict.outcome in {Decision.REFUSED, Decision.OVERTAKEN}:
+        return verdict.outcome
     return rollout.begin_next(now=now)
 
 

@@ -14,7 +14,6 @@ own queue; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:Genera
 dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -146,11 +145,10 @@ def probe_deployment(
         return Outcome.NOTHING
     if (attempt or 0) >= ATTEMPTS:
         return _give_up(model, new, ledger=ledger, pages=pages, now=now)
-    detail = {"model": model, "time": now.isoformat(), "attempt": (attempt or 0) + 1}
-    tick = {"source": Tick.SOURCE, "detail-type": "Probe Deployment", "detail": detail}
+    tick = Tick.message("Probe Deployment", model=model, time=now, attempt=(attempt or 0) + 1)
     with ledger.claim(model, "probe tick", now=now, lasting=SLOT) as ours:
         if ours:  # else another chain of ticks goes on, and this one ends in it
-            queues.send(queue, json.dumps(tick), delay=AGAIN)
+            queues.send(queue, tick, delay=AGAIN)
     return Outcome.AGAIN
 
 

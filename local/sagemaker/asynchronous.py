@@ -152,13 +152,7 @@ class Asynchronous:
         )
 
     def _in_service(self, name: str) -> Endpoint:
-        not_found = _refused(f"Endpoint {name} of account {self._cloud.account} not found.")
-        try:
-            endpoint = self._endpoints.endpoint(name)
-        except Problem as problem:
-            raise not_found from problem
-        if endpoint.router is None or endpoint.status == "Deleting":
-            raise not_found
+        endpoint, _ = self._endpoints.in_service(name)
         if not is_asynchronous(endpoint.config):
             raise _refused(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with InvokeEndpoint.")
         return endpoint

@@ -156,6 +156,17 @@ class Endpoints:
         with self._lock:
             return [each for each in self._endpoints.values() if each.router and is_asynchronous(each.config)]
 
+    def in_service(self, name: str) -> tuple[Endpoint, Router]:
+        """An endpoint that can be invoked, and its traffic. Raises `Problem` if there is none."""
+        not_found = Problem("ValidationError", f"Endpoint {name} of account {self._cloud.account} not found.")
+        try:
+            endpoint = self.endpoint(name)
+        except Problem as problem:
+            raise not_found from problem
+        if endpoint.router is None or endpoint.status == "Deleting":
+            raise not_found
+        return endpoint, endpoint.router
+
     def settled(self, name: str) -> Endpoint | None:
         """Wait until nothing changes about an endpoint any more; None if it is gone then."""
         try:

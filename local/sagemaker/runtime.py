@@ -24,7 +24,7 @@ from local.sagemaker.endpoint_state import Endpoint
 from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.fleet import Answer, NoAnswerError, StartError, ThrottledError, Variant
 from local.sagemaker.metrics import Invocation, Metrics
-from local.sagemaker.traffic import Route, Router, UnroutableError
+from local.sagemaker.traffic import Route, UnroutableError
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations")
 # Bytes of a request; botocore's model of the API says so, and 4 MB for serverless endpoints the developer guide.
@@ -95,7 +95,7 @@ class Runtime:
     def _invoke(self, request: Request) -> tuple[Answer, str]:
         began = time.perf_counter()
         _check(request)
-        endpoint, router = self._in_service(_endpoint_name(request))
+        endpoint, router = self._endpoints.in_service(_endpoint_name(request))
         _check_mode(endpoint, request)
         try:
             with router.route(request.headers.get("x-amzn-sagemaker-target-variant")) as route:
@@ -111,16 +111,6 @@ class Runtime:
         if is_serverless(endpoint.config) and len(answer.body) > serverless.LARGEST_BODY:
             raise _too_large("Response", len(answer.body), serverless.LARGEST_BODY)
         return answer, name
-
-    def _in_service(self, name: str) -> tuple[Endpoint, Router]:
-        not_found = Problem("ValidationError", f"Endpoint {name} of account {self._cloud.account} not found.")
-        try:
-            endpoint = self._endpoints.endpoint(name)
-        except Problem as problem:
-            raise not_found from problem
-        if endpoint.router is None or endpoint.status == "Deleting":
-            raise not_found
-        return endpoint, endpoint.router
 
     def _ask(self, endpoint: Endpoint, route: Route, variant: Variant, request: Request, began: float) -> Answer | None:
         """The container's answer, None if it gave none; measured, and captured if it is good."""

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -102,28 +103,23 @@ class Predictor:
         )
 
     def _ask(self, body: bytes, inference_id: str, variant: Variant | None) -> "InvokeEndpointOutputTypeDef":
-        if variant and self._absent_until.get(variant, 0.0) <= self.clock():
-            try:
-                return self.client.invoke_endpoint(
-                    EndpointName=self.endpoint,
-                    Body=body,
-                    ContentType="application/json",
-                    Accept="application/json",
-                    InferenceId=inference_id,
-                    TargetVariant=variant,
-                )
-            except ClientError as error:
-                # SageMaker has one code for all that it finds wrong with a request: ask without the variant and see.
-                if _code(error) not in {"ValidationError", "ValidationException"}:
-                    raise
-                self._absent_until[variant] = self.clock() + ABSENT_SECONDS
-        return self.client.invoke_endpoint(
+        ask = partial(
+            self.client.invoke_endpoint,
             EndpointName=self.endpoint,
             Body=body,
             ContentType="application/json",
             Accept="application/json",
             InferenceId=inference_id,
         )
+        if variant and self._absent_until.get(variant, 0.0) <= self.clock():
+            try:
+                return ask(TargetVariant=variant)
+            except ClientError as error:
+                # SageMaker has one code for all that it finds wrong with a request: ask without the variant and see.
+                if _code(error) not in {"ValidationError", "ValidationException"}:
+                    raise
+                self._absent_until[variant] = self.clock() + ABSENT_SECONDS
+        return ask()
 
 
 def _code(error: ClientError) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
+from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
@@ -56,6 +58,18 @@ class Rollout:
     registry: Registry
     pages: Pages
     queues: Queues
+
+    @classmethod
+    def of(cls, model: str, env: Environment) -> Self:
+        return cls(
+            model=model,
+            names=env.names,
+            stack=ServingStack(name=env.names.stack(model, "serving")),
+            ledger=Ledger(table=env.ledger_table),
+            registry=Registry(),
+            pages=Pages(topic=env.pages_topic),
+            queues=Queues(),
+        )
 
     def record(
         self,

@@ -1,6 +1,5 @@
 """The commands. Each reads or does one thing, answers as a table or a sentence, and as JSON with --json."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +18,7 @@ from noria.cli.output import Refused, say, show, write_json
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
+from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
 from noria.serve import impossible
@@ -221,9 +221,9 @@ def monitor(
     """Compare captured traffic with the baseline now, since a time or for one window."""
     deployed = Deployed(env)
     asked = Asked(model=deployed.require(model), since=since, until=datetime.now(UTC))
-    detail = {"model": model, "time": asked.until.isoformat()} | ({"since": since.isoformat()} if since else {})
-    message = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
-    Queues().send(deployed.names.queue("monitor-model"), json.dumps(message))
+    window = {"since": since} if since else {}
+    message = Tick.message("Monitor Model", model=model, time=asked.until, **window)
+    Queues().send(deployed.names.queue("monitor-model"), message)
     say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
 
 

@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from aws_cdk import Duration, RemovalPolicy, Size
@@ -27,6 +28,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.permissions import Grant, acknowledge, allow
 from stacks.settings import Settings, Target
@@ -69,6 +71,33 @@ class Work:
     concurrency: int = 5
     layers: Sequence[LayerName] = ("runtime", "models")
     variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def layers(
+    scope: Construct, *, prefix: str, target: Target, specs: Sequence[ModelSpec], data: bool
+) -> Mapping[LayerName, lambda_.ILayerVersion]:
+    """What functions import beside their own code: packages (`data`: DuckDB too), and the specs of their models."""
+    contents: Mapping[LayerName, Path] = {
+        "runtime": bundles.runtime(target),
+        **({"data": bundles.data(target)} if data else {}),
+        "models": bundles.models(specs),
+    }
+    return {
+        name: lambda_.LayerVersion(
+            scope,
+            f"Layer-{name}",
+            layer_version_name=f"{prefix}-{name}",
+            code=lambda_.Code.from_asset(str(path)),
+            compatible_runtimes=[runtime(target)],
+            compatible_architectures=[architecture(target)],
+        )
+        for name, path in contents.items()
+    }
+
+
+def models_folder(target: Target, specs: Sequence[ModelSpec]) -> str:
+    """Where a function finds the specs of its layer; the local cloud unpacks layers to no fixed place."""
+    return "/opt/models" if target == "aws" else str(bundles.models(specs) / "models")
 
 
 class Reaction(Construct):

@@ -9,11 +9,10 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
+from noria.events import Tick
 from stacks.constructs.permissions import Grant, allow
 from stacks.constructs.reaction import Reaction
 from stacks.settings import Settings
-
-SCHEDULE_SOURCE = "noria.schedule"
 
 
 class Clock(Construct):
@@ -55,7 +54,7 @@ class Clock(Construct):
     ) -> None:
         """Send `detail_type` to `reaction` whenever `expression` says; to `detail` comes the time that it was due."""
         event = {
-            "source": SCHEDULE_SOURCE,
+            "source": Tick.SOURCE,
             "detail-type": detail_type,
             "detail": {**detail, "time": "<aws.scheduler.scheduled-time>"},
         }

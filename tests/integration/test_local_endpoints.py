@@ -11,11 +11,12 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -216,15 +217,22 @@ class World:
         events.put_targets(Rule="ear", Targets=[{"Id": "ear", "Arn": arn}])
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=PORT, time_scale=60) as cloud:
+@contextmanager
+def opened(root: Path, *, port: int, may: Sequence[str] = ()) -> Iterator[World]:
+    """A cloud with a bucket and a role for models, which may do so much more."""
+    with LocalCloud(root=root, port=port, time_scale=60) as cloud:
         world = World(cloud)
         world.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
         world.role_arn = world.role(
             {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"], "Resource": "*"},
-            {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms", "logs:*"], "Resource": "*"},
+            {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms", "logs:*", *may], "Resource": "*"},
         )
+        yield world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with opened(tmp_path_factory.mktemp("cloud"), port=PORT) as world:
         world.listen()
         yield world
 

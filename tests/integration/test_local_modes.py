@@ -14,8 +14,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from local.cloud import REGION, LocalCloud
-from tests.integration.test_local_endpoints import BROKEN, CANARY, World, capture_to, captured_lines, eventually
+from local.cloud import REGION
+from tests.integration.test_local_endpoints import BROKEN, CANARY, World, capture_to, captured_lines, eventually, opened
 
 PORT = 4680
 SLOW = """
@@ -32,13 +32,7 @@ def model_fn(model_dir):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=PORT, time_scale=60) as cloud:
-        world = World(cloud)
-        world.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
-        world.role_arn = world.role(
-            {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"], "Resource": "*"},
-            {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms", "logs:*", "sns:Publish"], "Resource": "*"},
-        )
+    with opened(tmp_path_factory.mktemp("cloud"), port=PORT, may=["sns:Publish"]) as world:
         world.listen()
         yield world
 

@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local import load
-from local.cloud import ACCOUNT, REGION, LocalCloud
-from tests.integration.test_local_endpoints import World, eventually
+from local.cloud import ACCOUNT, REGION
+from tests.integration.test_local_endpoints import World, eventually, opened
 
 PORT = 4692
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
@@ -22,13 +22,7 @@ BODIES = [b"[1, 2]"]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=PORT, time_scale=60) as cloud:
-        world = World(cloud)
-        world.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
-        world.role_arn = world.role(
-            {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"], "Resource": "*"},
-            {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms", "logs:*"], "Resource": "*"},
-        )
+    with opened(tmp_path_factory.mktemp("cloud"), port=PORT) as world:
         yield world
 
 
