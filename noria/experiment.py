@@ -24,9 +24,10 @@ import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria.drift import psi
+from noria.labels import LabelsError, LabelsFile, read_labels
 from noria.names import version
 from noria.profile import Cut, Kind, Source, column_of
-from noria.quality import LabelsError, LabelsFile, match, read_labels, score
+from noria.quality import match, score
 from noria.spec import Metric, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect
 

@@ -80,8 +80,9 @@ class Names:
         """What the names of the alarms begin with that watch a challenger."""
         return f"{self.model(model)}-challenger-"
 
-    def drift_alarm(self, model: str) -> str:
-        return f"{self.model(model)}-drift"
+    def monitor_alarm(self, model: str, monitor: str) -> str:
+        """The alarm of one of `noria.monitors`, for example `drift`."""
+        return f"{self.model(model)}-{monitor}"
 
 
 @dataclass(frozen=True, kw_only=True)

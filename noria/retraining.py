@@ -2,7 +2,7 @@
 
 | refusal                    | ends                                             |
 |----------------------------|--------------------------------------------------|
-| policy has no `alarm`      | never                                            |
+| policy has no `drift`      | never                                            |
 | a training runs            | looked at again after `LOOK_AGAIN`               |
 | no data since the last one | looked at again after the next monitored window  |
 | cooldown                   | `cooldown` after the last request                |
@@ -35,7 +35,7 @@ class Decision(BaseModel):
 
 def decide(spec: ModelSpec, entries: Sequence[Entry], *, now: datetime) -> Decision:
     """Whether to retrain now. `entries` are the model's, oldest first."""
-    if "alarm" not in spec.retrain.after:
+    if "drift" not in spec.retrain.after:
         return Decision(retrain=False, reasons=("the policy does not retrain on alarms (retrain.after)",))
     if spec.retrain.budget.count == 0:
         return Decision(retrain=False, reasons=("the budget is 0 retrainings",))

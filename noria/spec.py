@@ -1,19 +1,18 @@
 """One YAML per model: what a data scientist writes, checked before anything is built from it."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from noria.policy import Retrain
 from noria.serve import INSTANCE, Serve
-from noria.units import Duration, Part, format_duration
-
-_PERIODS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
+from noria.units import Duration, Part
+from noria.watch import Monitor
 
 
 class Task(StrEnum):
@@ -28,6 +27,23 @@ class FeatureType(StrEnum):
     CATEGORY = "category"
 
 
+Severity = Literal["reject", "warn"]
+Rule = Literal[
+    "unexpected",
+    "range",
+    "category",
+    "missing",
+    "early",
+    "future",
+    "constant",
+    "unique",
+    "duplicates",
+    "formula",
+    "min_rows",
+]
+"""Rules that a spec may make stricter or milder; the others are about files that nothing can be learnt from."""
+
+
 class Feature(Part):
     """What one input column may hold."""
 
@@ -36,6 +52,10 @@ class Feature(Part):
     max: float | None = Field(None, description="largest value allowed")
     values: tuple[str, ...] | None = Field(None, description="categories allowed; any when left out")
     missing: float = Field(0.0, ge=0, le=1, description="share of rows that may lack a value")
+    sensitive: bool = Field(False, description="its values are shown nowhere: no report, page or log holds one")
+    severity: dict[Literal["range", "category", "missing", "formula"], Severity] = Field(
+        default_factory=dict, description="reject or warn, by rule, for this column"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -118,83 +138,18 @@ class Train(Part):
     seed: int = 7
 
 
-class Threshold(Part):
-    """`2 of 3`: datapoints that must breach, of the last so many."""
+class Contract(Part):
+    """What is asked of an uploaded file beyond its columns."""
 
-    breaching: int = Field(ge=1)
-    of: int = Field(ge=1, le=24)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: object) -> object:
-        if isinstance(value, str):
-            if not (found := re.fullmatch(r"\s*(\d+)\s+of\s+(\d+)\s*", value)):
-                raise ValueError("write it as in: 2 of 3")
-            return {"breaching": int(found[1]), "of": int(found[2])}
-        return value
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.breaching > self.of:
-            raise ValueError(f"{self.breaching} of {self.of} can never happen: the first must not be larger")
-        return self
-
-
-class Monitor(Part):
-    every: Duration = Field(timedelta(hours=1), description="length of a window, and how often one is compared")
-    min_rows: int = Field(500, ge=1, description="fewer rows than this are not compared")
-    psi: float = Field(0.25, gt=0, description="population stability index above which a feature has drifted")
-    when: Annotated[Threshold, WithJsonSchema({"type": "string", "pattern": r"^\d+ of \d+$"})] = Field(
-        Threshold(breaching=2, of=3), description="windows that must drift, of the last so many, to raise the alarm"
+    severity: dict[Rule, Severity] = Field(
+        default_factory=dict,
+        description="reject or warn, by rule; `unexpected`, `duplicates` and `formula` warn, the others reject",
     )
-
-    @model_validator(mode="after")
-    def _fits_an_alarm(self) -> Self:
-        # CloudWatch: periods are multiples of a minute, and EvaluationPeriods x Period is at most a day below one hour,
-        # at most seven days from one hour on.
-        if self.every % timedelta(minutes=1) or not timedelta(minutes=5) <= self.every <= timedelta(days=1):
-            raise ValueError(f"every {format_duration(self.every)} must be whole minutes between 5m and 1d")
-        if self.every * self.when.of > timedelta(days=7 if self.every >= timedelta(hours=1) else 1):
-            raise ValueError(
-                f"{self.when.of} windows of {format_duration(self.every)} are longer than an alarm may look back"
-            )
-        return self
-
-
-class Budget(Part):
-    """`4 per month`: how many retrainings in a rolling period."""
-
-    count: int = Field(ge=0)
-    per: Literal["day", "week", "month"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: object) -> object:
-        if isinstance(value, str):
-            if not (found := re.fullmatch(r"\s*(\d+)\s+per\s+(day|week|month)\s*", value)):
-                raise ValueError("write it as in: 4 per month (or day, or week)")
-            return {"count": int(found[1]), "per": found[2]}
-        return value
-
-    @property
-    def period(self) -> timedelta:
-        return _PERIODS[self.per]
-
-
-class Retrain(Part):
-    after: tuple[Literal["upload", "alarm"], ...] = Field(
-        ("upload", "alarm"),
-        description="what trains: each accepted dataset, a drift alarm. The first dataset always trains.",
+    earliest: datetime = Field(
+        datetime(1970, 1, 1, tzinfo=UTC), description="an event cannot have happened before this (UTC)"
     )
-    cooldown: Duration = Field(timedelta(hours=24), description="shortest time between two retrainings")
-    budget: Annotated[Budget, WithJsonSchema({"type": "string", "pattern": r"^\d+ per (day|week|month)$"})] = Field(
-        Budget(count=4, per="month"), description="how many retrainings in a rolling period"
-    )
-    schedule: str | None = Field(
-        None,
-        pattern=r"^(rate|cron)\(.+\)$",
-        description="an EventBridge Scheduler expression, as in rate(7 days)",
-    )
+    ahead: Duration = Field(timedelta(days=1), description="how far in the future an event time may be: zones, clocks")
+    duplicates: float = Field(0.0, ge=0, le=1, description="share of rows that may be equal to another in everything")
 
 
 class Owner(Part):
@@ -222,6 +177,7 @@ class ModelSpec(Part):
         description="own image in ECR that trains, evaluates and serves; it must keep the contract of AWS's "
         "scikit-learn image, best by being built on it",
     )
+    contract: Contract = Contract()
     train: Train = Train()
     gates: Gates = Gates()
     serve: Serve = Serve()
@@ -253,9 +209,15 @@ class ModelSpec(Part):
                 yield f"gate {metric.value!r} is better when higher: use min, not max"
             if not metric.higher_is_better and gate.min is not None:
                 yield f"gate {metric.value!r} is better when lower: use max, not min"
-        for segment in self.gates.bias:
-            if segment not in self.segments:
-                yield f"bias gate names {segment!r}, which is not among segments: add it there"
+        yield from self._bias_problems()
+
+    def _bias_problems(self) -> Iterator[str]:
+        for what, named in (("bias gate", self.gates.bias), ("monitor.bias", self.monitor.bias)):
+            for segment in named:
+                if segment not in self.segments:
+                    yield f"{what} names {segment!r}, which is not among segments: add it there"
+        if self.monitor.bias and self.task is not Task.BINARY:
+            yield f"monitor.bias is about positive predictions, and {self.task.value} has none: remove it"
 
     def _image_problems(self) -> Iterator[str]:
         if self.train.estimator and not (self.image or self.train.estimator.startswith("sklearn.")):

@@ -63,7 +63,7 @@ class Monitoring(Stack):
             detail_type="Monitor Model",
             detail={"model": spec.model},
         )
-        self._drift_alarm(settings.names.drift_alarm(spec.model))
+        self._drift_alarm(settings.names.monitor_alarm(spec.model, "drift"))
         self._endpoint_alarms()
         self._show_endpoint(dashboard)
         self._show_drift(dashboard)

@@ -425,7 +425,7 @@ class Reactions(Stack):
             "RequestRetraining",
             name="request_retraining",
             surroundings=self._surroundings,
-            triggers=[self._alarm_raised("drift", self._settings.names.drift_alarm("*"))],
+            triggers=[self._alarm_raised("drift", self._settings.names.monitor_alarm("*", "drift"))],
         )
         self._book(
             reaction, reaction, because="A re-check is a schedule of its own, named after what it looks at again."

@@ -27,10 +27,11 @@ from noria.aws.pages import Page, Pages
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.events import ObjectCreated, S3Object, parse
+from noria.labels import LabelsError
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, key
 from noria.profile import Source
-from noria.quality import LabelsError, Quality, join
+from noria.quality import Quality, join
 from noria.spec import ModelSpec
 
 LOOK_BACK_DAYS = 90

@@ -51,7 +51,7 @@ class Asked(BaseModel):
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()
     asked = _asked(parse(event, AlarmStateChange, Tick), Measurements())
-    model = next((model for model in env.models if env.names.drift_alarm(model) == asked.alarm), None)
+    model = next((model for model in env.models if env.names.monitor_alarm(model, "drift") == asked.alarm), None)
     if model is None:
         tell(Outcome.OTHER, model="none", alarm=asked.alarm)
         return

@@ -14,10 +14,10 @@ from noria.aws.endpoints import CHAMPION
 from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.experiment import Experiment, Side, compare
+from noria.labels import LabelsFile
 from noria.ledger import Entry, Kind
 from noria.names import key
 from noria.profile import Source
-from noria.quality import LabelsFile
 from noria.spec import ModelSpec
 from noria.sql import MODEST, connect
 from noria.trial import Trial

@@ -27,8 +27,8 @@ from noria.experiment import (
     radius,
     share,
 )
+from noria.labels import LabelsFile
 from noria.profile import Source
-from noria.quality import LabelsFile
 from noria.spec import Metric, ModelSpec, Task
 from tests.unit.engine_data import NOW, SMALL, record, spec_of, write
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from noria.evaluation import SEGMENT_ROWS
+from noria.labels import LabelsError
 from noria.profile import Source
-from noria.quality import LabelsError, Quality, join
+from noria.quality import Quality, join
 from noria.spec import METRICS, Metric, ModelSpec, Task
 from noria.sql import connect
 from pipelines.tabular.metrics import Scorer, binary_scorer, multiclass_scorer, regression_scorer

@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 YAML = (Path(__file__).parents[2] / "models" / "flight-delay.yaml").read_text()
 
 
-def spec(retrain: str = "{after: [alarm], cooldown: 24h, budget: 2 per week}") -> ModelSpec:
+def spec(retrain: str = "{after: [drift], cooldown: 24h, budget: 2 per week}") -> ModelSpec:
     lines = [f"retrain: {retrain}" if line.startswith("retrain:") else line for line in YAML.splitlines()]
     return parse("\n".join(lines), name="test.yaml")
 
@@ -115,4 +115,4 @@ def test_a_policy_without_alarms_or_budget_never_ends(retrain: str) -> None:
 
 def test_the_shipped_model_is_governed() -> None:
     shipped = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml")
-    assert "alarm" in shipped.retrain.after
+    assert "drift" in shipped.retrain.after

@@ -62,7 +62,7 @@ def test_the_full_spec_is_read_into_typed_values() -> None:
 def test_everything_but_the_essentials_has_a_default() -> None:
     churn = parse(MINIMAL)
     assert churn.serve.strategy == "canary"
-    assert churn.retrain.after == ("upload", "alarm")
+    assert churn.retrain.after == ("upload", "drift", "quality", "bias")
     assert churn.primary_metric is Metric.AUC
 
 

@@ -29,7 +29,7 @@ def _schedules(place: Place) -> Any:
 
 def alarm(place: Place, spec: ModelSpec, at: str = "2026-11-21T10:00:00.000+0000", value: str = "ALARM") -> Any:
     state = {"value": value, "reason": "Threshold Crossed", "timestamp": at}
-    detail = {"alarmName": place.names.drift_alarm(spec.model), "state": state}
+    detail = {"alarmName": place.names.monitor_alarm(spec.model, "drift"), "state": state}
     return place.event("aws.cloudwatch", "CloudWatch Alarm State Change", detail)
 
 
@@ -52,7 +52,7 @@ def booked(spec: ModelSpec) -> list[Any]:
 
 def set_alarm(place: Place, spec: ModelSpec, value: Any) -> None:
     cloudwatch = boto3.client("cloudwatch")
-    name = place.names.drift_alarm(spec.model)
+    name = place.names.monitor_alarm(spec.model, "drift")
     cloudwatch.put_metric_alarm(
         AlarmName=name,
         Namespace="Test",

@@ -1,0 +1,191 @@
+"""What is watched of each model: the one list behind metrics, alarms, reports, runbooks and the retraining policy.
+
+A monitor compares one number with one limit. Its metric carries dimension Model (and `Segment`, where it is about the
+values of one); its alarm is `noria-<env>-<model>-<name>` and its runbook docs/runbooks/<runbook>.md.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from noria.policy import Trigger
+from noria.spec import ModelSpec, Task
+
+State = Literal["ok", "breach", "not enough data"]
+Clock = Literal["window", "labels"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Monitor(Part):
+    """`breaches`: on which side of `limit` it speaks. `clock`: measured at each window, or when labels arrive.
+
+    `trigger`: the word of `retrain.after` under which its alarm asks for a retraining; None, where it pages only.
+    """
+
+    name: str
+    title: str
+    metric: str
+    segment: str | None = None
+    limit: float
+    breaches: Literal["above", "below"]
+    unit: str = ""
+    clock: Clock = "window"
+    trigger: Trigger | None = None
+    runbook: str
+    meaning: str
+
+    def breached(self, value: float) -> bool:
+        return value > self.limit if self.breaches == "above" else value < self.limit
+
+
+class Finding(Part):
+    """What one monitor says of one window. `reason` is a sentence; of "not enough data", what is lacking.
+
+    `low` and `high` are the ends of a 95 % interval, where there is one.
+    """
+
+    monitor: str
+    state: State
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float
+    reason: str
+
+
+def monitors(spec: ModelSpec) -> tuple[Monitor, ...]:
+    """Everything that is watched of a model with an endpoint, the most telling first."""
+    return tuple(_monitors(spec))
+
+
+def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
+    watch, metric = spec.monitor, spec.primary_metric.value
+    yield Monitor(
+        name="drift",
+        title="Data drift",
+        metric="MaxPsi",
+        limit=watch.psi,
+        breaches="above",
+        trigger="drift",
+        runbook="drift",
+        meaning="a feature of the requests is distributed differently than in training",
+    )
+    yield Monitor(
+        name="prediction-drift",
+        title="Prediction drift",
+        metric="PredictionPsi",
+        limit=watch.prediction_psi or watch.psi,
+        breaches="above",
+        trigger="drift",
+        runbook="prediction-drift",
+        meaning="the predictions are distributed differently than in training",
+    )
+    yield Monitor(
+        name="invalid",
+        title="Requests that break the contract",
+        metric="InvalidShare",
+        limit=watch.invalid,
+        breaches="above",
+        runbook="invalid",
+        meaning="too many requested rows break the data contract",
+    )
+    yield Monitor(
+        name="outliers",
+        title="Outliers",
+        metric="OutlierShare",
+        limit=watch.outliers,
+        breaches="above",
+        runbook="outliers",
+        meaning="too many rows hold a value beyond all of the training data",
+    )
+    if spec.task is not Task.REGRESSION:
+        yield Monitor(
+            name="confidence",
+            title="Loss of confidence",
+            metric="ConfidenceDrop",
+            limit=watch.confidence,
+            breaches="above",
+            runbook="confidence",
+            meaning="the model is less sure of its predictions than in training",
+        )
+    yield Monitor(
+        name="attribution",
+        title="Weight of the features",
+        metric="AttributionCorrelation",
+        limit=watch.attribution,
+        breaches="below",
+        runbook="attribution",
+        meaning="predictions rest on other features than in training",
+    )
+    yield Monitor(
+        name="quality",
+        title=f"Model quality ({metric})",
+        metric="QualityLoss",
+        limit=watch.quality,
+        breaches="above",
+        clock="labels",
+        trigger="quality",
+        runbook="quality",
+        meaning=f"{metric} is worse than at registration by more than chance and more than the limit",
+    )
+    if spec.task is not Task.REGRESSION:
+        yield Monitor(
+            name="calibration",
+            title="Calibration",
+            metric="CalibrationError",
+            limit=watch.calibration,
+            breaches="above",
+            clock="labels",
+            trigger="quality",
+            runbook="calibration",
+            meaning="probabilities are not the shares of what then happened",
+        )
+    if watch.labels.coverage is not None:
+        yield Monitor(
+            name="label-coverage",
+            title="Label coverage",
+            metric="LabelCoverage",
+            limit=watch.labels.coverage,
+            breaches="below",
+            runbook="label-coverage",
+            meaning="outcomes are not becoming known as expected, so nobody can tell how right the model is",
+        )
+    yield from _of_bias(spec)
+    for name, business in watch.business.items():
+        for breaches, limit in (("below", business.min), ("above", business.max)):
+            if limit is not None:
+                yield Monitor(
+                    name=f"business-{name}-{breaches}",
+                    title=name,
+                    metric=f"Business-{name}",
+                    limit=limit,
+                    breaches="below" if breaches == "below" else "above",
+                    runbook="business",
+                    meaning=f"business metric {name} is {breaches} its limit",
+                )
+
+
+def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
+    for segment, limits in spec.monitor.bias.items():
+        for name, metric, limit in (
+            ("disparate-impact", "DisparateImpact", limits.disparate_impact),
+            ("equal-opportunity", "EqualOpportunityDifference", limits.equal_opportunity),
+            ("equalized-odds", "EqualizedOddsDifference", limits.equalized_odds),
+        ):
+            if limit is not None:
+                yield Monitor(
+                    name=f"bias-{name}-{segment.replace('_', '-').lower()}",
+                    title=f"Bias by {segment}: {name.replace('-', ' ')}",
+                    metric=metric,
+                    segment=segment,
+                    limit=limit,
+                    breaches="below" if metric == "DisparateImpact" else "above",
+                    clock="window" if metric == "DisparateImpact" else "labels",
+                    trigger="bias",
+                    runbook="bias",
+                    meaning=f"the values of {segment} are treated more unequally than the spec allows",
+                )

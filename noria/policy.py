@@ -1,0 +1,85 @@
+"""The `retrain:` part of a spec: what may train a model anew, how often, and when not."""
+
+import re
+from datetime import time, timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+
+from noria.units import Duration, Part
+
+Trigger = Literal["upload", "drift", "quality", "bias"]
+
+_PERIODS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
+
+
+class Budget(Part):
+    """`4 per month`: how many retrainings in a rolling period."""
+
+    count: int = Field(ge=0)
+    per: Literal["day", "week", "month"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, str):
+            if not (found := re.fullmatch(r"\s*(\d+)\s+per\s+(day|week|month)\s*", value)):
+                raise ValueError("write it as in: 4 per month (or day, or week)")
+            return {"count": int(found[1]), "per": found[2]}
+        return value
+
+    @property
+    def period(self) -> timedelta:
+        return _PERIODS[self.per]
+
+
+class Quiet(Part):
+    """`22:00-06:00`: hours of each day, UTC, in which no training begins by itself; over midnight where they must."""
+
+    start: time
+    end: time
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, str):
+            if not (found := re.fullmatch(r"\s*([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)\s*", value)):
+                raise ValueError("write it as in: 22:00-06:00 (UTC)")
+            begin_hour, begin_minute, end_hour, end_minute = map(int, found.groups())
+            return {"start": time(begin_hour, begin_minute), "end": time(end_hour, end_minute)}
+        return value
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.start == self.end:
+            raise ValueError(
+                "quiet hours that end when they begin are none, or all: leave them out, or set a budget of 0"
+            )
+        return self
+
+
+class Retrain(Part):
+    after: tuple[Trigger, ...] = Field(
+        ("upload", "drift", "quality", "bias"),
+        description="what trains by itself: each accepted dataset, alarms of that kind. The first dataset always does.",
+    )
+    new_rows: int | None = Field(
+        None, ge=1, description="so many accepted rows that no training has seen are a reason of their own"
+    )
+    min_new_rows: int = Field(1, ge=1, description="fewer new rows than this, and an alarm retrains nothing")
+    cooldown: Duration = Field(timedelta(hours=24), description="shortest time between two retrainings")
+    budget: Annotated[Budget, WithJsonSchema({"type": "string", "pattern": r"^\d+ per (day|week|month)$"})] = Field(
+        Budget(count=4, per="month"), description="how many retrainings in a rolling period"
+    )
+    hours: float | None = Field(
+        None, gt=0, description="instance-hours that trainings may take in the budget's period, whoever asked for them"
+    )
+    quiet: Annotated[Quiet, WithJsonSchema({"type": "string", "pattern": r"^\d\d:\d\d-\d\d:\d\d$"})] | None = Field(
+        None, description="hours of the day, UTC, in which nothing begins by itself: 22:00-06:00"
+    )
+    dry_run: bool = Field(False, description="decide and say so, and train nothing")
+    schedule: str | None = Field(
+        None,
+        pattern=r"^(rate|cron)\(.+\)$",
+        description="an EventBridge Scheduler expression, as in rate(7 days)",
+    )
