@@ -16,10 +16,11 @@ export PYTHONPATH := $(CURDIR)
 demo: setup
 	@$(BIN)/python -m local.demo
 
-## test: every test: unit, infrastructure, integration, end to end
+## test: every test: end to end on a cloud that has the machine to itself, then all others side by side
 .PHONY: test
 test: setup sdk
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest tests/unit tests/infrastructure tests/integration --numprocesses 3 --dist loadgroup
 
 ## unit: the tests that need no process, under a minute
 .PHONY: unit
