@@ -6,7 +6,7 @@ files, captured requests ─ Source ─ edges() ─ Edges        once, from the 
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -197,23 +197,81 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
     cut = cut or edges(source, spec, resources=resources)
     with connect(resources) as db:
         relation = _read(db, source, spec)
-        cuts = {_feature(index): cut.features.get(name) for index, name in enumerate(spec.features)}
-        cuts[_PREDICTION] = cut.prediction
-        counters = {column: _Counter(column, kind, cuts[column]) for column, kind in relation.columns.items()}
-        wanted = ["count(*)", _count("malformed"), *(e for counter in counters.values() for e in counter.expressions)]
-        total, malformed, *counts = _row(db, f"SELECT {', '.join(wanted)} FROM {relation.sql}")
-        values = iter(counts)
-        columns = {column: counter.read(total - malformed, values) for column, counter in counters.items()}
-        for column, described in columns.items():
-            if described.other:
-                columns[column] = described.model_copy(update={"new": _new(db, relation, column, described)})
-    return Profile(
-        model=spec.model,
-        rows=total - malformed,
-        malformed=malformed,
-        features={name: columns[_feature(index)] for index, name in enumerate(spec.features)},
-        prediction=columns.get(_PREDICTION),
-    )
+        scan = Scan(spec, cut, predicted=_PREDICTION in relation.columns)
+        wanted = [_count("malformed"), *scan.expressions]
+        malformed, total, *values = _row(db, f"SELECT {', '.join(wanted)} FROM {relation.sql}")
+        return scan.name(db, relation.sql, scan.read([total - malformed, *values], malformed=malformed))
+
+
+class Scan:
+    """What a profile asks of a relation, so that other questions are asked in the same scan:
+
+        scan = Scan(spec, baseline.edges, present=names)
+        values = SELECT {scan.expressions}, … FROM (SELECT {scan.columns}, … FROM file)
+        found = scan.read(values)
+
+    `present` are the features that the relation has (all, when left out); the profile describes those alone.
+    `predicted` tells whether it has a column of predictions, `p`.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        cut: Edges | None = None,
+        *,
+        present: Collection[str] | None = None,
+        predicted: bool = False,
+    ) -> None:
+        self._spec = spec
+        self._places = {name: _feature(i) for i, name in enumerate(spec.features) if present is None or name in present}
+        kinds = _kinds(spec)
+        cuts = {_feature(i): cut.features.get(name) if cut else None for i, name in enumerate(spec.features)}
+        self._counters = {column: _Counter(column, kinds[column], cuts[column]) for column in self._places.values()}
+        if predicted:
+            kind = _prediction_kind(spec)
+            self._counters[_PREDICTION] = _Counter(_PREDICTION, kind, cut.prediction if cut else None)
+
+    @property
+    def columns(self) -> list[str]:
+        """SQL that selects `f0` … `fn`, typed, from a relation whose columns have the features' names."""
+        kinds = _kinds(self._spec)
+        return [f"{typed(identifier(name), kinds[column])} AS {column}" for name, column in self._places.items()]
+
+    @property
+    def expressions(self) -> list[str]:
+        """SQL aggregates over `f0` … `fn` (and `p`)."""
+        return ["count(*)", *(e for counter in self._counters.values() for e in counter.expressions)]
+
+    def read(self, values: Sequence[Any], *, malformed: int = 0) -> Profile:
+        """The profile, from the values of `expressions` in their order."""
+        rows, *counts = values
+        rest = iter(counts)
+        columns = {column: counter.read(rows, rest) for column, counter in self._counters.items()}
+        return Profile(
+            model=self._spec.model,
+            rows=rows,
+            malformed=malformed,
+            features={name: columns[column] for name, column in self._places.items()},
+            prediction=columns.get(_PREDICTION),
+        )
+
+    def name(self, db: duckdb.DuckDBPyConnection, relation: str, found: Profile) -> Profile:
+        """The same profile with the names of categories that the edges do not know: a second scan, where any are."""
+        features = {
+            name: column.model_copy(update={"new": _new(db, relation, self._places[name], column)})
+            for name, column in found.features.items()
+            if column.other
+        }
+        prediction = found.prediction
+        if prediction and prediction.other:
+            prediction = prediction.model_copy(update={"new": _new(db, relation, _PREDICTION, prediction)})
+        return found.model_copy(update={"features": found.features | features, "prediction": prediction})
+
+
+def typed(expression: str, kind: Kind) -> str:
+    """SQL of a text, or of a finite double; NULL for what is neither."""
+    cast = f"TRY_CAST({expression} AS {_SQL_TYPES[kind]})"
+    return cast if kind == "category" else f"CASE WHEN isfinite({cast}) THEN {cast} END"
 
 
 def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = None) -> ColumnProfile:
@@ -246,6 +304,17 @@ class _Relation:
 
 _PREDICTION = "p"
 _SQL_TYPES: Mapping[Kind, str] = {"number": "DOUBLE", "category": "VARCHAR"}
+
+
+def _kinds(spec: ModelSpec) -> dict[str, Kind]:
+    return {
+        _feature(index): "category" if feature.type is FeatureType.CATEGORY else "number"
+        for index, feature in enumerate(spec.features.values())
+    }
+
+
+def _prediction_kind(spec: ModelSpec) -> Kind:
+    return "category" if spec.task is Task.MULTICLASS else "number"
 
 
 def _feature(index: int) -> str:
@@ -305,12 +374,9 @@ class _Counter:
 
 def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Relation:
     features = {_feature(index): name for index, name in enumerate(spec.features)}
-    columns: dict[str, Kind] = {
-        column: "category" if spec.features[name].type is FeatureType.CATEGORY else "number"
-        for column, name in features.items()
-    }
+    columns = _kinds(spec)
     predicted = "score" if spec.task is Task.BINARY else "prediction"
-    prediction: dict[str, Kind] = {_PREDICTION: "category" if spec.task is Task.MULTICLASS else "number"}
+    prediction = {_PREDICTION: _prediction_kind(spec)}
     if source.kind == "captured":
         columns |= prediction
         captured = capture.relation(source.paths, spec, since=source.since, until=source.until)
@@ -328,11 +394,9 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
 
 
 def _select(table: str, malformed: str, places: Mapping[str, str], columns: Mapping[str, Kind]) -> str:
-    """Typed columns by their plain names; what is no finite number is NULL."""
-    typed = (f"TRY_CAST({places[c]} AS {_SQL_TYPES[kind]}) AS {c}" for c, kind in columns.items())
-    clean = (c if kind == "category" else f"CASE WHEN isfinite({c}) THEN {c} END AS {c}" for c, kind in columns.items())
-    rows = f"SELECT {malformed} AS malformed, {', '.join(typed)} FROM {table}"
-    return f"(SELECT malformed, {', '.join(clean)} FROM ({rows}))"
+    """Typed columns by their plain names."""
+    clean = (f"{typed(places[column], kind)} AS {column}" for column, kind in columns.items())
+    return f"(SELECT {malformed} AS malformed, {', '.join(clean)} FROM {table})"
 
 
 def _nothing(columns: Mapping[str, Kind]) -> str:
@@ -375,11 +439,11 @@ def _frequent(db: duckdb.DuckDBPyConnection, relation: _Relation, column: str) -
     return tuple(name for (name,) in rows)
 
 
-def _new(db: duckdb.DuckDBPyConnection, relation: _Relation, column: str, described: ColumnProfile) -> tuple[str, ...]:
+def _new(db: duckdb.DuckDBPyConnection, relation: str, column: str, described: ColumnProfile) -> tuple[str, ...]:
     """Names of the categories that the edges do not know, cut to 100 characters."""
     known = ", ".join(map(literal, described.categories))
     rows = db.execute(
-        f"SELECT DISTINCT left({column}, 100) AS name FROM {relation.sql} "
+        f"SELECT DISTINCT left({column}, 100) AS name FROM {relation} "
         f"WHERE {column} IS NOT NULL {f'AND {column} NOT IN ({known})' if known else ''} ORDER BY name LIMIT {_NEW}"
     ).fetchall()
     return tuple(name for (name,) in rows)

@@ -42,6 +42,8 @@ def connect(resources: Resources) -> Iterator[duckdb.DuckDBPyConnection]:
         }
         with duckdb.connect(config=config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            # DuckDB 2.0.0 moves TRY_CAST of a CSV's column into the reader, where what does not fit is an error.
+            connection.execute("SET disabled_optimizers = 'type_pushdown'")
             yield connection
 
 
