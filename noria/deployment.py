@@ -322,6 +322,11 @@ def difference(observed: Observed, entries: Sequence[Entry]) -> str | None:
     return None
 
 
+def difference_subject(answers: str | None, changed: datetime) -> str:
+    """Names a difference, so that it is told once: what answers, and when the stack changed last."""
+    return f"{answers}#{changed.isoformat()}"
+
+
 def settle(observed: Observed, request: Request | None) -> Settlement:
     """What became of the deployment that the stack has carried out, or begun and given up.
 

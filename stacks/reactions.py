@@ -456,7 +456,7 @@ class Reactions(Stack):
             self._on("model-package", "DescribeModelPackage"),
             self._on("endpoint", "DescribeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DescribeModel"),
-            self._serving_stacks("DescribeStacks"),
+            self._serving_stacks("DescribeStacks", "ListStackResources"),
             *self._ledger("Query"),
         )
         self.clock.reach(reaction)

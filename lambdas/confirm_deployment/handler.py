@@ -49,6 +49,7 @@ from noria.deployment import (
     Request,
     Settlement,
     difference,
+    difference_subject,
     live_package,
     predecessors,
     restores,
@@ -350,7 +351,7 @@ def _say_difference(
     now: datetime,
 ) -> None:
     """Stack and endpoint agree with each other, but something about them is not what anybody asked for."""
-    subject = f"{serving.config if serving else observed.live.package}#{stack.changed.isoformat()}"
+    subject = difference_subject(serving.config if serving else observed.live.package, stack.changed)
 
     def decide(entries: Sequence[Entry]) -> Verdict:
         # What was recorded since we looked explains more than what we saw.

@@ -16,9 +16,10 @@ Each has the shape of the event that AWS sends, and is told once.
 Calls: s3:ListBucketVersions on */incoming/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
-cloudformation:DescribeStacks on its serving stack; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig and
-sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of the six; kms:Decrypt, kms:DescribeKey,
-kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+cloudformation:DescribeStacks and cloudformation:ListStackResources on its serving stack; sagemaker:DescribeEndpoint,
+sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of the
+six; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
 """
 
 import hashlib
@@ -31,18 +32,18 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.aws.endpoints import Endpoint
+from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
-from noria.aws.serving import ServingStack
+from noria.aws.serving import ServingStack, StackState
 from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.transforms import Transforms
 from noria.batch import batch_token, is_upload
-from noria.deployment import Cause, Desired, Request, live, unsettled
+from noria.deployment import Cause, Desired, Request, difference_subject, live, unsettled
 from noria.events import (
     DatasetAccepted,
     ModelPackageStateChange,
@@ -275,7 +276,7 @@ class Search:
         # A batch model has no endpoint that its stack could be wrong about.
         batch = self.env.required_spec(self.model).serve.mode is Mode.BATCH
         answers = endpoint.desired if endpoint else known if batch else Desired(package=None)
-        if not waiting and answers == stack.desired == known:
+        if not waiting and answers == stack.desired == known and not self._another_config(stack, endpoint):
             return
         detail = {"stack-id": stack.id, "status-details": {"status": stack.status}, "client-request-token": ""}
         what = f"Deployment {waiting[-1].id} has no outcome" if waiting else "Stack, endpoint and ledger differ"
@@ -286,6 +287,14 @@ class Search:
             why=f"{what} while all is quiet",
             event=self._event(StackStatusChange, detail),
         )
+
+    def _another_config(self, stack: StackState, endpoint: EndpointState | None) -> bool:
+        """Whether the endpoint has kept an older configuration than the stack's, and nobody has been told."""
+        config = self.stack.config()
+        if endpoint is None or config is None or config.lower() == endpoint.config.lower():
+            return False
+        subject = difference_subject(endpoint.config, stack.changed)
+        return not any(e.kind is Kind.SERVING_DIFFERS and e.subject == subject for e in self.entries)
 
     def _steps(self) -> Iterator[Missed]:
         last = latest(self.entries, Kind.DEPLOYMENT_REQUESTED)
