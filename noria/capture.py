@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from noria.spec import FeatureType, ModelSpec
 from noria.sql import identifier, literal, paths
@@ -96,6 +97,14 @@ SELECT malformed, inference_id, row, time,
 p.prediction AS prediction, p.score AS score, p.scores AS scores
 FROM rows
 )"""
+
+
+def instance(values: Sequence[Any], spec: ModelSpec) -> dict[str, Any]:
+    """f0 … fn of a row as a client sends it: whole numbers are whole."""
+    return {
+        name: int(value) if feature.type is FeatureType.INTEGER and isinstance(value, float) else value
+        for (name, feature), value in zip(spec.features.items(), values, strict=True)
+    }
 
 
 def _records(files: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from noria import capture
 from noria.drift import psi
 from noria.profile import Kind, column
-from noria.spec import FeatureType, ModelSpec, Task
+from noria.spec import ModelSpec, Task
 from noria.sql import MODEST, connect
 
 MIN_ROWS = 50
@@ -42,15 +42,8 @@ def asked(files: Sequence[Path], spec: ModelSpec, *, since: datetime | None, unt
             f"FROM {capture.relation(files, spec, since=since, until=until)} "
             f"WHERE NOT malformed AND answer IS NOT NULL ORDER BY time DESC, inference_id, row LIMIT {MOST_ROWS}"
         ).fetchall()
-    return Asked(rows=[_instance(values, spec) for _, *values in found], answers=[answer for answer, *_ in found])
-
-
-def _instance(values: Sequence[Any], spec: ModelSpec) -> dict[str, Any]:
-    """As a client sends it: whole numbers are whole."""
-    return {
-        name: int(value) if feature.type is FeatureType.INTEGER and isinstance(value, float) else value
-        for (name, feature), value in zip(spec.features.items(), values, strict=True)
-    }
+    rows = [capture.instance(values, spec) for _, *values in found]
+    return Asked(rows=rows, answers=[answer for answer, *_ in found])
 
 
 def answer_value(answer: Mapping[str, Any], task: Task) -> Value:

@@ -1,7 +1,7 @@
 """What an endpoint really answers with: its live config, the models in it, and the packages they came from."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.exceptions import ClientError
@@ -11,7 +11,7 @@ from noria.deployment import Desired, percent
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
-CHAMPION = "champion"
+CHAMPION: Final = "champion"
 CHALLENGER = "challenger"
 SHADOW = "shadow"
 _ANSWERING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
