@@ -10,17 +10,86 @@ from noria.spec import Metric
 SEGMENT_ROWS = 50
 """Segment values with fewer rows than this have no metrics of their own: they would say more about chance."""
 
+SEGMENT_VALUES = 100
+"""No more values of one segment have metrics of their own: the most frequent ones."""
+
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
 class Estimate(Part):
-    """A value and its 95 % bootstrap interval. The interval covers the chance of which rows were in the slice only."""
+    """A value and its 95 % interval. The interval covers the chance of which rows were seen, and nothing else."""
 
     value: float
     low: float
     high: float
+
+
+class Bin(Part):
+    """Rows of about one probability: the mean of what was predicted, and the share of them in which it happened."""
+
+    rows: int
+    predicted: float
+    happened: float
+
+
+class Calibration(Part):
+    """Whether probabilities are the shares of what then happens: of the positive label, or of the label predicted.
+
+    `error` is the expected calibration error over `bins`, as it was found; `chance` is what a perfectly calibrated
+    model would show on average on these rows. `value` is the error without that chance, and 0 where chance explains
+    it. `noria.calibration` says how.
+    """
+
+    rows: int
+    error: float
+    chance: float
+    value: float
+    bins: tuple[Bin, ...]
+
+
+class Rates(Part):
+    """How the rows that share one value of a segment are treated. Without labels only `rows` and `selected` are known.
+
+    Selected are the rows predicted positive, `positives` those that were; rates of no rows are None.
+    """
+
+    rows: int
+    selected: int
+    positives: int | None = None
+    true_positives: int | None = None
+
+    @property
+    def selection_rate(self) -> float | None:
+        return self.selected / self.rows if self.rows else None
+
+    @property
+    def true_positive_rate(self) -> float | None:
+        if self.true_positives is None or not self.positives:
+            return None
+        return self.true_positives / self.positives
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        if self.positives is None or self.true_positives is None or self.rows == self.positives:
+            return None
+        return (self.selected - self.true_positives) / (self.rows - self.positives)
+
+
+class Fairness(Part):
+    """How unequally a model treats the values of one segment, by fairlearn's definitions; None where undefined.
+
+    `disparate_impact` is the smallest selection rate over the largest, `equal_opportunity` the largest difference of
+    true positive rates, `equalized_odds` the larger of that and of the same of false positive rates.
+    `values` has those of at least `SEGMENT_ROWS` rows; `left_out` the most frequent of the others, with their rows.
+    """
+
+    values: dict[str, Rates]
+    left_out: dict[str, int] = Field(default_factory=dict)
+    disparate_impact: Estimate | None = None
+    equal_opportunity: Estimate | None = None
+    equalized_odds: Estimate | None = None
 
 
 class SegmentScore(Part):
@@ -66,7 +135,8 @@ class Measurements(Served):
     """A candidate measured on rows newer than all it was trained on, through what will serve it, in `image`.
 
     Metrics that are undefined there (AUC where only one class occurs) are left out. `champion` is None when there is
-    none, or when it cannot answer these rows: `champion_problem` then says why.
+    none, or when it cannot answer these rows: `champion_problem` then says why. `calibration` is of classifications,
+    `fairness` (by segment) of binary ones.
     """
 
     model: str
@@ -74,6 +144,8 @@ class Measurements(Served):
     trained_on: Slice
     metrics: dict[Metric, Estimate]
     segments: dict[str, dict[str, SegmentScore]] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    fairness: dict[str, Fairness] = Field(default_factory=dict)
     champion: ChampionScore | None = None
     champion_problem: str | None = None
     latency_p95_ms: float

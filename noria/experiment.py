@@ -368,7 +368,7 @@ def _side(db: duckdb.DuckDBPyConnection, name: str, side: Side, spec: ModelSpec)
         package=side.package,
         predictions=predictions,
         labelled=measured.rows,
-        metrics=measured.metrics,
+        metrics=measured.values,
         traffic=side.traffic,
     )
 

@@ -27,7 +27,7 @@ from noria.aws.pages import Page, Pages
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.events import ObjectCreated, S3Object, parse
-from noria.labels import LabelsError
+from noria.labels import LabelsError, LabelsFile
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, key
 from noria.profile import Source
@@ -112,7 +112,7 @@ def join_labels(
                 "labels": quality.labels,
                 "matched": quality.matched,
                 "coverage": quality.coverage,
-                **{metric.value: value for metric, value in quality.overall.metrics.items()},
+                **{metric.value: value for metric, value in quality.overall.values.items()},
             },
         )
     )
@@ -127,7 +127,7 @@ def _join(
         storage.download(upload.key, labels, version=upload.version)
         files = captures.newest(now=now, days=LOOK_BACK_DAYS, most_bytes=MOST_CAPTURED_BYTES)
         captured = Source.captured(*captures.fetch(files, Path(folder)))
-        return join(captured, labels, spec, filename=source.filename)
+        return join(captured, [LabelsFile(labels, source.filename)], spec)
 
 
 def _refuse(
@@ -169,13 +169,13 @@ def measure(quality: Quality) -> list[Measurement]:
         Measurement(name="LabelCoverage", value=quality.coverage),
         *(
             Measurement(name=metric.value.title().replace("_", ""), value=value)
-            for metric, value in quality.overall.metrics.items()
+            for metric, value in quality.overall.values.items()
         ),
     ]
 
 
 def _summary(filename: str, quality: Quality, spec: ModelSpec) -> str:
-    value = quality.overall.metrics.get(spec.primary_metric)
+    value = quality.overall.values.get(spec.primary_metric)
     score = f"{spec.primary_metric.value} {value:.3f}" if value is not None else f"no {spec.primary_metric.value}"
     return (
         f"{filename}: {quality.matched:,} of {quality.labels:,} labels belong to captured predictions "

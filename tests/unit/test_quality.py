@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from noria.evaluation import SEGMENT_ROWS
-from noria.labels import LabelsError
+from noria.labels import LabelsError, LabelsFile
 from noria.profile import Source
 from noria.quality import Quality, join
 from noria.spec import METRICS, Metric, ModelSpec, Task
@@ -48,7 +48,8 @@ def labels_csv(truth: Sequence[Any]) -> str:
 def joined(folder: Path, spec: ModelSpec, lines: Sequence[str], labels: str) -> Quality:
     path = folder / "labels.csv"
     path.write_text(labels, encoding="utf-8")
-    return join(Source.captured(write(folder / "captured.jsonl", lines)), path, spec, resources=SMALL)
+    captured = Source.captured(write(folder / "captured.jsonl", lines))
+    return join(captured, [LabelsFile(path, path.name)], spec, resources=SMALL)
 
 
 def binary(scores: Sequence[float], names: Sequence[Any] = (0, 1)) -> list[Answer]:
@@ -79,11 +80,11 @@ def test_metrics_are_those_of_the_pipeline(task: Task, tmp_path: Path) -> None:
     answers, truth, scorer = CASES[task]
     quality = joined(tmp_path, spec_of(task, segments=["color", "size"]), requests(answers), labels_csv(truth))
     assert (quality.predictions, quality.labels, quality.matched, quality.coverage) == (ROWS, ROWS, ROWS, 1.0)
-    assert set(quality.overall.metrics) == set(METRICS[task])
-    assert quality.overall.metrics == pytest.approx(scorer(np.ones(ROWS)), rel=1e-12)
+    assert set(quality.overall.values) == set(METRICS[task])
+    assert quality.overall.values == pytest.approx(scorer(np.ones(ROWS)), rel=1e-12)
     assert set(quality.segments["color"]) == set(COLORS)
     for color, score in quality.segments["color"].items():
-        assert score.metrics == pytest.approx(scorer(np.asarray(color == COLORS, dtype=float)), rel=1e-12)
+        assert score.values == pytest.approx(scorer(np.asarray(color == COLORS, dtype=float)), rel=1e-12)
     assert quality.segments["size"] == {"4": quality.overall}
 
 
@@ -91,7 +92,7 @@ def test_metrics_are_those_of_the_pipeline(task: Task, tmp_path: Path) -> None:
 def test_labels_are_called_as_the_model_calls_them(names: tuple[Any, Any], tmp_path: Path) -> None:
     truth = [names[int(value)] for value in positive]
     quality = joined(tmp_path, spec_of(), requests(binary(chance.tolist(), names)), labels_csv(truth))
-    assert quality.overall.metrics == pytest.approx(binary_scorer(positive, chance)(np.ones(ROWS)), rel=1e-12)
+    assert quality.overall.values == pytest.approx(binary_scorer(positive, chance)(np.ones(ROWS)), rel=1e-12)
 
 
 def test_csv_and_parquet_labels_say_the_same(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_csv_and_parquet_labels_say_the_same(tmp_path: Path) -> None:
     with connect(SMALL) as db:
         db.sql(f"FROM read_csv('{tmp_path / 'labels.csv'}')").write_parquet(str(tmp_path / "labels.parquet"))
     source = Source.captured(tmp_path / "captured.jsonl")
-    assert join(source, tmp_path / "labels.parquet", spec_of(), resources=SMALL) == quality
+    labels = LabelsFile(tmp_path / "labels.parquet", "labels.parquet")
+    assert join(source, [labels], spec_of(), resources=SMALL) == quality
 
 
 def test_a_request_that_was_captured_twice_counts_once_and_its_newest_answer_counts(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_request_that_was_captured_twice_counts_once_and_its_newest_answer_cou
     )
     quality = joined(tmp_path, spec_of(), [again, first, first], "inference_id,y\nmine,1\n")
     assert (quality.predictions, quality.matched) == (1, 1)
-    assert quality.overall.metrics[Metric.BRIER] == pytest.approx(0.01)
+    assert quality.overall.values[Metric.BRIER] == pytest.approx(0.01)
 
 
 def test_what_has_no_partner_is_counted_and_not_scored(tmp_path: Path) -> None:
@@ -123,27 +125,27 @@ def test_what_has_no_partner_is_counted_and_not_scored(tmp_path: Path) -> None:
 
 def test_without_a_partner_for_any_there_are_no_metrics(tmp_path: Path) -> None:
     quality = joined(tmp_path, spec_of(segments=["color"]), [], "inference_id,y\nnobody,1\n")
-    assert (quality.predictions, quality.coverage, quality.overall.metrics) == (0, 0.0, {})
+    assert (quality.predictions, quality.coverage, quality.overall.values) == (0, 0.0, {})
     assert quality.segments == {"color": {}}
 
 
 def test_metrics_that_are_undefined_are_left_out(tmp_path: Path) -> None:
     quality = joined(tmp_path, spec_of(), requests(binary(chance.tolist())), labels_csv([1] * ROWS))
-    assert set(quality.overall.metrics) == {*METRICS[Task.BINARY]} - {Metric.AUC}
+    assert set(quality.overall.values) == {*METRICS[Task.BINARY]} - {Metric.AUC}
     spec, guessed = spec_of(Task.REGRESSION), CASES[Task.REGRESSION][0]
     quality = joined(tmp_path, spec, requests(guessed), labels_csv([0.1] * ROWS))
-    assert set(quality.overall.metrics) == {Metric.RMSE, Metric.MAE}
+    assert set(quality.overall.values) == {Metric.RMSE, Metric.MAE}
 
 
 def test_certainty_that_was_wrong_costs_much_but_not_infinitely_much(tmp_path: Path) -> None:
     quality = joined(tmp_path, spec_of(), requests(binary([0.0] * 3)), labels_csv([1] * 3))
-    assert quality.overall.metrics[Metric.LOG_LOSS] == pytest.approx(-np.log(1e-15))
+    assert quality.overall.values[Metric.LOG_LOSS] == pytest.approx(-np.log(1e-15))
 
 
 def test_answers_in_csv_have_no_probabilities_of_classes(tmp_path: Path) -> None:
     line = record("event-0", "1.0,4,red\n1.0,4,red\n1.0,4,red\n", "a\nb\nc\n")
     quality = joined(tmp_path, spec_of(Task.MULTICLASS), [line], labels_csv(["a", "b", "b"]))
-    assert quality.overall.metrics == {Metric.ACCURACY: pytest.approx(2 / 3), Metric.F1: pytest.approx((1 + 2 / 3) / 3)}
+    assert quality.overall.values == {Metric.ACCURACY: pytest.approx(2 / 3), Metric.F1: pytest.approx((1 + 2 / 3) / 3)}
 
 
 def test_a_segment_value_with_few_rows_has_no_score(tmp_path: Path) -> None:
@@ -196,5 +198,5 @@ def test_a_file_of_another_kind_is_refused_by_the_name_it_was_given(name: str, t
     path = tmp_path / "file"
     path.write_text("inference_id,y\nevent-0,1\n")
     with pytest.raises(LabelsError, match=told) as caught:
-        join(Source.captured(), path, spec_of(), filename=name, resources=SMALL)
+        join(Source.captured(), [LabelsFile(path, name)], spec_of(), resources=SMALL)
     assert str(caught.value).startswith(name)
