@@ -1,0 +1,213 @@
+"""A column of the baseline beside the same of the window; no value of a sensitive one is shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
+
+from noria.drift import Drift
+from noria.profile import ColumnProfile
+from noria.report import charts
+from noria.report.charts import Slot
+from noria.report.html import Html, join, tag
+from noria.report.numbers import figure, percent
+from noria.report.page import Column, badge, facts, name, table
+
+_CATEGORIES = 9
+_NEW = 5
+_TICKS = 5
+
+_Place = TypeVar("_Place", int, float)
+_Mark = TypeVar("_Mark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One column on both sides, at the same edges. `drift` is None where nothing was compared."""
+
+    name: str
+    baseline: ColumnProfile
+    window: ColumnProfile
+    drift: Drift | None
+    sensitive: bool
+
+    @property
+    def psi(self) -> float:
+        return self.drift.psi if self.drift else 0.0
+
+    @property
+    def drifted(self) -> bool:
+        return self.drift is not None and self.drift.drifted
+
+
+def mini(pair: Pair) -> Html:
+    return charts.mini(_slots(pair), title=_title(pair))
+
+
+def card(pair: Pair, title: Html, *, limit: float) -> Html:
+    """The column's distributions, one over the other, and what sums them up."""
+    drawn = _numbers(pair) if pair.baseline.kind == "number" else _categories(pair)
+    value = tag(
+        "span",
+        figure(pair.psi) if pair.drift else "–",
+        tag("small", f" PSI, limit {figure(limit)}"),
+        class_="value",
+    )
+    return tag(
+        "article",
+        tag("header", tag("h3", title), value),
+        drawn,
+        facts(*_facts(pair)),
+        class_="card breach" if pair.drifted else "card",
+    )
+
+
+def _title(pair: Pair) -> str:
+    """What the chart shows, in words: where the two sides are furthest apart."""
+    slots = _slots(pair)
+    far = max(slots, key=lambda slot: abs(slot.window - slot.baseline), default=None)
+    if far is None:
+        return f"{pair.name}: no rows"
+    where = "somewhere" if pair.sensitive else f"at {far.label}"
+    return (
+        f"{pair.name}, training and window; furthest apart {where}: {percent(far.baseline)} in training, "
+        f"{percent(far.window)} in the window"
+    )
+
+
+def _numbers(pair: Pair) -> Html:
+    slots = _slots(pair)
+    return charts.overlay(slots, [] if pair.sensitive else _ticks(pair, slots), title=_title(pair))
+
+
+def _categories(pair: Pair) -> Html:
+    slots = _slots(pair)
+    highest = max((max(slot.baseline, slot.window) for slot in slots), default=1.0)
+    rows = [
+        [
+            join(slot.label if slot.apart else name(slot.label), _fate(slot)),
+            charts.pair(slot.baseline, slot.window, highest),
+            percent(slot.baseline),
+            percent(slot.window),
+        ]
+        for slot in slots
+    ]
+    columns = [Column("category"), Column("share"), Column("training", figures=True), Column("window", figures=True)]
+    return table(_title(pair), columns, rows, class_="bars")
+
+
+def _fate(slot: Slot) -> Html | None:
+    if bool(slot.baseline) == bool(slot.window):
+        return None
+    return join(" ", badge("gone" if slot.baseline else "new"))
+
+
+def _facts(pair: Pair) -> list[tuple[str, str]]:
+    before, after = pair.baseline, pair.window
+    found = []
+    if not pair.sensitive and before.kind == "number":
+        found.append(("mean", _change(figure(before.mean), figure(after.mean))))
+        if before.min is not None and after.min is not None:
+            range_ = (f"{figure(side.min)} to {figure(side.max)}" for side in (before, after))
+            found.append(("range", _change(*range_)))
+    if before.missing or after.missing:
+        found.append(("missing", _change(*(percent(_share(side.missing, side.rows)) for side in (before, after)))))
+    if pair.drift and pair.drift.new_categories:
+        new = pair.drift.new_categories
+        found.append(("unknown in training", str(len(new)) if pair.sensitive else _listed(new)))
+    if pair.sensitive:
+        found.append(("values", "not shown: sensitive"))
+    return found
+
+
+def _listed(names: Sequence[str]) -> Html:
+    more = f" and {len(names) - _NEW} more" if len(names) > _NEW else None
+    return join(*(join(", " if place else None, name(given)) for place, given in enumerate(names[:_NEW])), more)
+
+
+def _change(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _share(part: int, of: int) -> float:
+    return part / of if of else 0.0
+
+
+# --- bars
+
+
+def _slots(pair: Pair) -> list[Slot]:
+    slots = _bins(pair) if pair.baseline.kind == "number" else _named(pair)
+    if pair.baseline.missing or pair.window.missing:
+        slots.append(_slot("missing", pair.baseline.missing, pair.window.missing, pair, apart=True))
+    return slots
+
+
+def _slot(label: str, baseline: int, window: int, pair: Pair, *, apart: bool = False) -> Slot:
+    shares = _share(baseline, pair.baseline.rows), _share(window, pair.window.rows)
+    return Slot(label=label, baseline=shares[0], window=shares[1], apart=apart)
+
+
+def _bins(pair: Pair) -> list[Slot]:
+    before, after = pair.baseline, pair.window
+    edges = distinct(before.edges)
+    if not edges:
+        labels = ["any value"]
+    elif _valued(before):
+        labels = ["less", *edges[1:], "more"]
+    else:
+        labels = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
+    slots = [_slot(label, b, w, pair) for label, b, w in zip(labels, before.counts, after.counts, strict=True)]
+    if not _valued(before):
+        return slots
+    # Below and above all values that training knew there is something to draw only where the window has them.
+    return [slot for slot in slots if slot.label not in ("less", "more") or slot.window]
+
+
+def _valued(column: ColumnProfile) -> bool:
+    """Whether each bin holds one value, as noria.profile cuts columns of few values: one edge lies below them all."""
+    return len(column.edges) > 1 and not column.counts[0] and column.min == column.edges[1]
+
+
+def _ticks(pair: Pair, slots: Sequence[Slot]) -> list[tuple[float, str]]:
+    """Where to write what: edges between bins, or values below their bars; as many as have room."""
+    counted = [slot for slot in slots if not slot.apart]
+    if _valued(pair.baseline):
+        return [(place + 0.5, slot.label) for place, slot in _some(list(enumerate(counted)))]
+    return _some([(place + 1.0, label) for place, label in enumerate(distinct(pair.baseline.edges))])
+
+
+def _some(marks: list[tuple[_Place, _Mark]]) -> list[tuple[_Place, _Mark]]:
+    return marks[:: max(1, -(-len(marks) // _TICKS))]
+
+
+def distinct(values: Sequence[float]) -> list[str]:
+    """Each value in as few digits as tell it from the others.
+
+    >>> distinct([0.1, 40.97, 40.98])
+    ['0.1', '40.97', '40.98']
+    """
+    for digits in range(3, 17):
+        texts = [f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}" for value in values]
+        if len({*texts}) == len({*values}):
+            break
+    return [text.replace("-", "−") for text in texts] if values else []
+
+
+def _named(pair: Pair) -> list[Slot]:
+    """Categories, the most frequent first; what has no room, or no name at the edges, is one bar."""
+    before, after = pair.baseline, pair.window
+    shares = [_slot(label, count, after.categories[label], pair) for label, count in before.categories.items()]
+    shares.sort(key=lambda slot: (-max(slot.baseline, slot.window), slot.label))
+    kept = shares[:_CATEGORIES]
+    if pair.sensitive:
+        kept = [replace(slot, label=f"value {place}") for place, slot in enumerate(kept, 1)]
+    rest = shares[_CATEGORIES:]
+    baseline = sum(slot.baseline for slot in rest) + _share(before.other, before.rows)
+    window = sum(slot.window for slot in rest) + _share(after.other, after.rows)
+    if baseline or window:
+        known = f"{len(rest)} others known" if rest else ""
+        unknown = "unknown in training" if after.other or before.other else ""
+        label = " and ".join(text for text in (known, unknown) if text)
+        kept.append(Slot(label=label, baseline=baseline, window=window, apart=True))
+    return kept

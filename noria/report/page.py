@@ -1,0 +1,133 @@
+"""What all pages of Noria have in common: one HTML file that fetches nothing, runs nothing, reads well anywhere."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from noria.monitors import State
+from noria.report.html import Html, join, tag
+
+_LONGEST_NAME = 60
+
+
+@cache
+def _style() -> Html:
+    return Html(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
+
+
+def page(*body: str, title: str) -> str:
+    """The whole document. Its policy lets a browser load nothing but its own style, whatever else it holds."""
+    style = _style()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", title),
+        tag("style", style),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *body)), lang='en')}\n"
+
+
+def section(id_: str, title: str, *children: str | None, lead: str | None = None) -> Html:
+    return tag(
+        "section",
+        tag("h2", title, id=f"{id_}-title"),
+        tag("p", lead, class_="lead") if lead else None,
+        *children,
+        id=id_,
+        aria_labelledby=f"{id_}-title",
+    )
+
+
+def name(given: str) -> Html:
+    """What somebody else has named, a feature or a category: set apart from the text around it."""
+    if len(given) <= _LONGEST_NAME:
+        return tag("bdi", given)
+    return tag("bdi", f"{given[: _LONGEST_NAME - 1]}…", title=given[: 4 * _LONGEST_NAME])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; `figures` stand to the right, one under the other."""
+
+    title: str
+    figures: bool = False
+
+
+def table(
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str | None]], *, class_: str = "sheet"
+) -> Html:
+    """A table whose rows begin with a heading; on a phone each row of a `sheet` is a card that names its columns."""
+    head = tag(
+        "tr",
+        *(tag("th", c.title, scope="col", role="columnheader", class_="n" if c.figures else None) for c in columns),
+    )
+    body = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row", role="rowheader"),
+            *(
+                tag("td", tag("span", cell), role="cell", data_of=c.title, class_="n" if c.figures else None)
+                if cell
+                else tag("td", role="cell", class_="none")
+                for c, cell in zip(columns[1:], row[1:], strict=True)
+            ),
+            role="row",
+        )
+        for row in rows
+    ]
+    return tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", head, role="rowgroup"),
+        tag("tbody", *body, role="rowgroup"),
+        role="table",
+        class_=class_,
+    )
+
+
+_STATES: dict[State, tuple[str, str]] = {
+    "breach": ("▲", "beyond limit"),
+    "ok": ("✓", "ok"),
+    "not enough data": ("?", "not enough data"),
+}
+
+
+def pill(state: State) -> Html:
+    """A state by symbol, word and colour: by the first two for whoever does not see the third."""
+    symbol, word = _STATES[state]
+    return badge(word, symbol=symbol, kind=state.split()[0])
+
+
+def badge(word: str, *, symbol: str = "", kind: str = "plain") -> Html:
+    mark = tag("span", symbol, aria_hidden="true") if symbol else None
+    return tag("span", mark, word, class_=f"badge {kind}")
+
+
+def tiles(*of: tuple[str, str]) -> Html:
+    """Figures worth a glance: each a number and what it is of."""
+    return tag("dl", *(tag("div", tag("dt", what), tag("dd", value)) for value, what in of), class_="tiles")
+
+
+def aside(*children: str) -> Html:
+    """What was left out, or what a number cannot say."""
+    return tag("p", *children, class_="note")
+
+
+def commands(*lines: str) -> Html:
+    return tag("pre", tag("code", "\n".join(lines)), tabindex=0)
+
+
+def facts(*pairs: tuple[str, str]) -> Html:
+    """Small print: terms and what they are."""
+    return tag(
+        "p", *(join(tag("span", join(term, " ", tag("b", value))), " ") for term, value in pairs), class_="facts"
+    )

@@ -1,0 +1,347 @@
+"""A monitor run as one page, what matters most first. A pure function: the same run gives the same bytes.
+
+verdict, decision ─ what changed most ─ all monitors ─ features ─ contract ─ quality ─ bias ─ weights ─ business ─ next
+"""
+
+from collections.abc import Iterator, Sequence
+
+from noria.monitoring import Run
+from noria.monitors import Finding, Monitor
+from noria.names import version
+from noria.report import charts, columns
+from noria.report.charts import Line
+from noria.report.columns import Pair
+from noria.report.html import Html, join, tag
+from noria.report.numbers import count, figure, length, moment, percent, span
+from noria.report.page import Column, aside, badge, commands, name, page, pill, section, table, tiles
+
+_CARDS = 9
+_FEATURES = 200
+_AT_ONCE = 25
+
+
+def render(run: Run) -> str:
+    """One HTML document without anything beside it; under 1 MB, whatever the run holds."""
+    pairs = _pairs(run)
+    sections = [
+        ("changed", "What changed most", _changed(run, pairs)),
+        ("monitors", "All monitors", _monitors(run)),
+        ("trends", "Trends", _trends(run)),
+        ("features", "Features", _features(run, pairs)),
+        ("next", "What to do next", _next(run)),
+    ]
+    shown = [(id_, title, body) for id_, title, body in sections if body]
+    links = [tag("li", tag("a", title, href=f"#{id_}")) for id_, title, _ in shown]
+    return page(
+        _header(run),
+        _verdict(run),
+        _tiles(run),
+        tag("nav", tag("ul", *links), aria_label="Sections"),
+        *(section(id_, title, body) for id_, title, body in shown),
+        tag(
+            "footer", f"Noria, measured {moment(run.at)} by {run.engine}. This page fetches nothing and runs no script."
+        ),
+        title=f"{run.model}: {_VERDICTS[_state(run)][0].lower()}, {span(run.start, run.end)}",
+    )
+
+
+# --- the top
+
+
+_VERDICTS = {
+    "breach": ("Beyond limits", "▲"),
+    "ok": ("Within limits", "✓"),
+    "not": ("Not enough data", "?"),
+}
+
+
+def _state(run: Run) -> str:
+    if run.breached:
+        return "breach"
+    return "ok" if len(run.not_enough) < len(run.findings) else "not"
+
+
+def _header(run: Run) -> Html:
+    return tag(
+        "header",
+        tag("p", "Monitor run", class_="over"),
+        tag("h1", name(run.model)),
+        tag(
+            "p",
+            tag("span", version(run.package).capitalize()),
+            tag("span", f"{span(run.start, run.end)} ({length(run.end - run.start)})"),
+            class_="meta",
+        ),
+    )
+
+
+def _verdict(run: Run) -> Html:
+    state = _state(run)
+    word, symbol = _VERDICTS[state]
+    decision = run.decision or "nothing has asked for a retraining so far."
+    return tag(
+        "div",
+        badge(word, symbol=symbol, kind=state),
+        tag("p", _sentence(run), class_="said"),
+        tag("p", tag("b", "Decision about retraining: "), decision),
+        class_=f"verdict {state}",
+        role="status",
+    )
+
+
+def _sentence(run: Run) -> str:
+    titles = {monitor.name: monitor.title for monitor in run.monitors}
+    lacking = f"; {len(run.not_enough)} could not be judged" if run.not_enough else ""
+    if run.breached:
+        listed = _listed([titles[monitor] for monitor in run.breached])
+        are = "is" if len(run.breached) == 1 else "are"
+        return (
+            f"{len(run.breached)} of {count(len(run.findings), 'monitor')} {are} beyond the limit: {listed}{lacking}."
+        )
+    if _state(run) == "not":
+        return f"Nothing could be judged: {run.findings[0].reason if run.findings else 'nothing is watched'}."
+    judged = len(run.findings) - len(run.not_enough)
+    return (
+        f"All {judged} monitors that could be judged are within their limits{lacking}."
+        if lacking
+        else (f"All {judged} monitors are within their limits.")
+    )
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _tiles(run: Run) -> Html:
+    report = run.drift
+    of = [
+        (f"{run.window.rows:,}", "rows in the window"),
+        (f"{run.baseline.rows:,}", "rows in training"),
+        (f"{len(report.drifted)} of {len(report.features)}", "features drifted")
+        if report.features
+        else ("–", "features drifted"),
+    ]
+    if run.window.malformed:
+        of.append((f"{run.window.malformed:,}", "records could not be read"))
+    return tiles(*of)
+
+
+# --- what changed
+
+
+def _pairs(run: Run) -> list[Pair]:
+    """Features on both sides, the most changed first."""
+    pairs = [
+        Pair(
+            name=feature,
+            baseline=before,
+            window=after,
+            drift=run.drift.features.get(feature),
+            sensitive=feature in run.sensitive,
+        )
+        for feature, before in run.baseline.features.items()
+        if (after := run.window.features.get(feature)) and before.cut_like(after)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.psi, pair.name))
+
+
+def _changed(run: Run, pairs: Sequence[Pair]) -> Html | None:
+    before, after = run.baseline.prediction, run.window.prediction
+    prediction = (
+        [Pair(name="prediction", baseline=before, window=after, drift=run.drift.prediction, sensitive=False)]
+        if before and after and before.cut_like(after)
+        else []
+    )
+    if not run.window.rows:
+        return aside("No request was captured in this window.")
+    drifted = [pair for pair in pairs if pair.drifted]
+    shown = (drifted or list(pairs[:2]))[:_CARDS]
+    cards = [
+        *(columns.card(pair, join(name(pair.name)), limit=run.drift.threshold) for pair in shown),
+        *(columns.card(pair, join("the predictions"), limit=run.drift.threshold) for pair in prediction),
+    ]
+    left_out = len(drifted) - _CARDS
+    return join(
+        _legend(run),
+        tag("div", *cards, class_="cards"),
+        aside(f"{count(left_out, 'more drifted feature')} in the table below.") if left_out > 0 else None,
+    )
+
+
+def _legend(run: Run) -> Html:
+    def swatch(side: str, x: int, width: int) -> Html:
+        bar = tag("rect", x=x, y=1, width=width, height=12, class_=side)
+        return tag("svg", bar, viewBox="0 0 18 14", aria_hidden="true")
+
+    return tag(
+        "p",
+        tag("span", swatch("baseline", 1, 16), f"training, {count(run.baseline.rows, 'row')}"),
+        tag("span", swatch("window", 5, 8), f"this window, {count(run.window.rows, 'row')}"),
+        tag("span", "bars: share of rows"),
+        class_="legend",
+    )
+
+
+def _features(run: Run, pairs: Sequence[Pair]) -> Html | None:
+    shown = pairs[:_FEATURES]
+    if not shown:
+        return None
+    head = [
+        Column("feature"),
+        Column("training and window"),
+        Column("state"),
+        Column("PSI", figures=True),
+        Column("Jensen–Shannon", figures=True),
+        Column("missing", figures=True),
+    ]
+    rows = [_row(pair) for pair in shown]
+    caption = "Each feature's distance from training, the largest first"
+    notes = [
+        aside(f"{count(len(pairs) - _FEATURES, 'feature')} with a smaller PSI are not listed.")
+        if len(pairs) > _FEATURES
+        else None,
+        aside("Not compared, because baseline and window differ: ", _names(run.drift.uncompared), ".")
+        if run.drift.uncompared
+        else None,
+    ]
+    more = rows[_AT_ONCE:]
+    return join(
+        table(caption, head, rows[:_AT_ONCE]),
+        tag(
+            "details",
+            tag("summary", f"{count(len(more), 'more feature')}"),
+            table("Features that changed less", head, more),
+        )
+        if more
+        else None,
+        *notes,
+    )
+
+
+def _names(names: Sequence[str]) -> Html:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else None
+    return join(*(join(", " if place else None, name(given)) for place, given in enumerate(names[:20])), more)
+
+
+def _row(pair: Pair) -> list[str | None]:
+    drift = pair.drift
+    if drift is None:
+        return [name(pair.name), columns.mini(pair), badge("not compared"), None, None, None]
+    missing = percent(drift.missing_window)
+    if drift.missing_change:
+        missing = f"{percent(drift.missing_baseline)} → {missing}"
+    state = badge("drifted", symbol="▲", kind="breach") if drift.drifted else badge("stable", symbol="✓", kind="ok")
+    return [name(pair.name), columns.mini(pair), state, figure(drift.psi), figure(drift.js), missing]
+
+
+# --- monitors
+
+
+_ORDER = {"breach": 0, "not enough data": 1, "ok": 2}
+
+
+def _findings(run: Run) -> list[tuple[Monitor, Finding]]:
+    of = {finding.monitor: finding for finding in run.findings}
+    found = [(monitor, of[monitor.name]) for monitor in run.monitors if monitor.name in of]
+    return sorted(found, key=lambda pair: _ORDER[pair[1].state])
+
+
+def _monitors(run: Run) -> Html | None:
+    found = _findings(run)
+    if not found:
+        return None
+    rows = [
+        [
+            join(monitor.title, tag("small", f"speaks when {monitor.meaning}")),
+            pill(finding.state),
+            join(_value(finding, monitor.unit), tag("small", finding.reason)),
+            _limit(monitor, finding),
+            _spark(run, monitor, finding),
+        ]
+        for monitor, finding in found
+    ]
+    head = [Column("monitor"), Column("state"), Column("value"), Column("limit"), Column("trend")]
+    return table("What is watched, its limit, and what this window says", head, rows)
+
+
+def _limit(monitor: Monitor, finding: Finding) -> str:
+    side = "at most" if monitor.breaches == "above" else "at least"
+    return f"{side} {figure(finding.limit)} {monitor.unit}".strip()
+
+
+def _value(finding: Finding, unit: str) -> Html:
+    if finding.value is None:
+        return join("–")
+    between = (
+        f" ({figure(finding.low)} to {figure(finding.high)})"
+        if finding.low is not None and finding.high is not None
+        else ""
+    )
+    return join(tag("b", f"{figure(finding.value)} {unit}".strip()), between)
+
+
+def _line(run: Run, monitor: Monitor, finding: Finding) -> Line | None:
+    points = [*((point.end, point.values.get(monitor.name)) for point in run.trend), (run.end, finding.value)]
+    if sum(value is not None for _, value in points) < 2:
+        return None
+    return Line(
+        values=[value for _, value in points],
+        labels=[f"{end:%m-%d %H:%M}" for end, _ in points],
+        limit=finding.limit,
+        breaches=monitor.breaches,
+    )
+
+
+def _spark(run: Run, monitor: Monitor, finding: Finding) -> Html | None:
+    line = _line(run, monitor, finding)
+    return charts.spark(line, title=_told(monitor, line)) if line else None
+
+
+def _told(monitor: Monitor, line: Line) -> str:
+    known = [value for value in line.values if value is not None]
+    beyond = sum(line.beyond(value) for value in known)
+    return (
+        f"{monitor.title} in {len(known)} windows: from {figure(known[0])} to {figure(known[-1])}, "
+        f"beyond the limit of {figure(line.limit)} in {beyond}"
+    )
+
+
+def _trends(run: Run) -> Html | None:
+    lines = [(monitor, finding, line) for monitor, finding in _findings(run) if (line := _line(run, monitor, finding))]
+    if not lines:
+        return None
+    cards = [
+        tag(
+            "article",
+            tag("header", tag("h3", monitor.title), tag("span", figure(line.values[-1]), class_="value")),
+            charts.trend(line, title=_told(monitor, line)),
+            class_="card breach" if finding.state == "breach" else "card",
+        )
+        for monitor, finding, line in lines
+    ]
+    return join(
+        tag("p", "Dashed: the limit. Square: a window beyond it.", class_="lead"), tag("div", *cards, class_="cards")
+    )
+
+
+# --- what to do
+
+
+def _next(run: Run) -> Html:
+    items = [
+        tag(
+            "li",
+            tag("b", f"{monitor.title}: "),
+            f"{finding.reason} How to find the cause, and the way back: ",
+            tag("code", f"docs/runbooks/{monitor.runbook}.md"),
+        )
+        for monitor, finding in _findings(run)
+        if finding.state == "breach"
+    ]
+    todo = tag("ol", *items, class_="todo") if items else tag("p", "Nothing. The next window is compared by itself.")
+    return join(todo, commands(*_commands(run)))
+
+
+def _commands(run: Run) -> Iterator[str]:
+    yield f"noria events {run.model}"
+    yield f"noria monitor {run.model}"
