@@ -1,15 +1,35 @@
-"""Labels that arrive late: files that name predictions by inference id and row, and what came of each."""
+"""Labels that arrive late: files that name predictions by inference id and row, and what came of each.
+
+A labels file says a word about each prediction that it names. Words come late, twice and out of order, and correct
+each other; all are kept, and sets of them merge by union. The last word of a prediction is its label: the last by the
+file's own column `labelled_at` where it has one, else by when the file arrived.
+
+labels file ─ words() ─ words ┬ merge() ─ words
+                              ├ last_words() ─ a label for each prediction
+captured requests ────────────┼ join_day() ─ labelled predictions of a day, with their words
+                              ├ coverage() ─ how many have a label, and how late it came
+                              └ hard_cases() ─ which are worth a look
+"""
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from noria import contract
+from noria import capture, contract
+from noria.profile import Source
 from noria.spec import ModelSpec, Task
-from noria.sql import HeaderError, csv_with_rejects, identifier, label, parquet
+from noria.sql import MODEST, HeaderError, Resources, connect, csv_with_rejects, identifier, label, literal, parquet
+
+CLOCK = "labelled_at"
+"""Column of a labels file, not required: when the outcome was found or corrected (ISO 8601, UTC without an offset)."""
+
+AHEAD = timedelta(days=1)
+"""How far ahead of a file's arrival its own clock may be: a label from the future could never be corrected."""
 
 
 class LabelsError(ValueError):
@@ -25,23 +45,96 @@ class LabelsFile(NamedTuple):
     name: str
 
 
+class Arrival(NamedTuple):
+    """How labels came: when, by which version of an object, and S3's own order of the versions under one name."""
+
+    at: datetime
+    version: str
+    sequencer: str = ""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+# --- files to words
+
+
 def read_labels(db: duckdb.DuckDBPyConnection, files: Sequence[LabelsFile], spec: ModelSpec) -> None:
-    """Fill table `label` (inference_id, row, target) from files, oldest first: a later label replaces an earlier one.
+    """Fill table `label` (inference_id, row, target) from files in order of arrival: the last word of each prediction.
 
     Raises `LabelsError` with everything that is wrong with the first file in which something is.
     """
-    kind = "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
-    db.execute(f"CREATE TEMP TABLE label (inference_id VARCHAR, row BIGINT, target {kind})")
-    for file in files:
-        _read_file(db, file.path, spec, file.name)
-        db.execute(
-            "DELETE FROM label USING new_label n WHERE (label.inference_id, label.row) = (n.inference_id, n.row)"
-        )
-        db.execute("INSERT INTO label FROM new_label")
+    db.execute(f"CREATE TEMP TABLE word ({_columns(spec)})")
+    for number, file in enumerate(files):
+        _read_file(db, file, spec, Arrival(datetime.min.replace(tzinfo=UTC) + timedelta(days=number + 1), ""))
+        db.execute("INSERT INTO word FROM new_word")
+    db.execute(f"CREATE TEMP TABLE label AS {_last('word')}")
 
 
-def _read_file(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, name: str) -> None:
-    """Fill table `new_label`."""
+def words(file: LabelsFile, spec: ModelSpec, arrival: Arrival, *, to: Path, resources: Resources = MODEST) -> int:
+    """Write what a labels file says as words, in Parquet; returns how many predictions it speaks of.
+
+    Columns inference_id, row (0 when absent), the target, and `CLOCK` where it likes. Raises `LabelsError`.
+    """
+    with connect(resources) as db:
+        _read_file(db, file, spec, arrival)
+        db.sql("FROM new_word ORDER BY ALL").write_parquet(str(to))
+        (said,) = _one(db, "SELECT count(DISTINCT (inference_id, row)) FROM new_word")
+    return int(said)
+
+
+def merge(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> None:
+    """Write all words of several files, each once, in an order of their own."""
+    with connect(resources) as db:
+        db.sql(f"FROM {_words(files, spec)} ORDER BY ALL").write_parquet(str(to))
+
+
+def last_words(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> LabelsFile:
+    """Write the label of each prediction that words speak of, as a labels file."""
+    with connect(resources) as db:
+        db.sql(
+            f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({_last(_words(files, spec))})"
+        ).write_parquet(str(to))
+    return LabelsFile(to, to.name)
+
+
+def _kind(spec: ModelSpec) -> str:
+    return "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
+
+
+def _columns(spec: ModelSpec) -> str:
+    return (
+        f"inference_id VARCHAR, row BIGINT, target {_kind(spec)}, {CLOCK} TIMESTAMP, told_at TIMESTAMP, "
+        "sequencer VARCHAR, version VARCHAR"
+    )
+
+
+def _words(files: Sequence[Path], spec: ModelSpec) -> str:
+    """SQL of a relation of the words of files, each once. Told again, a version may have lost its sequencer."""
+    if not files:
+        nothing = (column.split() for column in _columns(spec).split(", "))
+        return f"(SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in nothing)} WHERE false)"
+    return (
+        f"(SELECT inference_id, row, target, {CLOCK}, told_at, max(sequencer) AS sequencer, version "
+        f"FROM {parquet(files)} GROUP BY ALL)"
+    )
+
+
+_NEWEST = f"coalesce({CLOCK}, told_at) DESC, told_at DESC, sequencer DESC, version DESC, target DESC"
+"""SQL: the last word first. Ties end with the word itself, so that no order of arrival shows."""
+
+
+def _last(words: str) -> str:
+    return (
+        f"SELECT inference_id, row, target FROM {words} "
+        f"QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY {_NEWEST}) = 1"
+    )
+
+
+def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec, arrival: Arrival) -> None:
+    """Fill table `new_word`."""
+    path, name = file
     kind = contract.format_of(name)
     if unreadable := contract.unreadable(path, name):
         raise LabelsError([f"{name}: {violation.message}" for violation in unreadable])
@@ -53,10 +146,11 @@ def _read_file(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, name:
             found = ", ".join(map(repr, sorted(columns)[:20]))
             raise LabelsError([f"{name}: column {column!r} is missing among {found}: add it" for column in absent])
         place = "CAST(row AS VARCHAR)" if "row" in columns else "'0'"
+        clock = f"nullif(trim(CAST({CLOCK} AS VARCHAR)), '')" if CLOCK in columns else "NULL::VARCHAR"
         db.execute(
             "CREATE OR REPLACE TEMP TABLE told AS SELECT "
             f"CAST(inference_id AS VARCHAR) AS inference_id, {place} AS row, "
-            f"CAST({identifier(spec.target)} AS VARCHAR) AS target FROM {reader}"
+            f"CAST({identifier(spec.target)} AS VARCHAR) AS target, {clock} AS {CLOCK} FROM {reader}"
         )
         refused = contract.refused_lines(db) if kind == "csv" else []
     except HeaderError as error:
@@ -65,17 +159,19 @@ def _read_file(db: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, name:
         # Whatever a file does to the reader is a finding about the file.
         raise LabelsError([f"{name}: {contract.cannot_read(kind, error)}"]) from error
     problems = [f"{name}: lines {', '.join(map(str, v.lines))}: {v.message}" for v in refused]
-    problems += _wrong(db, spec, name)
+    problems += _wrong(db, spec, name, arrival)
     if problems:
         raise LabelsError(problems)
     db.execute(
-        "CREATE OR REPLACE TEMP TABLE new_label AS SELECT "
+        "CREATE OR REPLACE TEMP TABLE new_word AS SELECT "
         "inference_id, CAST(TRY_CAST(row AS DOUBLE) AS BIGINT) AS row, "
-        f"{outcome('target', spec.task)} AS target FROM told"
+        f"{outcome('target', spec.task)} AS target, {_moment(CLOCK)} AS {CLOCK}, "
+        f"{_timestamp(arrival.at)} AS told_at, {literal(arrival.sequencer)} AS sequencer, "
+        f"{literal(arrival.version)} AS version FROM told"
     )
 
 
-def _wrong(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str) -> Iterator[str]:
+def _wrong(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str, arrival: Arrival) -> Iterator[str]:
     place = "TRY_CAST(row AS DOUBLE)"
     what = "is no finite number" if spec.task is Task.REGRESSION else "is empty"
     for column, shown, broken, problem in (
@@ -92,19 +188,31 @@ def _wrong(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str) -> Iterato
             f"{outcome('target', spec.task)} IS NULL",
             f"{what}: leave out rows whose outcome is not known yet",
         ),
+        (
+            CLOCK,
+            CLOCK,
+            f"{CLOCK} IS NOT NULL AND {_moment(CLOCK)} IS NULL",
+            "is no time: write ISO 8601, as in 2013-01-31T17:00:00Z, or leave the column out",
+        ),
+        (
+            CLOCK,
+            CLOCK,
+            f"{_moment(CLOCK)} > {_timestamp(arrival.at + AHEAD)}" if arrival.version else "false",
+            "is in the future: no later correction could replace such a label; correct the clock",
+        ),
     ):
         count, samples = _one(db, f"SELECT count(*), min({shown}, 3) FROM told WHERE {broken}")
         if count:
             yield f"{name}: column {column!r}: in {count:,} rows {_quoted(samples)} {problem}"
     count, samples = _one(
         db,
-        "SELECT count(*), min(inference_id || ' row ' || row, 3) "
-        "FROM (SELECT inference_id, row FROM told GROUP BY ALL HAVING count(*) > 1)",
+        "SELECT count(*), min(inference_id || ' row ' || row, 3) FROM "
+        f"(SELECT inference_id, row, {CLOCK} FROM told GROUP BY ALL HAVING count(*) > 1)",
     )
     if count:
         yield (
             f"{name}: columns 'inference_id' and 'row': {count:,} pairs occur more than once, as in "
-            f"{_quoted(samples)}: give each prediction one label"
+            f"{_quoted(samples)}: give each prediction one label, or each its own {CLOCK!r}"
         )
 
 
@@ -112,11 +220,70 @@ def _quoted(samples: Sequence[str] | None) -> str:
     return ", ".join(repr(sample[:80]) for sample in samples or [""])
 
 
+def _moment(text: str) -> str:
+    """SQL: a UTC time of a text; NULL for what is none."""
+    return f"TRY_CAST({text} AS TIMESTAMPTZ)::TIMESTAMP"
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
+
+
 def outcome(column: str, task: Task) -> str:
     """SQL: a finite number or a label; NULL for what is neither."""
     if task is not Task.REGRESSION:
         return label(column)
     return f"CASE WHEN isfinite(TRY_CAST({column} AS DOUBLE)) THEN TRY_CAST({column} AS DOUBLE) END"
+
+
+# --- coverage
+
+
+class Coverage(Part):
+    """Of the champion's predictions from `since` to `until`, old enough to have one, how many have a label.
+
+    Delays are from the prediction to the arrival of its first label, in hours; None without any label.
+    """
+
+    since: AwareDatetime
+    until: AwareDatetime
+    predictions: int
+    labelled: int
+    delay_p50_hours: float | None = None
+    delay_p95_hours: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """None when nothing was predicted then: that is not enough data, and neither good nor bad."""
+        return self.labelled / self.predictions if self.predictions else None
+
+
+def coverage(
+    captured: Source, told: Sequence[Path], spec: ModelSpec, *, resources: Resources = MODEST
+) -> tuple[int, int, float | None, float | None]:
+    """Predictions, those of them that words speak of, and the median and 95th percentile of their delay in hours."""
+    with connect(resources) as db:
+        predictions, labelled, p50, p95 = _one(
+            db,
+            f"""WITH predicted AS (
+                SELECT inference_id, row, max(time) AS time
+                FROM {capture.relation(captured.paths, spec, since=captured.since, until=captured.until)}
+                WHERE {_answered(spec)} GROUP BY inference_id, row
+            ), first AS (
+                SELECT inference_id, row, min(told_at) AS told_at FROM {_words(told, spec)} GROUP BY inference_id, row
+            ), delayed AS (
+                SELECT told_at, greatest(epoch(told_at) - epoch(time), 0) / 3600 AS hours
+                FROM predicted LEFT JOIN first USING (inference_id, row)
+            )
+            SELECT count(*), count(told_at), quantile_cont(hours, 0.5), quantile_cont(hours, 0.95) FROM delayed""",
+        )
+    return predictions, labelled, p50, p95
+
+
+def _answered(spec: ModelSpec) -> str:
+    """SQL: whether a captured row holds an answer that can be judged."""
+    usable = "isfinite(score)" if spec.task is Task.BINARY else f"{outcome('prediction', spec.task)} IS NOT NULL"
+    return f"NOT malformed AND coalesce({usable}, false)"
 
 
 def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

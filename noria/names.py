@@ -17,6 +17,7 @@ Area = Literal[
     "datasets",
     "quarantine",
     "labels",
+    "labelled",
     "captured",
     "reports",
     "baselines",
@@ -116,3 +117,12 @@ def key(model: str, area: Area, rest: str) -> str:
 def version(package: str | None) -> str:
     """A model package's ARN as people say it: `version 3`; `nothing` when there is none."""
     return f"version {package.rsplit('/', 1)[-1]}" if package else "nothing"
+
+
+def dimension(value: str) -> str:
+    """A column's name as the value of a metric's dimension: CloudWatch takes printable ASCII, the CDK 255 characters.
+
+    >>> dimension("größe")
+    'gr\\\\xf6\\\\xdfe'
+    """
+    return "".join(c if c.isprintable() else " " for c in value.encode("ascii", "backslashreplace").decode())[:255]

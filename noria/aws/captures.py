@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpo
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
 
@@ -36,6 +36,12 @@ class Captures:
             found += self.storage.list(self._prefix(f"{hour:%Y/%m/%d/%H}/"))
             hour += timedelta(hours=1)
         return found
+
+    def of_day(self, day: date) -> list[StoredObject]:
+        """Files that may hold requests of a UTC day; and others, so look at each request's own time."""
+        after = day + timedelta(days=1)
+        spans = (self._prefix(f"{day:%Y/%m/%d}/"), self._prefix(f"{after:%Y/%m/%d}/00/"))
+        return [file for span in spans for file in self.storage.list(span)]
 
     def first(self, start: datetime, end: datetime, *, most_bytes: int) -> tuple[list[StoredObject], bool]:
         """As `between`, oldest first, until they would be more than `most_bytes`; and whether these are all."""

@@ -22,8 +22,12 @@ _CHUNK = 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
+    """`etag` names the content that it was; `modified` is when that was put there, to the second."""
+
     sha256: str
     size: int
+    modified: datetime
+    etag: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +61,14 @@ class Storage:
         """Stream one version of an object to a file, hashing on the way; memory does not grow with its size."""
         digest, size = hashlib.sha256(), 0
         if version is None:
-            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            answer = self.client.get_object(Bucket=self.bucket, Key=key)
         else:
-            body = self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"]
+            answer = self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)
         with to.open("wb") as file:
-            for chunk in body.iter_chunks(_CHUNK):
+            for chunk in answer["Body"].iter_chunks(_CHUNK):
                 digest.update(chunk)
                 size += file.write(chunk)
-        return Download(sha256=digest.hexdigest(), size=size)
+        return Download(sha256=digest.hexdigest(), size=size, modified=answer["LastModified"], etag=answer["ETag"])
 
     def open(self, key: str) -> IO[bytes]:
         """An object as a stream."""
@@ -85,6 +89,19 @@ class Storage:
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "PreconditionFailed":
+                return False
+            raise
+        return True
+
+    def replace(self, key: str, file: Path, *, etag: str | None) -> bool:
+        """Put a file where what was read with that `etag` (None: nothing) still lies; False when it no longer does."""
+        condition: dict[str, str] = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        try:
+            with file.open("rb") as body:
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **condition)  # type: ignore[arg-type]
+        except ClientError as error:
+            # The second is told while another write is under way.
+            if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict"}:
                 return False
             raise
         return True
