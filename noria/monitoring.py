@@ -1,26 +1,265 @@
 """One run of all monitors of a model: what was measured of a window, and what each monitor says of it.
 
-measured ─ Run (report.json) ─ findings ─ metrics, alarms
-                             └ report.html
+    evidence ─ findings() ─ Run (report.json) ─ report.html, metrics, alarms
 
 Of its own module, because `noria.monitors`, which templates and small functions read too, does without DuckDB.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from noria import drift
-from noria.monitors import Finding, Monitor
+from noria.explain import WindowAttribution
+from noria.ledger import Entry, Kind
+from noria.monitors import Finding, Monitor, monitors
+from noria.names import key
 from noria.profile import Profile
 from noria.quality import Quality
+from noria.spec import ModelSpec
 
 Engine = Literal["duckdb", "athena"]
+
+TREND = 168
+"""Points of a trend: a week of hours."""
+
+_NOTHING_KEPT = "nothing is kept of the requests: serve.capture is 0"
+
+REACH = timedelta(days=1)
+"""How far back a window with too few rows may begin."""
 
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+
+# --- the window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Requests from `start` (inclusive) to `end` (exclusive)."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+    @classmethod
+    def named(cls, name: str) -> "Window":
+        start, _, end = name.partition("/")
+        return cls(start=datetime.fromisoformat(start), end=datetime.fromisoformat(end))
+
+    def report(self, model: str, name: str) -> str:
+        """The key of a report of this window."""
+        return key(model, "reports", f"{self.end:%Y-%m-%dT%H%M}/{name}")
+
+    def widened(self, entries: Sequence[Entry], *, rows: int, wanted: int, since: datetime | None) -> "Window":
+        """Back over earlier windows of the same version, a day at most, until they hold the rows that are wanted.
+
+        Itself where they do not. `since`: when the version went live.
+        """
+        start = self.start
+        for earlier in reversed(_earlier(entries, self)):
+            window = earlier.window
+            if rows >= wanted:
+                break
+            if window.end <= start and window.start >= max(since or window.start, self.end - REACH):
+                start, rows = window.start, rows + earlier.rows
+        return replace(self, start=start) if rows >= wanted else self
+
+    def overtaken(self, entries: Sequence[Entry]) -> bool:
+        """Whether a later window has been reported already."""
+        return any(Window.named(e.subject).end > self.end for e in entries if e.kind is Kind.MONITORED)
+
+
+class Earlier(NamedTuple):
+    """A window that the ledger knows; `rows` are its own, before it was widened."""
+
+    window: Window
+    rows: int
+    malformed: int
+    report: str
+
+
+def _earlier(entries: Sequence[Entry], window: Window) -> list[Earlier]:
+    """Windows that ended before this one does, by their ends."""
+    found = [
+        Earlier(
+            Window.named(entry.subject),
+            int(str(entry.details.get("own_rows", entry.details["rows"]))),
+            int(str(entry.details["malformed"])),
+            str(entry.details["report"]),
+        )
+        for entry in entries
+        if entry.kind is Kind.MONITORED
+    ]
+    return sorted((e for e in found if e.window.end < window.end), key=lambda e: (e.window.end, e.window.start))
+
+
+def previous_report(entries: Sequence[Entry], window: Window) -> str | None:
+    """The key of the report of the window before this one."""
+    earlier = _earlier(entries, window)
+    return earlier[-1].report if earlier else None
+
+
+def silence(spec: ModelSpec, entries: Sequence[Entry], window: Window, found: Profile) -> "timedelta | Unknown":
+    """How long no request has come at the end of a window in which `found` was captured, to the window."""
+    if spec.serve.capture == 0:
+        return Unknown(reason=_NOTHING_KEPT)
+    if found.rows or found.malformed:
+        return timedelta()
+    asked = [e.window.end for e in _earlier(entries, window) if e.rows or e.malformed]
+    return window.end - asked[-1] if asked else Unknown(reason="no request has ever been seen")
+
+
+# --- what was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """What could not be told, and why, as a sentence. `failed`: something broke, where else something was lacking."""
+
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that is known of a window, or why it is not.
+
+    `few` says why there are too few rows to judge; None when there are enough. `silent` is how long no request has
+    come, at the window's end.
+    """
+
+    spec: ModelSpec
+    report: drift.Report
+    baseline: Profile
+    window: Profile
+    few: str | None
+    attribution: WindowAttribution | Unknown
+    silent: timedelta | Unknown
+    quality: Quality | Unknown
+    business: Mapping[str, float | Unknown] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What went wrong while measuring, a sentence each."""
+        parts = [self.attribution, self.quality, *self.business.values()]
+        return tuple(dict.fromkeys(part.reason for part in parts if isinstance(part, Unknown) and part.failed))
+
+
+def few(spec: ModelSpec, window: Profile) -> str | None:
+    """Why a window cannot be judged: the sentence that a person needs to change it. None when it can."""
+    if window.rows >= spec.monitor.min_rows:
+        return None
+    if spec.serve.capture == 0:
+        return _NOTHING_KEPT
+    kept = f" of {spec.serve.capture} % of the requests, which serve.capture keeps" if spec.serve.capture < 100 else ""
+    unreadable = f"; {window.malformed:,} records could not be read" if window.malformed else ""
+    return f"{window.rows:,} rows{kept} are fewer than {spec.monitor.min_rows:,} (monitor.min_rows){unreadable}"
+
+
+# --- what the monitors say
+
+
+class Reading(NamedTuple):
+    """What one monitor measured, and a sentence about it; with the ends of a 95 % interval where there is one."""
+
+    value: float
+    reason: str
+    low: float | None = None
+    high: float | None = None
+
+
+def findings(evidence: Evidence) -> tuple[Finding, ...]:
+    """What each monitor of the spec says, in their order."""
+    return tuple(_finding(monitor, _read(monitor, evidence)) for monitor in monitors(evidence.spec))
+
+
+def _finding(monitor: Monitor, reading: Reading | Unknown) -> Finding:
+    if isinstance(reading, Unknown):
+        return Finding(monitor=monitor.name, state="not enough data", limit=monitor.limit, reason=reading.reason)
+    return Finding(
+        monitor=monitor.name,
+        state="breach" if monitor.breached(reading.value) else "ok",
+        value=reading.value,
+        low=reading.low,
+        high=reading.high,
+        limit=monitor.limit,
+        reason=reading.reason,
+    )
+
+
+def _read(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    if monitor.metric.startswith("Business-"):
+        return _business(monitor, evidence)
+    if monitor.metric not in _READERS:
+        return Unknown(reason="it is not measured yet")
+    of_window, read = _READERS[monitor.metric]
+    if of_window and evidence.few:
+        return Unknown(reason=evidence.few)
+    return read(monitor, evidence)
+
+
+def _drifted(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    report = evidence.report
+    if not report.features:
+        return Unknown(reason="no feature can be compared: baseline and spec have none in common")
+    return Reading(len(report.drifted), report.summary)
+
+
+def _prediction(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    found = evidence.report.prediction
+    if found is None:
+        return Unknown(reason="the baseline has no predictions to compare with: train anew")
+    so = "have drifted" if found.drifted else "are distributed as in training, as far as chance lets one tell"
+    return Reading(float(found.drifted), f"The predictions {so}: PSI {found.psi:.2f}.")
+
+
+def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    found = evidence.attribution
+    if isinstance(found, Unknown):
+        return found
+    changed = f"most of all {', '.join(found.changed[:3])}" if found.changed else "no feature's weight has changed"
+    return Reading(found.correlation, f"Rank correlation with the training {found.correlation:.2f}; {changed}.")
+
+
+def _silence(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    if isinstance(evidence.silent, Unknown):
+        return evidence.silent
+    hours = evidence.silent / timedelta(hours=1)
+    return Reading(hours, f"The last request came {hours:.1f} hours before the end of the window.")
+
+
+def _failures(_: Monitor, evidence: Evidence) -> Reading:
+    return Reading(len(evidence.failures), " ".join(evidence.failures) or "Everything could be measured.")
+
+
+def _business(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    name = monitor.metric.removeprefix("Business-")
+    value = evidence.business[name]
+    if isinstance(value, Unknown):
+        return value
+    return Reading(value, f"{name} is {value:g}.")
+
+
+_READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unknown]]] = {
+    "DriftedFeatures": (True, _drifted),
+    "PredictionDrifted": (True, _prediction),
+    "AttributionCorrelation": (True, _attribution),
+    "SilentHours": (False, _silence),
+    "MonitorFailures": (False, _failures),
+}
+"""By metric: whether a window with too few rows says nothing of it, and how it is read."""
+
+
+# --- the run
 
 
 class Point(Part):
@@ -36,8 +275,9 @@ class Run(Part):
 
     `monitors` are those of the spec then, and `findings` what they say, one each, in the same order. `baseline` and
     `window` are cut at the same edges. Whatever could not be measured is None, and its finding says why. `quality` is
-    what the newest labels said, by `quality_report` (a key). `decision` is the newest decision about retraining, as a
-    sentence. `trend` is of the windows before this one, oldest first.
+    what the newest labels said, and new where the run before had not heard it. `decision` is the newest decision about
+    retraining, as a sentence. `trend` is of the windows before this one, oldest first. `own_rows` are those of the
+    window as it was asked for, before it was widened. Values of `sensitive` features are shown nowhere.
     """
 
     model: str
@@ -45,6 +285,7 @@ class Run(Part):
     start: AwareDatetime
     end: AwareDatetime
     at: AwareDatetime
+    own_rows: int
     engine: Engine = "duckdb"
     summary: str
     monitors: tuple[Monitor, ...]
@@ -52,11 +293,13 @@ class Run(Part):
     drift: drift.Report
     baseline: Profile
     window: Profile
+    attribution: WindowAttribution | None = None
     quality: Quality | None = None
-    quality_report: str | None = None
+    quality_is_new: bool = False
     business: dict[str, float] = Field(default_factory=dict)
     decision: str | None = None
     trend: tuple[Point, ...] = ()
+    sensitive: tuple[str, ...] = ()
 
     @property
     def breached(self) -> tuple[str, ...]:
@@ -69,11 +312,7 @@ class Run(Part):
     @property
     def values(self) -> Mapping[str, float]:
         """What the monitors measured, by name; nothing of those without enough data."""
-        return {
-            finding.monitor: finding.value
-            for finding in self.findings
-            if finding.value is not None and finding.state != "not enough data"
-        }
+        return {finding.monitor: finding.value for finding in self.findings if finding.value is not None}
 
     @property
     def point(self) -> Point:

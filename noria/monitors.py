@@ -4,7 +4,9 @@ A monitor compares one number with one limit. Its metric carries dimension Model
 values of one); its alarm is `noria-<env>-<model>-<name>` and its runbook docs/runbooks/<runbook>.md.
 """
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +25,9 @@ class Part(BaseModel):
 class Monitor(Part):
     """`breaches`: on which side of `limit` it speaks. `clock`: measured at each window, or when labels arrive.
 
-    `trigger`: the word of `retrain.after` under which its alarm asks for a retraining; None, where it pages only.
+    A window's alarm asks for `monitor.when`; labels come seldom and speak of many windows, so one word of theirs is
+    enough. `trigger`: the word of `retrain.after` under which its alarm asks for a retraining; None, where it only
+    pages.
     """
 
     name: str
@@ -67,8 +71,8 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
     yield Monitor(
         name="drift",
         title="Data drift",
-        metric="MaxPsi",
-        limit=watch.psi,
+        metric="DriftedFeatures",
+        limit=0,
         breaches="above",
         trigger="drift",
         runbook="drift",
@@ -77,8 +81,8 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
     yield Monitor(
         name="prediction-drift",
         title="Prediction drift",
-        metric="PredictionPsi",
-        limit=watch.prediction_psi or watch.psi,
+        metric="PredictionDrifted",
+        limit=0,
         breaches="above",
         trigger="drift",
         runbook="prediction-drift",
@@ -155,7 +159,30 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
             meaning="outcomes are not becoming known as expected, so nobody can tell how right the model is",
         )
     yield from _of_bias(spec)
-    for name, business in watch.business.items():
+    yield from _of_business(spec)
+    yield Monitor(
+        name="silence",
+        title="Traffic",
+        metric="SilentHours",
+        limit=watch.silence / timedelta(hours=1),
+        breaches="above",
+        unit="hours",
+        runbook="silence",
+        meaning="nobody asks the model any more",
+    )
+    yield Monitor(
+        name="monitor-failures",
+        title="The monitors themselves",
+        metric="MonitorFailures",
+        limit=0,
+        breaches="above",
+        runbook="monitor-failures",
+        meaning="some monitors could not measure, so their silence means nothing",
+    )
+
+
+def _of_business(spec: ModelSpec) -> Iterator[Monitor]:
+    for name, business in spec.monitor.business.items():
         for breaches, limit in (("below", business.min), ("above", business.max)):
             if limit is not None:
                 yield Monitor(
@@ -178,7 +205,7 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
         ):
             if limit is not None:
                 yield Monitor(
-                    name=f"bias-{name}-{segment.replace('_', '-').lower()}",
+                    name=f"bias-{name}-{_slug(segment)}",
                     title=f"Bias by {segment}: {name.replace('-', ' ')}",
                     metric=metric,
                     segment=segment,
@@ -189,3 +216,7 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
                     runbook="bias",
                     meaning=f"the values of {segment} are treated more unequally than the spec allows",
                 )
+
+
+def _slug(column: str) -> str:
+    return re.sub(r"[\W_]+", "-", column.lower()).strip("-")

@@ -98,6 +98,9 @@ class Monitor(Part):
     calibration: float = Field(
         0.1, gt=0, le=1, description="expected calibration error of a classification, by late labels, at most"
     )
+    silence: Duration = Field(
+        timedelta(days=1), description="after this long without a request somebody is told; longer than a usual weekend"
+    )
     labels: ExpectedLabels = ExpectedLabels()
     bias: dict[str, BiasLimits] = Field(default_factory=dict, description="limits per segment")
     business: dict[str, BusinessMetric] = Field(default_factory=dict, description="numbers of your own, by name")

@@ -10,7 +10,8 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from constructs import Construct
 
-from noria.names import METRIC_NAMESPACE
+from noria.monitors import Monitor, monitors
+from noria.names import METRIC_NAMESPACE, dimension, key
 from noria.serve import Mode
 from noria.spec import ModelSpec
 from stacks.constructs.endpoint_metrics import EndpointMetrics
@@ -63,25 +64,36 @@ class Monitoring(Stack):
             detail_type="Monitor Model",
             detail={"model": spec.model},
         )
-        self._drift_alarm(settings.names.monitor_alarm(spec.model, "drift"))
+        for monitor in monitors(spec):
+            self._watch(monitor, settings=settings, foundation=foundation)
         self._endpoint_alarms()
         self._show_endpoint(dashboard)
-        self._show_drift(dashboard)
+        self._show_window(dashboard)
+        self._show_monitors(dashboard)
 
-    def _drift_alarm(self, name: str) -> None:
-        monitor = self._spec.monitor
+    def _watch(self, monitor: Monitor, *, settings: Settings, foundation: Foundation) -> None:
+        """The alarm of one monitor.
+
+        A window that says nothing publishes nothing, and its alarm then has no data either: INSUFFICIENT_DATA is a
+        state of its own, neither well nor alarmed. Labels come when they come: what the last of them said holds until
+        others speak.
+        """
+        spec, of_window = self._spec, monitor.clock == "window"
+        newest = f"s3://{foundation.data_bucket_name}/{key(spec.model, 'reports', 'latest.html')}"
         alarm = cloudwatch.Alarm(
             self,
-            "Drift",
-            alarm_name=name,
-            alarm_description=f"Inputs of {self._spec.model} have drifted. docs/runbooks/drift.md",
-            metric=self._own("DriftedFeatures"),
-            threshold=1,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-            evaluation_periods=monitor.when.of,
-            datapoints_to_alarm=monitor.when.breaching,
-            # A window with too few rows publishes nothing, and says nothing.
-            treat_missing_data=cloudwatch.TreatMissingData.IGNORE,
+            f"Monitor-{monitor.name}",
+            alarm_name=settings.names.monitor_alarm(spec.model, monitor.name),
+            alarm_description=f"{spec.model}: {monitor.meaning}. Newest report: {newest} "
+            f"docs/runbooks/{monitor.runbook}.md",
+            metric=self._of(monitor),
+            threshold=monitor.limit,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
+            if monitor.breaches == "above"
+            else cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            evaluation_periods=spec.monitor.when.of if of_window else 1,
+            datapoints_to_alarm=spec.monitor.when.breaching if of_window else 1,
+            treat_missing_data=cloudwatch.TreatMissingData.MISSING if of_window else cloudwatch.TreatMissingData.IGNORE,
         )
         alarm.add_alarm_action(self._pages)
 
@@ -113,20 +125,36 @@ class Monitoring(Stack):
             cloudwatch.GraphWidget(title="Latency, p95 (ms)", left=[self._endpoint.latency_p95_ms()], width=8),
         )
 
-    def _show_drift(self, dashboard: cloudwatch.Dashboard) -> None:
+    def _show_window(self, dashboard: cloudwatch.Dashboard) -> None:
+        psi = self._spec.monitor.psi
         dashboard.add_widgets(
             cloudwatch.GraphWidget(
-                title="Drift (PSI)",
+                title="Population stability index",
                 left=[self._own("MaxPsi"), self._own("PredictionPsi")],
-                left_annotations=[cloudwatch.HorizontalAnnotation(value=self._spec.monitor.psi, label="drifted")],
+                left_annotations=[cloudwatch.HorizontalAnnotation(value=psi, label="may have drifted")],
                 width=12,
             ),
             cloudwatch.GraphWidget(
-                title="Rows compared, and records that could not be read",
+                title="Rows of a window, and records that could not be read",
                 left=[self._own("Rows")],
                 right=[self._own("MalformedRecords")],
                 width=12,
             ),
+        )
+
+    def _show_monitors(self, dashboard: cloudwatch.Dashboard) -> None:
+        dashboard.add_widgets(
+            *(
+                cloudwatch.GraphWidget(
+                    title=monitor.title,
+                    left=[self._of(monitor)],
+                    left_annotations=[
+                        cloudwatch.HorizontalAnnotation(value=monitor.limit, label=f"alarms {monitor.breaches}")
+                    ],
+                    width=6,
+                )
+                for monitor in monitors(self._spec)
+            )
         )
 
     def _show_batches(self, dashboard: cloudwatch.Dashboard) -> None:
@@ -154,12 +182,20 @@ class Monitoring(Stack):
             period=Duration.hours(1),
         )
 
-    def _own(self, name: str) -> cloudwatch.Metric:
+    def _of(self, monitor: Monitor) -> cloudwatch.Metric:
+        """The worst that was measured in a window's time, as when a person asked for one of their own besides."""
+        worst = cloudwatch.Stats.MAXIMUM if monitor.breaches == "above" else cloudwatch.Stats.MINIMUM
+        return self._own(monitor.metric, segment=monitor.segment, statistic=worst)
+
+    def _own(
+        self, name: str, *, segment: str | None = None, statistic: str = cloudwatch.Stats.MAXIMUM
+    ) -> cloudwatch.Metric:
+        of_segment = {"Segment": dimension(segment)} if segment else {}
         return cloudwatch.Metric(
             namespace=METRIC_NAMESPACE,
             metric_name=name,
-            dimensions_map={"Model": self._spec.model},
-            statistic=cloudwatch.Stats.MAXIMUM,
+            dimensions_map={"Model": self._spec.model, **of_segment},
+            statistic=statistic,
             period=Duration.seconds(self._spec.monitor.every.total_seconds()),
         )
 

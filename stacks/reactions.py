@@ -317,9 +317,11 @@ class Reactions(Stack):
         reaction.allow(
             self._objects("captured", "baselines", actions=("GetObject",)),
             self._objects("labels", actions=("GetObjectVersion",)),
-            self._objects("reports", actions=("PutObject",)),
-            self._list("captured", "baselines"),
+            self._objects("reports", actions=("GetObject", "PutObject")),
+            self._list("captured", "baselines", "reports"),
             self._on("model-package", "DescribeModelPackage"),
+            self._on("endpoint", "DescribeEndpoint", "InvokeEndpoint"),
+            self._on_generated("DescribeEndpointConfig", "DescribeModel"),
             self._measure(),
             self._see_metrics(),
             *self._ledger("Query"),

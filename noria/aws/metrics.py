@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
-from noria.names import METRIC_NAMESPACE
+from noria.names import METRIC_NAMESPACE, dimension
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -21,10 +21,11 @@ class Measurement:
     name: str
     value: float
     feature: str | None = None
+    segment: str | None = None
 
     def dimensions(self, model: str) -> "list[DimensionTypeDef]":
-        of_model: DimensionTypeDef = {"Name": "Model", "Value": model}
-        return [of_model, {"Name": "Feature", "Value": self.feature}] if self.feature else [of_model]
+        named = {"Model": model, "Feature": self.feature, "Segment": self.segment}
+        return [{"Name": name, "Value": dimension(value)} for name, value in named.items() if value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """Metrics of namespace Noria: of a model, and of a feature where one is named; or of a fleet of an endpoint."""
+    """Metrics of namespace Noria: of a model, and of a feature or segment where one is named; or of a fleet."""
 
     client: "CloudWatchClient" = field(default_factory=lambda: boto3.client("cloudwatch"), repr=False)
 

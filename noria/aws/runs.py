@@ -1,0 +1,164 @@
+"""Runs of all monitors: evidence brought from the bucket and measured, and reports put there.
+
+One thing that cannot be measured must not silence the rest: it is logged, its monitor says that there is not enough
+data and why, and the monitor `monitor-failures` counts it. Without captures or baseline there is no run at all.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from noria import drift
+from noria.aws.captures import Captures
+from noria.aws.explanations import Explanations
+from noria.aws.metrics import Measurement
+from noria.aws.storage import Storage
+from noria.aws.telemetry import logger
+from noria.explain import UnexplainedError, WindowAttribution
+from noria.ledger import Entry, Kind, latest
+from noria.monitoring import (
+    TREND,
+    Evidence,
+    Run,
+    Unknown,
+    Window,
+    few,
+    findings,
+    previous_report,
+    silence,
+)
+from noria.monitors import monitors
+from noria.names import key
+from noria.profile import Profile, Source, profile
+from noria.quality import Quality
+from noria.spec import ModelSpec
+from noria.trial import champion_since
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    spec: ModelSpec
+    captures: Captures
+    storage: Storage
+    explanations: Explanations
+
+    def run(
+        self, asked: Window, package: str, baseline: Profile, entries: Sequence[Entry], *, widen: bool, now: datetime
+    ) -> Run:
+        """Measure a window. With `widen`, one with too few rows begins earlier, where that helps."""
+        spec = self.spec
+        with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
+            source = self._fetch(asked, Path(folder))
+            own = found = profile(source, spec, baseline.edges)
+            window = asked
+            if widen:
+                live = champion_since(entries)
+                window = asked.widened(entries, rows=own.rows, wanted=spec.monitor.min_rows, since=live)
+            if window != asked:
+                source = self._fetch(window, Path(folder))
+                found = profile(source, spec, baseline.edges)
+            too_few = few(spec, found)
+            attribution = attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
+        previous = self._previous(entries, asked)
+        quality = attempt("late labels", self._quality)
+        evidence = Evidence(
+            spec=spec,
+            report=drift.compare(baseline, found, spec),
+            baseline=baseline,
+            window=found,
+            few=too_few,
+            attribution=attribution,
+            silent=silence(spec, entries, asked, own),
+            quality=quality,
+        )
+        decided = latest(entries, Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED)
+        return Run(
+            model=spec.model,
+            package=package,
+            start=window.start,
+            end=window.end,
+            at=now,
+            own_rows=own.rows,
+            summary=evidence.report.summary,
+            monitors=monitors(spec),
+            findings=findings(evidence),
+            drift=evidence.report,
+            baseline=baseline,
+            window=found,
+            attribution=known(attribution),
+            quality=known(quality),
+            quality_is_new=previous is None or previous.quality != known(quality),
+            business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
+            decision=decided.summary if decided else None,
+            trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
+            sensitive=tuple(name for name, feature in spec.features.items() if feature.sensitive),
+        )
+
+    def keep(self, run: Run) -> str:
+        """Write the run's report; returns its key."""
+        target = Window(start=run.start, end=run.end).report(run.model, "report.json")
+        self.storage.write(target, run.model_dump_json(indent=1))
+        return target
+
+    def _fetch(self, window: Window, folder: Path) -> Source:
+        paths = self.captures.fetch(self.captures.between(window.start, window.end), folder)
+        return Source.captured(*paths, since=window.start, until=window.end)
+
+    def _attribution(self, package: str, source: Source, too_few: str | None) -> WindowAttribution | Unknown:
+        if too_few:
+            return Unknown(reason=too_few)
+        try:
+            return self.explanations.of_window(package, source)
+        except UnexplainedError as error:
+            return Unknown(reason=str(error))
+
+    def _previous(self, entries: Sequence[Entry], window: Window) -> Run | None:
+        """The run before this one; None where there is none that can be read."""
+        report = previous_report(entries, window)
+        if report is None:
+            return None
+        read = attempt("the trend", lambda: Run.model_validate_json(self.storage.read(report)))
+        return known(read)
+
+    def _quality(self) -> Quality | Unknown:
+        newest = key(self.spec.model, "reports", "quality/latest.json")
+        if not self.storage.exists(newest):
+            return Unknown(reason="no labels have been joined with predictions yet")
+        return Quality.model_validate_json(self.storage.read(newest))
+
+
+def attempt(what: str, measure: Callable[[], T | Unknown]) -> T | Unknown:
+    """What is measured, or that it could not be."""
+    try:
+        return measure()
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the other monitors must be heard
+        logger.exception("could not measure", what=what)
+        return Unknown(reason=f"{what} could not be measured: {type(error).__name__}: {error}", failed=True)
+
+
+def known(value: T | Unknown) -> T | None:
+    return None if isinstance(value, Unknown) else value
+
+
+def measured(run: Run) -> list[Measurement]:
+    """The metrics of a run. What the labels said is said once, when it is new; what is not known has no value."""
+    of = {monitor.name: monitor for monitor in run.monitors}
+    told = {
+        (of[finding.monitor].metric, of[finding.monitor].segment): finding.value
+        for finding in run.findings
+        if finding.value is not None and (of[finding.monitor].clock == "window" or run.quality_is_new)
+    }
+    drifts = run.drift.features
+    return [
+        Measurement(name="Rows", value=run.own_rows),
+        Measurement(name="MalformedRecords", value=run.window.malformed),
+        *(Measurement(name=metric, segment=segment, value=value) for (metric, segment), value in told.items()),
+        *(Measurement(name="MaxPsi", value=value) for value in [run.drift.max_psi] if value is not None),
+        *(Measurement(name="PredictionPsi", value=found.psi) for found in [run.drift.prediction] if found),
+        *(Measurement(name="Psi", feature=feature, value=found.psi) for feature, found in drifts.items()),
+    ]

@@ -1,0 +1,224 @@
+"""Each tick, every monitor of the live model says something: a value, or what is lacking."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+
+from lambdas.monitor_model.handler import handler as monitor_model
+from noria.deployment import Desired
+from noria.ledger import Entry, Fact, Kind
+from noria.monitoring import Run
+from noria.monitors import monitors
+from noria.profile import Source, profile
+from noria.spec import ModelSpec
+from tests.integration.reactions.place import BUCKET, IMAGE, Place
+
+FEATURES = {"x": {"type": "number"}, "kind": {"type": "category"}}
+ROWS = 1000
+
+
+@dataclass
+class Watched:
+    """A model that has been live for a day, and what it was asked."""
+
+    place: Place
+    spec: ModelSpec
+    package: str
+    noon: datetime
+
+    @property
+    def name(self) -> str:
+        return self.place.names.model(self.spec.model)
+
+    def captured(self, values: Sequence[float], *, at: datetime) -> None:
+        form = {"observedContentType": "application/json", "encoding": "JSON"}
+        lines = [
+            json.dumps(
+                {
+                    "captureData": {
+                        "endpointInput": {**form, "data": json.dumps({"instances": [{"x": value, "kind": "a"}]})},
+                        "endpointOutput": {
+                            **form,
+                            "data": json.dumps({"predictions": [{"prediction": int(value >= 0.5), "score": value}]}),
+                        },
+                    },
+                    "eventMetadata": {
+                        "eventId": f"{at} {number}",
+                        "inferenceId": f"{at} {number}",
+                        "inferenceTime": at.isoformat(),
+                    },
+                }
+            )
+            for number, value in enumerate(values)
+        ]
+        folder = f"{self.spec.model}/captured/{self.name}/champion/{at:%Y/%m/%d/%H}"
+        self.place.put(f"{folder}/{at:%M-%S}.jsonl", "\n".join(lines))
+
+    def tick(self, time: datetime) -> None:
+        """The schedule's tick; its window ends ten minutes earlier, when all files have been written."""
+        detail = {"model": self.spec.model, "time": time.isoformat()}
+        event = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
+        self.place.deliver(monitor_model, event)
+
+    def monitored(self) -> list[Entry]:
+        return self.place.entries(self.spec.model, Kind.MONITORED)
+
+    def run(self, entry: Entry) -> Run:
+        return Run.model_validate_json(self.place.read(str(entry.details["report"])))
+
+    def metrics(self) -> dict[str, list[float]]:
+        """The values of each metric of the model without further dimensions, by the minute."""
+        dimensions: list[Any] = [{"Name": "Model", "Value": self.spec.model}]
+        cloudwatch = boto3.client("cloudwatch")
+        names = {m["MetricName"] for m in cloudwatch.list_metrics(Namespace="Noria", Dimensions=dimensions)["Metrics"]}
+        found = {}
+        for name in names:
+            points = cloudwatch.get_metric_statistics(
+                Namespace="Noria",
+                MetricName=name,
+                Dimensions=dimensions,
+                StartTime=self.noon - timedelta(days=1),
+                EndTime=self.noon + timedelta(days=1),
+                Period=60,
+                Statistics=["Maximum"],
+            )["Datapoints"]
+            found[name] = [point["Maximum"] for point in sorted(points, key=lambda point: point["Timestamp"])]
+        return {name: values for name, values in found.items() if values}
+
+
+@pytest.fixture
+def watched(place: Place, tmp_path: Path) -> Watched:
+    return _watched(place, tmp_path)
+
+
+def _watched(place: Place, folder: Path, **changes: Any) -> Watched:
+    described = {"features": FEATURES, "segments": [], "gates": {}, "monitor": {"min_rows": ROWS}} | changes
+    spec = place.model(**described)
+    name = place.names.model(spec.model)
+    place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    rows = folder / "rows.csv"
+    rows.write_text("x,kind,score\n" + "".join(f"{n / ROWS},a,{n / ROWS}\n" for n in range(ROWS)))
+    baseline = f"{spec.model}/baselines/1/baseline.json"
+    place.put(baseline, profile(Source.files(rows), spec).model_dump_json())
+    package = place.sagemaker.create_model_package(
+        ModelPackageGroupName=name,
+        ModelApprovalStatus="Approved",
+        CustomerMetadataProperties={"noria:baseline": f"s3://{BUCKET}/{baseline}"},
+        InferenceSpecification={
+            "Containers": [{"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/nothing"}],
+            "SupportedContentTypes": ["application/json"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+    )["ModelPackageArn"]
+    noon = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+    at = noon - timedelta(days=2)
+    desired = Desired(package=package)
+    fact = Fact(model=spec.model, kind=Kind.DEPLOYED, subject="1", at=at, summary="live", details=desired.details)
+    place.ledger.record(fact)
+    return Watched(place, spec, package, noon)
+
+
+def even(count: int = ROWS) -> list[float]:
+    return [n / count for n in range(count)]
+
+
+def test_a_window_is_reported_measured_and_told_once_however_often_the_tick_comes(watched: Watched) -> None:
+    watched.captured(even(), at=watched.noon + timedelta(minutes=30))
+    tick = watched.noon + timedelta(minutes=70)
+    watched.tick(tick)
+    (entry,) = watched.monitored()
+    run = watched.run(entry)
+    watched.tick(tick)
+    assert watched.monitored() == [entry]
+    assert [finding.monitor for finding in run.findings] == [monitor.name for monitor in monitors(watched.spec)]
+    assert (run.start, run.end) == (watched.noon, watched.noon + timedelta(hours=1))
+    assert (run.package, run.own_rows, run.breached) == (watched.package, ROWS, ())
+    assert entry.details["breached"] == []
+    assert entry.details["not_enough"] == list(run.not_enough)
+    assert entry.details["rows"] == ROWS
+    said = watched.metrics()
+    assert (said["Rows"], said["DriftedFeatures"], said["SilentHours"]) == ([ROWS], [0], [0])
+    assert (said["PredictionDrifted"], said["MonitorFailures"]) == ([0], [0])
+
+
+def test_what_has_drifted_is_a_breach_of_its_monitor_and_of_no_other(watched: Watched) -> None:
+    watched.captured([0.5 + value / 2 for value in even()], at=watched.noon + timedelta(minutes=30))
+    watched.tick(watched.noon + timedelta(minutes=70))
+    (entry,) = watched.monitored()
+    assert set(watched.run(entry).breached) >= {"drift", "prediction-drift"}
+    assert entry.details["drifted"] == ["x"]
+    assert watched.metrics()["DriftedFeatures"] == [1]
+    assert watched.metrics()["PredictionDrifted"] == [1]
+
+
+def test_too_few_rows_are_no_value_and_no_verdict(watched: Watched) -> None:
+    watched.captured(even(ROWS - 1), at=watched.noon + timedelta(minutes=30))
+    watched.tick(watched.noon + timedelta(minutes=70))
+    (entry,) = watched.monitored()
+    run = watched.run(entry)
+    assert "drift" in run.not_enough
+    (finding,) = [f for f in run.findings if f.monitor == "drift"]
+    assert (finding.value, finding.reason) == (None, "999 rows are fewer than 1,000 (monitor.min_rows)")
+    assert set(watched.metrics()) == {"Rows", "MalformedRecords", "SilentHours", "MonitorFailures"}
+
+
+def test_windows_with_too_few_rows_are_looked_at_together(watched: Watched) -> None:
+    for hour in range(3):
+        watched.captured(even(400), at=watched.noon + timedelta(hours=hour, minutes=30))
+        watched.tick(watched.noon + timedelta(hours=hour, minutes=70))
+    one, two, three = (watched.run(entry) for entry in watched.monitored())
+    assert [run.drift.enough for run in (one, two, three)] == [False, False, True]
+    assert (three.start, three.end) == (watched.noon, watched.noon + timedelta(hours=3))
+    assert (three.window.rows, three.own_rows) == (1200, 400)
+    assert watched.metrics()["DriftedFeatures"] == [0]
+    assert [point.end for point in three.trend] == [one.end, two.end]
+
+
+def test_no_request_for_hours_is_counted_from_the_last_one(watched: Watched) -> None:
+    watched.tick(watched.noon + timedelta(minutes=10))
+    watched.captured(even(10), at=watched.noon + timedelta(minutes=30))
+    for hour in range(1, 4):
+        watched.tick(watched.noon + timedelta(hours=hour, minutes=10))
+    assert watched.metrics()["SilentHours"] == [0, 1, 2]
+    first = watched.run(watched.monitored()[0])
+    assert next(f.reason for f in first.findings if f.monitor == "silence") == "no request has ever been seen"
+
+
+def test_a_model_of_which_nothing_is_kept_says_so(place: Place, tmp_path: Path) -> None:
+    watched = _watched(place, tmp_path, serve={"capture": 0})
+    watched.tick(watched.noon + timedelta(minutes=70))
+    run = watched.run(watched.monitored()[0])
+    assert run.breached == ()
+    reasons = {f.monitor: f.reason for f in run.findings}
+    assert reasons["drift"] == reasons["silence"] == "nothing is kept of the requests: serve.capture is 0"
+
+
+@pytest.mark.parametrize("call", ["PutObject", "PutMetricData", "TransactWriteItems"])
+def test_a_death_between_two_calls_heals_at_the_next_delivery(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    watched.captured([0.5 + value / 2 for value in even()], at=watched.noon + timedelta(minutes=30))
+    tick = watched.noon + timedelta(minutes=70)
+    made = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def die(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == call:
+            raise RuntimeError("the function died")
+        return made(client, operation, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", die)
+        with pytest.raises(RuntimeError, match="the function died"):
+            watched.tick(tick)
+    assert watched.monitored() == []
+    watched.tick(tick)
+    (entry,) = watched.monitored()
+    assert watched.run(entry).breached[:2] == ("drift", "prediction-drift")
+    assert watched.metrics()["DriftedFeatures"] == [1]
