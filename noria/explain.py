@@ -87,7 +87,8 @@ class Attribution(Part):
     """`attribution.json`: the global attribution of a bundle over rows that it was trained on.
 
     `bundle` is the SHA-256 of the file that is served; `background` the rows that absent features are taken from;
-    `rows` how many were explained, by `pairs` orders of the features and as many reversed ones each.
+    `rows` how many were explained, by `pairs` orders of the features and as many reversed ones each. Where the features
+    are too many, none were, and there are no shares.
     """
 
     bundle: str
@@ -97,6 +98,10 @@ class Attribution(Part):
     seconds: float
     shares: dict[str, Share]
     background: tuple[dict[str, Any], ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(self.background[0])
 
 
 class Weight(Part):
@@ -143,14 +148,23 @@ class WindowAttribution(Part):
 
 
 def local(row: Row, background: Sequence[Row], ask: Ask, task: Task, *, seed: str, rounds: int = 1) -> Local:
-    """Explain the answer to one row; each background row is walked from `rounds` times, forth and back."""
-    return _explain(row, list(background) * rounds, ask, task, random.Random(seed))  # noqa: S311 - no secret
+    """Explain the answer to one row; each background row is walked from `rounds` times, forth and back.
+
+    With so many features that a model would be asked too much, only some background rows are.
+    """
+    starts = background[: max(2, MOST_ASKED // (2 * (len(row) + 1)))]
+    return _explain(row, list(starts) * rounds, ask, task, random.Random(seed))  # noqa: S311 - no secret
 
 
 def shares(
     rows: Sequence[Row], background: Sequence[Row], ask: Ask, task: Task, *, pairs: int, seed: str
 ) -> dict[str, Share]:
-    """The global attribution over `rows`. The standard errors are those of a ratio of two means over the rows."""
+    """The global attribution over `rows`, and nothing over none.
+
+    The standard errors are those of a ratio of two means over the rows.
+    """
+    if not rows:
+        return {}
     chance = random.Random(seed)  # noqa: S311 - no secret
     sizes = [
         {name: abs(contribution.value) for name, contribution in found.contributions.items()}

@@ -70,10 +70,10 @@ class Explanations:
         `source` are its captured requests; a few rows of them are explained, always the same ones.
         """
         training = self.attribution(package)
-        most = rows_for(len(training.shares), most=WINDOW_ROWS, asked=MOST_ASKED)
+        most = rows_for(len(training.features), most=WINDOW_ROWS, asked=MOST_ASKED)
         if most == 0:
-            raise UnexplainedError(f"its {len(training.shares)} features are too many to be asked about one by one")
-        rows = self._sample(source, list(training.shares), most)
+            raise UnexplainedError(f"its {len(training.features)} features are too many to be asked about one by one")
+        rows = self._sample(source, training.features, most)
         if len(rows) < most:
             raise UnexplainedError(f"{len(rows)} of the {most} rows that are explained were answered")
         found = shares(
@@ -89,7 +89,7 @@ class Explanations:
     def of_row(self, package: str, row: Row, variant: Variant) -> Local:
         """Explain what the variant that serves `package` answers to one row."""
         training = self.attribution(package)
-        asked = {name: row[name] for name in training.shares}
+        asked = {name: row[name] for name in training.features}
         ask = self._asking(package, training, variant)
         return local(asked, training.background, ask, self.spec.task, seed=training.seed)
 
@@ -149,7 +149,7 @@ class Explanations:
         except CannotPredictError as error:
             raise UnexplainedError(f"the endpoint was asked and did not answer: {error.detail}") from error
         if answered.bundle not in {None, bundle}:
-            raise UnexplainedError("the endpoint answers by another bundle than the package's")
+            raise UnexplainedError("the endpoint answers by another bundle than the one that was explained at training")
         if len(answered.predictions) != len(rows):
             raise UnexplainedError(f"the endpoint answered {len(answered.predictions)} of {len(rows)} rows")
         return answered.predictions

@@ -247,6 +247,7 @@ def _registration(
             "noria:champion": champion,
             "noria:baseline": Join(on="/", values=[_uri(evaluate, "baseline"), "baseline.json"]),
             "noria:golden": Join(on="/", values=[_uri(evaluate, "baseline"), "golden.json"]),
+            "noria:attribution": Join(on="/", values=[_uri(evaluate, "baseline"), "attribution.json"]),
             "noria:evaluation": evaluation,
         },
     )

@@ -7,13 +7,17 @@ spec.json          the spec it was trained for
 training.json      what it was trained on, how, and which form of it is served (Training)
 baseline.json      profile of the training rows and of the predictions for them (noria.profile.Profile)
 golden.json        training rows with the answers that every server of this bundle must give (noria.golden.Golden)
+attribution.json   what the predictions for training rows rest on (noria.explain.Attribution)
 code/inference.py  answers requests in AWS's scikit-learn image
 """
 
 import inspect
 import json
+import random
 import shutil
 import tempfile
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,8 +30,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from noria import golden, profile
+from noria import explain, golden, profile
 from noria.evaluation import Served, Slice
+from noria.explain import Answer, Attribution, Row
 from noria.golden import Golden
 from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import Resources, connect, identifier, literal
@@ -97,6 +102,7 @@ def train(rows: Path, holdout: Path, spec: ModelSpec, bundle: Path, *, resources
     _write(bundle / "training.json", training)
     _write(bundle / "baseline.json", _baseline(rows, table, spec, bundle, resources))
     _write(bundle / golden.FILE, _golden(rows, spec, known, bundle, resources))
+    _write(bundle / explain.FILE, _attribution(rows, spec, known, bundle, resources))
     return training
 
 
@@ -230,19 +236,59 @@ def _baseline(rows: Path, table: Table, spec: ModelSpec, bundle: Path, resources
 
 def _golden(rows: Path, spec: ModelSpec, known: Signature, bundle: Path, resources: Resources) -> Golden:
     """Rows from the first to the last of the training, at equal distances, and what the bundle answers them."""
-    columns = ", ".join(identifier(feature.name) for feature in known.features)
-    source = f"read_parquet({literal(str(rows))}, file_row_number = true)"
-    with connect(resources) as db:
-        ((count,),) = db.execute(f"SELECT count(*) FROM {source}").fetchall()  # noqa: S608
-        chosen = sorted(set(np.linspace(0, count - 1, spec.serve.golden).round().astype(int).tolist()))
-        found = db.execute(
-            f"SELECT {columns} FROM {source} WHERE list_contains(?, file_row_number) ORDER BY file_row_number",  # noqa: S608
-            [chosen],
-        ).fetchall()
-    instances = [dict(zip((feature.name for feature in known.features), row, strict=True)) for row in found]
-    answering = served(bundle)
-    answers = answering(json.dumps({"instances": instances}).encode(), inference.JSON) if instances else []
+    places = np.linspace(0, _count(rows, resources) - 1, spec.serve.golden).round().astype(int).tolist()
+    instances = _instances(rows, known, places, resources)
+    answers = _asking(bundle)(instances) if instances else []
     return Golden(bundle=load(bundle).bundle, rows=tuple(instances), answers=tuple(answers))
+
+
+def _attribution(rows: Path, spec: ModelSpec, known: Signature, bundle: Path, resources: Resources) -> Attribution:
+    """Explain some of the training rows, asking what will serve the bundle; others are the background."""
+    began, features, seed = time.perf_counter(), len(known.features), load(bundle).bundle
+    count = _count(rows, resources)
+    most = explain.rows_for(features, most=explain.TRAINING_ROWS, asked=explain.MOST_ASKED_AT_TRAINING)
+    places = random.Random(seed).sample(range(count), min(count, explain.BACKGROUND_ROWS + most))  # noqa: S311
+    background = _instances(rows, known, places[: explain.BACKGROUND_ROWS], resources)
+    explained = _instances(rows, known, places[-most:] if most else (), resources)
+    pairs = explain.pairs_for(features)
+    return Attribution(
+        bundle=seed,
+        seed=seed,
+        rows=len(explained),
+        pairs=pairs,
+        shares=explain.shares(explained, background, _asking(bundle), spec.task, pairs=pairs, seed=seed),
+        background=tuple(background),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _asking(bundle: Path) -> explain.Ask:
+    """What serves a bundle, asked rows as clients ask them."""
+    answering = served(bundle)
+
+    def ask(rows: Sequence[Row]) -> list[Answer]:
+        return list(answering(json.dumps({"instances": rows}).encode(), inference.JSON))
+
+    return ask
+
+
+def _count(rows: Path, resources: Resources) -> int:
+    with connect(resources) as db:
+        ((count,),) = db.execute(f"SELECT count(*) FROM read_parquet({literal(str(rows))})").fetchall()  # noqa: S608
+    return int(count)
+
+
+def _instances(rows: Path, known: Signature, places: Iterable[int], resources: Resources) -> list[dict[str, Any]]:
+    """The rows at these places (from 0), in their order there, as clients send them."""
+    names = [feature.name for feature in known.features]
+    columns = ", ".join(identifier(name) for name in names)
+    with connect(resources) as db:
+        found = db.execute(
+            f"SELECT {columns} FROM read_parquet({literal(str(rows))}, file_row_number = true) "  # noqa: S608
+            "WHERE list_contains(?, file_row_number) ORDER BY file_row_number",
+            [sorted(set(places))],
+        ).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def _number(feature: Input) -> str:

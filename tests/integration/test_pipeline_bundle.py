@@ -99,7 +99,7 @@ def test_the_steps_run_from_the_archive_as_the_definition_starts_them(container:
     report = Evaluation.model_validate_json((container.base / "evaluation" / "evaluation.json").read_text())
     assert report.gate.passed
     assert (report.serves, report.image) == ("onnx", "noria-serving")
-    for name in ("baseline.json", "golden.json"):
+    for name in ("baseline.json", "golden.json", "attribution.json"):
         assert (container.base / "baseline" / name).read_text() == (container.base / "model" / name).read_text()
 
 

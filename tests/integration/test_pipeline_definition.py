@@ -149,6 +149,7 @@ def test_metadata_of_a_package_keeps_to_what_the_registry_takes() -> None:
         "noria:champion",
         "noria:baseline",
         "noria:golden",
+        "noria:attribution",
         "noria:evaluation",
     }
     # The references that were not computed here stand for URIs, whose quotes and brackets are not in what they become.

@@ -2,7 +2,8 @@
 
 prepare    datasets → train/, test/
 train      train/, test/ → model bundle
-evaluate   model bundle, test/, champion → evaluation.json, baseline.json, golden.json
+evaluate   model bundle, test/, champion → evaluation.json, baseline.json, golden.json,
+           attribution.json
 """
 
 import os

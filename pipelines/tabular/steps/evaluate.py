@@ -1,10 +1,10 @@
-"""Model bundle, test/, champion → evaluation.json, baseline.json, golden.json."""
+"""Model bundle, test/, champion → evaluation.json, baseline.json, golden.json, attribution.json."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from noria import golden
+from noria import explain, golden
 from pipelines.tabular.evaluate import Champion, evaluate, texts_of
 from pipelines.tabular.prepare import ROWS
 from pipelines.tabular.steps import half_of_this_machine, read_spec
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         images={"onnx": options.onnx_image, "sklearn": options.sklearn_image},
         resources=half_of_this_machine(),
     )
-    kept = texts_of(candidate, "baseline.json", golden.FILE)
+    kept = texts_of(candidate, "baseline.json", golden.FILE, explain.FILE)
     for folder, name, text in (
         (options.evaluation, "evaluation.json", evaluation.model_dump_json(indent=1)),
         *((options.baseline, name, text) for name, text in kept.items()),

@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 
+from noria.explain import Attribution
 from noria.golden import Golden
 from noria.profile import Profile
 from noria.spec import ModelSpec, Task
@@ -31,6 +32,7 @@ def prepared(tables: Any, folder: Path, rows: list[dict[str, Any]], spec: ModelS
 def test_a_bundle_holds_all_that_serving_and_monitoring_need(trained: Callable[[Task], Any], task: Task) -> None:
     example = trained(task)
     assert sorted(p.relative_to(example.bundle).as_posix() for p in example.bundle.rglob("*") if p.is_file()) == [
+        "attribution.json",
         "baseline.json",
         "code/inference.py",
         "golden.json",
@@ -225,3 +227,42 @@ def test_a_spec_may_want_no_golden_rows(tables: Any, tmp_path: Path) -> None:
     train_with(tables, tmp_path, serve={"golden": 0}, train={"hyperparameters": {"max_iter": 3}})
     golden = Golden.model_validate_json((tmp_path / "bundle" / "golden.json").read_text())
     assert (golden.rows, golden.answers) == ((), ())
+
+
+# --- attribution
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_predictions_for_training_rows_rest_on_what_the_target_follows_from(
+    trained: Callable[[Task], Any], tables: Any, task: Task
+) -> None:
+    example = trained(task)
+    found = Attribution.model_validate_json((example.bundle / "attribution.json").read_text())
+    assert found.bundle == served.load(example.bundle).bundle
+    assert (found.rows, found.pairs, len(found.background)) == (200, 4, 100)
+    assert found.features == ("x", "color", "size")
+    assert sum(share.value for share in found.shares.values()) == pytest.approx(1)
+    assert found.shares["size"].value < 0.1 < min(found.shares["x"].value, found.shares["color"].value)
+    with connect(tables.resources) as db:
+        rows = db.execute(f"SELECT x, color, size FROM read_parquet('{example.train_rows}')").fetchall()  # noqa: S608
+    assert {tuple(row.values()) for row in found.background} <= set(rows)
+
+
+@pytest.mark.parametrize("server", ["noria", "aws"])
+def test_the_bundle_that_is_served_is_explained_the_same_way_each_time(
+    tables: Any, tmp_path: Path, server: str
+) -> None:
+    def attributed(folder: Path) -> Attribution:
+        train_with(tables, folder, serve={"server": server}, train={"hyperparameters": {"max_iter": 3}})
+        found = Attribution.model_validate_json((folder / "bundle" / "attribution.json").read_text())
+        return found.model_copy(update={"seconds": 0})
+
+    assert attributed(tmp_path / "one") == attributed(tmp_path / "other")
+
+
+def test_few_rows_are_all_explained(tables: Any, tmp_path: Path) -> None:
+    spec = tables.spec(Task.REGRESSION)
+    rows = prepared(tables, tmp_path, tables.rows(Task.REGRESSION, count=40), spec)
+    done = train(*rows, spec, tmp_path / "bundle", resources=tables.resources)
+    found = Attribution.model_validate_json((tmp_path / "bundle" / "attribution.json").read_text())
+    assert (found.rows, len(found.background)) == (done.rows.rows, done.rows.rows)
