@@ -13,9 +13,11 @@ from typing import Literal, NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from noria import drift
+from noria.evaluation import Estimate
 from noria.explain import WindowAttribution
+from noria.labels import Coverage
 from noria.ledger import Entry, Kind
-from noria.monitors import Finding, Monitor, monitors
+from noria.monitors import Finding, Monitor, Reading, Unknown, monitors
 from noria.names import key
 from noria.profile import Profile
 from noria.quality import Quality
@@ -122,14 +124,6 @@ def silence(spec: ModelSpec, entries: Sequence[Entry], window: Window, found: Pr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unknown:
-    """What could not be told, and why, as a sentence. `failed`: something broke, where else something was lacking."""
-
-    reason: str
-    failed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All that is known of a window, or why it is not.
 
@@ -145,12 +139,13 @@ class Evidence:
     attribution: WindowAttribution | Unknown
     silent: timedelta | Unknown
     quality: Quality | Unknown
+    labels: Coverage | Unknown
     business: Mapping[str, float | Unknown] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[str, ...]:
         """What went wrong while measuring, a sentence each."""
-        parts = [self.attribution, self.quality, *self.business.values()]
+        parts = [self.attribution, self.quality, self.labels, *self.business.values()]
         return tuple(dict.fromkeys(part.reason for part in parts if isinstance(part, Unknown) and part.failed))
 
 
@@ -166,15 +161,6 @@ def few(spec: ModelSpec, window: Profile) -> str | None:
 
 
 # --- what the monitors say
-
-
-class Reading(NamedTuple):
-    """What one monitor measured, and a sentence about it; with the ends of a 95 % interval where there is one."""
-
-    value: float
-    reason: str
-    low: float | None = None
-    high: float | None = None
 
 
 def findings(evidence: Evidence) -> tuple[Finding, ...]:
@@ -230,6 +216,72 @@ def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     return Reading(found.correlation, f"Rank correlation with the training {found.correlation:.2f}; {changed}.")
 
 
+def _loss(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    quality = evidence.quality
+    if isinstance(quality, Unknown):
+        return quality
+    found = quality.registration
+    if found is None:
+        metric = evidence.spec.primary_metric.value
+        return Unknown(
+            reason=f"{metric} is not defined over {quality.matched:,} labelled rows, or was not at registration"
+        )
+    told = (
+        f"{found.metric.value} {_estimated(found.live)} over {quality.matched:,} labelled predictions, "
+        f"{_estimated(found.registered)} at registration"
+    )
+    return Reading(found.value, f"{told}.", found.share.low, found.share.high)
+
+
+def _calibration(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    quality = evidence.quality
+    if isinstance(quality, Unknown):
+        return quality
+    if (found := quality.calibration) is None:
+        return Unknown(reason="no labelled answer carries a probability")
+    told = f"Expected calibration error {found.error:.3f} over {found.rows:,} labelled predictions"
+    return Reading(found.value, f"{told}, of which chance explains {found.chance:.3f}.")
+
+
+def _unequal(measure: str) -> "Callable[[Monitor, Evidence], Reading | Unknown]":
+    """Of labels: what is surely so is judged, which is the end of the 95 % interval on the side of the limit."""
+
+    def read(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+        quality = evidence.quality
+        if isinstance(quality, Unknown):
+            return quality
+        found = quality.fairness.get(monitor.segment or "")
+        estimate = getattr(found, measure, None)
+        if estimate is None:
+            return Unknown(reason=f"fewer than two values of {monitor.segment} have enough labelled rows")
+        return _surely(monitor, estimate)
+
+    return read
+
+
+def _surely(monitor: Monitor, found: Estimate) -> Reading:
+    sure = found.low if monitor.breaches == "above" else found.high
+    bound = "least" if monitor.breaches == "above" else "most"
+    return Reading(sure, f"{monitor.title}: {_estimated(found)}, surely at {bound} {sure:.3f}.", found.low, found.high)
+
+
+def _estimated(found: Estimate) -> str:
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _covered(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    found = evidence.labels
+    if isinstance(found, Unknown):
+        return found
+    wanted = evidence.spec.monitor.min_rows
+    if found.share is None or found.predictions < wanted:
+        return Unknown(
+            reason=f"{found.predictions:,} predictions old enough to have a label are fewer than {wanted:,} "
+            "(monitor.min_rows)"
+        )
+    return Reading(found.share, f"{found.labelled:,} of {found.predictions:,} predictions have their label in time.")
+
+
 def _silence(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     if isinstance(evidence.silent, Unknown):
         return evidence.silent
@@ -253,6 +305,11 @@ _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unkno
     "DriftedFeatures": (True, _drifted),
     "PredictionDrifted": (True, _prediction),
     "AttributionCorrelation": (True, _attribution),
+    "QualityLoss": (False, _loss),
+    "CalibrationError": (False, _calibration),
+    "EqualOpportunityDifference": (False, _unequal("equal_opportunity")),
+    "EqualizedOddsDifference": (False, _unequal("equalized_odds")),
+    "LabelCoverage": (False, _covered),
     "SilentHours": (False, _silence),
     "MonitorFailures": (False, _failures),
 }
@@ -296,6 +353,7 @@ class Run(Part):
     attribution: WindowAttribution | None = None
     quality: Quality | None = None
     quality_is_new: bool = False
+    labels: Coverage | None = None
     business: dict[str, float] = Field(default_factory=dict)
     decision: str | None = None
     trend: tuple[Point, ...] = ()

@@ -6,8 +6,9 @@ values of one); its alarm is `noria-<env>-<model>-<name>` and its runbook docs/r
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -59,6 +60,23 @@ class Finding(Part):
     high: float | None = None
     limit: float
     reason: str
+
+
+class Reading(NamedTuple):
+    """What one monitor measured, and a sentence about it; with the ends of a 95 % interval where there is one."""
+
+    value: float
+    reason: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """What could not be told, and why, as a sentence. `failed`: something broke, where else something was lacking."""
+
+    reason: str
+    failed: bool = False
 
 
 def monitors(spec: ModelSpec) -> tuple[Monitor, ...]:

@@ -5,7 +5,7 @@ data and why, and the monitor `monitor-failures` counts it. Without captures or 
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 from noria import drift
 from noria.aws.captures import Captures
 from noria.aws.explanations import Explanations
+from noria.aws.labelled import Labelled
 from noria.aws.metrics import Measurement
 from noria.aws.storage import Storage
 from noria.aws.telemetry import logger
@@ -23,17 +24,17 @@ from noria.monitoring import (
     TREND,
     Evidence,
     Run,
-    Unknown,
     Window,
     few,
     findings,
     previous_report,
     silence,
 )
-from noria.monitors import monitors
+from noria.monitors import Unknown, monitors
 from noria.names import key
 from noria.profile import Profile, Source, profile
 from noria.quality import Quality
+from noria.report import render
 from noria.spec import ModelSpec
 from noria.trial import champion_since
 
@@ -46,6 +47,7 @@ class Runs:
     captures: Captures
     storage: Storage
     explanations: Explanations
+    labelled: Labelled
 
     def run(
         self, asked: Window, package: str, baseline: Profile, entries: Sequence[Entry], *, widen: bool, now: datetime
@@ -64,6 +66,7 @@ class Runs:
                 found = profile(source, spec, baseline.edges)
             too_few = few(spec, found)
             attribution = attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
+            coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=Path(folder)))
         previous = self._previous(entries, asked)
         quality = attempt("late labels", self._quality)
         evidence = Evidence(
@@ -75,6 +78,7 @@ class Runs:
             attribution=attribution,
             silent=silence(spec, entries, asked, own),
             quality=quality,
+            labels=coverage,
         )
         decided = latest(entries, Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED)
         return Run(
@@ -93,16 +97,26 @@ class Runs:
             attribution=known(attribution),
             quality=known(quality),
             quality_is_new=previous is None or previous.quality != known(quality),
+            labels=known(coverage),
             business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
             decision=decided.summary if decided else None,
             trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
             sensitive=tuple(name for name, feature in spec.features.items() if feature.sensitive),
         )
 
-    def keep(self, run: Run) -> str:
-        """Write the run's report; returns its key."""
-        target = Window(start=run.start, end=run.end).report(run.model, "report.json")
+    def keep(self, run: Run, *, newest: bool) -> str:
+        """Write the run's report and its page, and the latter as the newest too; returns the report's key.
+
+        A report that cannot be drawn is a report all the same.
+        """
+        window = Window(start=run.start, end=run.end)
+        target = window.report(run.model, "report.json")
         self.storage.write(target, run.model_dump_json(indent=1))
+        drawn = known(attempt("the report's page", lambda: render(run)))
+        latest = key(run.model, "reports", "latest.html")
+        for page in (window.report(run.model, "report.html"), *((latest,) if newest else ())):
+            if drawn:
+                self.storage.write(page, drawn, content_type="text/html; charset=utf-8")
         return target
 
     def _fetch(self, window: Window, folder: Path) -> Source:
@@ -158,7 +172,16 @@ def measured(run: Run) -> list[Measurement]:
         Measurement(name="Rows", value=run.own_rows),
         Measurement(name="MalformedRecords", value=run.window.malformed),
         *(Measurement(name=metric, segment=segment, value=value) for (metric, segment), value in told.items()),
+        *_delays(run),
         *(Measurement(name="MaxPsi", value=value) for value in [run.drift.max_psi] if value is not None),
         *(Measurement(name="PredictionPsi", value=found.psi) for found in [run.drift.prediction] if found),
         *(Measurement(name="Psi", feature=feature, value=found.psi) for feature, found in drifts.items()),
     ]
+
+
+def _delays(run: Run) -> Iterator[Measurement]:
+    """Coverage is published where nobody is told of it too: labels that stop coming must show."""
+    if run.labels and run.labels.share is not None and "label-coverage" not in run.values:
+        yield Measurement(name="LabelCoverage", value=run.labels.share)
+    if run.labels and run.labels.delay_p50_hours is not None:
+        yield Measurement(name="LabelDelayHours", value=run.labels.delay_p50_hours)
