@@ -8,12 +8,11 @@ is measured leaves the others be, and is counted in `MonitorFailures`; only with
 message comes again, and ends among the dead letters.
 
 Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:GetObjectVersion on
-*/labels/*; s3:ListBucket, s3:GetObject and s3:PutObject on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
-kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages; sagemaker:DescribeEndpoint,
-sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and sagemaker:InvokeEndpoint on its endpoint;
-sagemaker:DescribeEndpoint and sagemaker:InvokeEndpoint on the model's endpoint, sagemaker:DescribeEndpointConfig and
-sagemaker:DescribeModel; cloudwatch:GetMetricData, and cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem,
-dynamodb:Query and dynamodb:PutItem on the ledger.
+*/labels/*; s3:ListBucket and s3:GetObject on */labelled/*; s3:ListBucket, s3:GetObject and s3:PutObject on
+*/reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
+model's packages; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and
+sagemaker:InvokeEndpoint on its endpoint; cloudwatch:GetMetricData, and cloudwatch:PutMetricData in namespace Noria;
+dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
 from noria.aws.experiments import FILE, Experiments
 from noria.aws.explanations import Explanations
+from noria.aws.labelled import Labelled
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.registry import Registry
@@ -68,6 +68,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             captures=captures,
             storage=storage,
             explanations=Explanations.of(spec, endpoint=endpoint, storage=storage, registry=registry),
+            labelled=Labelled(spec=spec, captures=captures, storage=storage),
         ),
         experiments=Experiments(
             spec=spec, captures=captures, storage=storage, traffic=TrafficMetrics(endpoint=endpoint)
@@ -104,7 +105,7 @@ def monitor_model(
         storage.read(storage.key_of(registry.describe(package).metadata["noria:baseline"]))
     )
     run = runs.run(window, package, baseline, entries, widen=tick.detail.since is None, now=now)
-    report = runs.keep(run)
+    report = runs.keep(run, newest=not window.overtaken(entries))
     measurements.publish(spec.model, measured(run), at=tick.detail.time)
     if (trial := Trial.of(entries)) and trial.since < window.end:
         _judge(trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now)
