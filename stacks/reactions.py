@@ -315,10 +315,10 @@ class Reactions(Stack):
     def _monitor_model(self) -> Reaction:
         reaction = Reaction(self, "MonitorModel", name="monitor_model", surroundings=self._surroundings, work=DATA_WORK)
         reaction.allow(
-            self._objects("captured", "baselines", actions=("GetObject",)),
+            self._objects("captured", "baselines", "labelled", actions=("GetObject",)),
             self._objects("labels", actions=("GetObjectVersion",)),
             self._objects("reports", actions=("GetObject", "PutObject")),
-            self._list("captured", "baselines", "reports"),
+            self._list("captured", "baselines", "labelled", "reports"),
             self._on("model-package", "DescribeModelPackage"),
             self._on("endpoint", "DescribeEndpoint", "InvokeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DescribeModel"),
