@@ -5,6 +5,12 @@ from statistics import NormalDist
 
 from noria.evaluation import Estimate
 
+REQUESTS = 20
+"""Rows of one request are alike, so what varies are requests; the spread of fewer than this says little."""
+
+SURE = 0.999
+"""How sure a monitor must be that it is not looking at chance: every hour is another occasion to err."""
+
 
 def quantile(confidence: float) -> float:
     """Standard deviations on either side of the mean between which a normal variable is with that probability."""

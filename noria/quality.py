@@ -8,25 +8,21 @@ labels files ─ checked ─ labels ┴ joined on (inference_id, row) ┬ metric
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria import capture
+from noria import capture, fairness
+from noria.calibration import calibration
 from noria.evaluation import SEGMENT_ROWS, SEGMENT_VALUES, Calibration, Estimate, Evaluation, Fairness
-from noria.intervals import difference, quantile, wilson
+from noria.intervals import REQUESTS, SURE, difference, quantile, wilson
 from noria.labels import LabelsError, LabelsFile, outcome, read_labels
+from noria.monitors import Monitor, Reading, Unknown
 from noria.profile import Source
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect, label, literal
-
-REQUESTS = 20
-"""Rows of one request are alike, so intervals rest on requests; with fewer than this their spread says little."""
-
-SURE = 0.999
-"""How sure it must be that a metric is worse than at registration: every hour's labels are another chance to err."""
 
 _SMALLEST = 1e-15  # a probability of zero for what happened would cost infinitely much
 
@@ -118,9 +114,12 @@ def join(
         predictions, known = _one(db, "SELECT (SELECT count(*) FROM predicted), (SELECT count(*) FROM label)")
         overall = score(db, spec.task)
         segments = {
-            segment: {str(value): score for value, score in sorted(_scores(db, f"s{place}", spec.task).items())}
-            for place, segment in enumerate(spec.segments)
+            segment: {str(value): score for value, score in sorted(_scores(db, column, spec.task).items())}
+            for segment, column in _columns(spec).items()
         }
+        calibrated = calibration(db, spec.task)
+        treated = _columns(spec) if spec.task is Task.BINARY else {}
+        unequal = {segment: fairness.by_labels(db, column) for segment, column in treated.items()}
     metric = spec.primary_metric
     live, then = overall.metrics.get(metric), registered.metrics.get(metric) if registered else None
     return Quality(
@@ -133,8 +132,61 @@ def join(
         coverage=overall.rows / predictions if predictions else 0.0,
         overall=overall,
         segments=segments,
+        calibration=calibrated,
+        fairness=unequal,
         registration=QualityLoss.of(metric, then, live) if then and live else None,
     )
+
+
+# --- what a monitor reads
+
+
+def reading(monitor: Monitor, quality: Quality, spec: ModelSpec) -> Reading | Unknown:
+    """Of a monitor that needs labels; unknown where too few predictions have one, or none that tells."""
+    few = _few(quality.overall.rows, quality.overall.requests, spec)
+    if few or monitor.segment:
+        return few or fairness.reading(monitor, quality.fairness.get(monitor.segment or ""))
+    return _READERS[monitor.metric](quality, spec)
+
+
+def _few(rows: int, requests: int, spec: ModelSpec) -> Unknown | None:
+    wanted = spec.monitor.min_rows
+    if rows < wanted:
+        return Unknown(reason=f"{rows:,} predictions with a label are fewer than {wanted:,} (monitor.min_rows)")
+    if requests < REQUESTS:
+        told = f"{rows:,} predictions with a label came in {requests} requests"
+        return Unknown(reason=f"{told}: rows of one request are alike, so {REQUESTS} requests are needed")
+    return None
+
+
+def _loss(quality: Quality, spec: ModelSpec) -> Reading | Unknown:
+    loss, metric = quality.registration, spec.primary_metric
+    if loss is None and metric not in quality.overall.metrics:
+        return Unknown(reason=f"{metric.value} is undefined for these labels: they are all the same")
+    if loss is None:
+        return Unknown(reason=f"{metric.value} at registration is not known: the package has no evaluation that tells")
+    live, then = loss.live, loss.registered
+    told = f"{metric.value} is {live.value:.4g} ({live.low:.4g} to {live.high:.4g}), {then.value:.4g} at registration"
+    by = f"{abs(loss.share.value):.1%} {'worse' if loss.share.value > 0 else 'better'}"
+    surely = "" if loss.value or loss.share.value <= 0 else ", which chance explains"
+    return Reading(loss.value, f"{told}: {by}{surely}.", low=loss.share.low, high=loss.share.high)
+
+
+def _miscalibration(quality: Quality, spec: ModelSpec) -> Reading | Unknown:
+    found = quality.calibration
+    if found is None:
+        return Unknown(reason="the predictions that have a label carry no probabilities: ask for answers in JSON")
+    told = (
+        f"expected calibration error {found.error:.3f} over {found.rows:,} rows, of which {found.chance:.3f} by chance"
+    )
+    return _few(found.rows, REQUESTS, spec) or Reading(found.value, f"{told}: {found.value:.3f} are the model's.")
+
+
+_READERS: Mapping[str, Callable[[Quality, ModelSpec], Reading | Unknown]] = {
+    "QualityLoss": _loss,
+    "CalibrationError": _miscalibration,
+}
+"""By a monitor's metric."""
 
 
 # --- predictions
@@ -158,7 +210,7 @@ def _read_predictions(db: duckdb.DuckDBPyConnection, source: Source, spec: Model
     if source.kind != "captured":
         raise ValueError("labels are joined with captured requests: use Source.captured")
     captured = capture.relation(source.paths, spec, since=source.since, until=source.until)
-    segments = [f", {_segment(spec, segment)} AS s{place}" for place, segment in enumerate(spec.segments)]
+    segments = [f", {_segment(spec, segment)} AS {column}" for segment, column in _columns(spec).items()]
     usable = "isfinite(score)" if spec.task is Task.BINARY else "prediction IS NOT NULL"
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE answer AS SELECT malformed, inference_id, row, time{''.join(segments)}, "
@@ -173,6 +225,11 @@ def _read_predictions(db: duckdb.DuckDBPyConnection, source: Source, spec: Model
     )
     (malformed,) = _one(db, f"SELECT count(*) FROM answer WHERE malformed OR NOT coalesce({usable}, false)")
     return int(malformed)
+
+
+def _columns(spec: ModelSpec) -> dict[str, str]:
+    """The column of each segment."""
+    return {segment: f"s{place}" for place, segment in enumerate(spec.segments)}
 
 
 def _segment(spec: ModelSpec, name: str) -> str:
@@ -323,7 +380,7 @@ def _area(pairs: str) -> str:
         GROUP BY g, inference_id, row"""
 
 
-def _loss(probability: str) -> str:
+def _logarithm(probability: str) -> str:
     return f"-ln(greatest(least({probability}, 1.0), {_SMALLEST!r}))"
 
 
@@ -345,7 +402,7 @@ _METRICS: Mapping[Task, Mapping[Metric, str]] = {
             "coalesce(hits / nullif(marks, 0), 0.0)",
             "coalesce((hit - value * marked) / nullif(marks, 0), 0.0)",
         ),
-        Metric.LOG_LOSS: _mean(_loss("CASE WHEN truth THEN score ELSE 1 - score END")),
+        Metric.LOG_LOSS: _mean(_logarithm("CASE WHEN truth THEN score ELSE 1 - score END")),
         Metric.BRIER: _mean("(score - truth::INTEGER) ** 2"),
     },
     Task.MULTICLASS: {
@@ -364,7 +421,7 @@ _METRICS: Mapping[Task, Mapping[Metric, str]] = {
             SELECT g, inference_id, row, any_value(value) AS value, NULL AS fewest,
                 sum((hit - f1) * n / marks / labels) AS psi
             FROM named JOIN f USING (g, of) JOIN told USING (g) GROUP BY g, inference_id, row""",
-        Metric.LOG_LOSS: _mean(_loss(_probability("truth")), where="scores IS NOT NULL"),
+        Metric.LOG_LOSS: _mean(_logarithm(_probability("truth")), where="scores IS NOT NULL"),
         # A label that the model was never taught has probability zero.
         Metric.AUC: _area(
             f"SELECT g, inference_id, row, of, truth = of AS truth, {_probability('of')} AS score FROM grouped, "
