@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
+from noria.evaluation import Estimate
 from noria.report.html import Html, join, short, tag
 from noria.report.numbers import figure, percent
 
@@ -61,15 +62,13 @@ def overlay(slots: Sequence[Slot], ticks: Sequence[tuple[float, str]], *, title:
     """Bars of the window before those of the baseline. `ticks`: places in slots, 0 being the left end, and texts."""
     height = 132
     highest = max((max(slot.baseline, slot.window) for slot in slots), default=0.0) or 1.0
-    grid = _steps(highest)
-    frame = _Frame(left=36, right=_WIDTH - 1, top=6, base=height - 20, low=0, high=max(highest, grid[-1]))
+    grid = _between(0.0, highest)
+    frame = _Frame(left=40, right=_WIDTH - 1, top=6, base=height - 20, low=0, high=grid[-1])
     starts, slots_wide = _starts(slots)
     lines = [_gridline(frame, share, percent(share)) for share in grid]
     marks = [(place, label) for place, label in ticks]
     marks += [(start + 0.5, slot.label) for slot, start in zip(slots, starts, strict=True) if slot.apart]
-    labels = [
-        tag("text", label, x=frame.x(place / slots_wide), y=height - 6, text_anchor="middle") for place, label in marks
-    ]
+    labels = [_below(frame.x(place / slots_wide), height - 6, label) for place, label in marks]
     return svg(title, *lines, *_bars(slots, frame), *labels, width=_WIDTH, height=height)
 
 
@@ -154,27 +153,65 @@ def spark(line: Line, *, title: str) -> Html:
     )
 
 
-def interval(value: float, low: float | None, high: float | None, reference: float | None, *, title: str) -> Html:
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the left and the right end of a chart stand for."""
+
+    low: float
+    high: float
+
+
+def around(estimates: Sequence[Estimate]) -> Scale:
+    """A scale that all intervals fit on."""
+    low = min((estimate.low for estimate in estimates), default=0.0)
+    high = max((estimate.high for estimate in estimates), default=1.0)
+    margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0
+    return Scale(low=low - margin, high=high + margin)
+
+
+def interval(estimate: Estimate, reference: float | None, scale: Scale, *, title: str) -> Html:
     """A value with its interval; the reference as an upright line."""
-    bounds = [x for x in (value, low, high, reference) if x is not None]
-    least, most = min(bounds), max(bounds)
-    margin = (most - least) * 0.08 or abs(most) * 0.08 or 1.0
-    scale = 200 / (most - least + 2 * margin)
 
     def x(of: float) -> float:
-        return (of - least + margin) * scale
+        return (of - scale.low) / (scale.high - scale.low) * 200
 
+    upright = reference is not None and tag("line", x1=x(reference), x2=x(reference), y1=2, y2=24, class_="reference")
     return svg(
         title,
-        tag("line", x1=x(reference), x2=x(reference), y1=2, y2=24, class_="reference") if reference is not None else "",
-        tag("line", x1=x(low), x2=x(high), y1=13, y2=13, class_="whisker")
-        if low is not None and high is not None
-        else "",
-        tag("circle", cx=x(value), cy=13, r=5, class_="dot"),
+        upright or "",
+        tag("line", x1=x(estimate.low), x2=x(estimate.high), y1=13, y2=13, class_="whisker"),
+        tag("circle", cx=x(estimate.value), cy=13, r=5, class_="dot"),
         width=200,
         height=26,
         class_="interval",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """From where to where values go, and their mean."""
+
+    low: float
+    mean: float
+    high: float
+
+
+def reaches(baseline: Reach, window: Reach, *, title: str) -> Html:
+    """Both on one true scale: where the bars above, each as wide as the next, do not show how far apart values are."""
+    low, high = min(baseline.low, window.low), max(baseline.high, window.high)
+    frame = _Frame(left=40, right=_WIDTH - 1, top=0, base=1, low=0, high=1)
+
+    def x(value: float) -> float:
+        return frame.x((value - low) / (high - low) if high > low else 0.5)
+
+    lines = [
+        join(
+            tag("line", x1=x(reach.low), x2=x(reach.high), y1=y, y2=y, class_=f"{side} reach"),
+            tag("circle", cx=x(reach.mean), cy=y, r=4, class_=side),
+        )
+        for side, reach, y in (("baseline", baseline, 6), ("window", window, 18))
+    ]
+    return svg(title, *lines, width=_WIDTH, height=24)
 
 
 def diagonal(points: Sequence[tuple[float, float, float]], *, title: str, across: str, up: str) -> Html:
@@ -255,6 +292,12 @@ def _gridline(frame: _Frame, value: float, label: str) -> Html:
     )
 
 
+def _below(x: float, y: float, label: str) -> Html:
+    """A text in the middle under `x`; at the right end it ends there, or it would be cut."""
+    near_end = x + 3 * len(label) > _WIDTH
+    return tag("text", label, x=_WIDTH if near_end else x, y=y, text_anchor="end" if near_end else "middle")
+
+
 def _limit(line: Line, frame: _Frame) -> list[Html]:
     if line.limit is None:
         return []
@@ -278,12 +321,6 @@ def _step(spread: float, pieces: int) -> float:
     rough = spread / pieces
     power = 10.0 ** floor(log10(rough))
     return next(step for times in (1, 2, 2.5, 5, 10) if (step := times * power) >= rough * 0.999)
-
-
-def _steps(highest: float) -> list[float]:
-    """Round shares from 0 on, up to the last below the highest."""
-    step = _step(highest, 3)
-    return [step * i for i in range(floor(highest / step + 1e-9) + 1)]
 
 
 def _between(low: float, high: float) -> list[float]:

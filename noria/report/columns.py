@@ -8,12 +8,12 @@ from typing import TypeVar
 from noria.drift import Drift
 from noria.profile import ColumnProfile
 from noria.report import charts
-from noria.report.charts import Slot
+from noria.report.charts import Reach, Slot
 from noria.report.html import Html, join, tag
-from noria.report.numbers import figure, percent
+from noria.report.numbers import distance, figure, percent
 from noria.report.page import Column, badge, facts, name, table
 
-_CATEGORIES = 9
+_CATEGORIES, _COMPARED = 9, 20
 _NEW = 5
 _TICKS = 5
 
@@ -41,18 +41,13 @@ class Pair:
 
 
 def mini(pair: Pair) -> Html:
-    return charts.mini(_slots(pair), title=_title(pair))
+    return charts.mini(_slots(pair, most=_COMPARED), title=_title(pair))
 
 
-def card(pair: Pair, title: Html, *, limit: float) -> Html:
+def card(pair: Pair, title: Html) -> Html:
     """The column's distributions, one over the other, and what sums them up."""
     drawn = _numbers(pair) if pair.baseline.kind == "number" else _categories(pair)
-    value = tag(
-        "span",
-        figure(pair.psi) if pair.drift else "–",
-        tag("small", f" PSI, limit {figure(limit)}"),
-        class_="value",
-    )
+    value = tag("span", tag("small", "PSI "), distance(pair.psi if pair.drift else None), class_="value")
     return tag(
         "article",
         tag("header", tag("h3", title), value),
@@ -77,7 +72,26 @@ def _title(pair: Pair) -> str:
 
 def _numbers(pair: Pair) -> Html:
     slots = _slots(pair)
-    return charts.overlay(slots, [] if pair.sensitive else _ticks(pair, slots), title=_title(pair))
+    ticks = [] if pair.sensitive else _ticks(pair, slots)
+    return join(charts.overlay(slots, ticks, title=_title(pair)), None if pair.sensitive else _reaches(pair))
+
+
+def _reaches(pair: Pair) -> Html | None:
+    before, after = _reach(pair.baseline), _reach(pair.window)
+    if before is None or after is None:
+        return None
+    title = f"From least to most, and the mean: training {_reach_text(before)}, window {_reach_text(after)}"
+    return charts.reaches(before, after, title=title)
+
+
+def _reach(column: ColumnProfile) -> Reach | None:
+    if column.min is None or column.max is None or column.mean is None:
+        return None
+    return Reach(low=column.min, mean=column.mean, high=column.max)
+
+
+def _reach_text(reach: Reach) -> str:
+    return f"{figure(reach.low)} to {figure(reach.high)}, mean {figure(reach.mean)}"
 
 
 def _categories(pair: Pair) -> Html:
@@ -136,8 +150,8 @@ def _share(part: int, of: int) -> float:
 # --- bars
 
 
-def _slots(pair: Pair) -> list[Slot]:
-    slots = _bins(pair) if pair.baseline.kind == "number" else _named(pair)
+def _slots(pair: Pair, *, most: int = _CATEGORIES) -> list[Slot]:
+    slots = _bins(pair) if pair.baseline.kind == "number" else _named(pair, most)
     if pair.baseline.missing or pair.window.missing:
         slots.append(_slot("missing", pair.baseline.missing, pair.window.missing, pair, apart=True))
     return slots
@@ -194,15 +208,15 @@ def distinct(values: Sequence[float]) -> list[str]:
     return [text.replace("-", "−") for text in texts] if values else []
 
 
-def _named(pair: Pair) -> list[Slot]:
+def _named(pair: Pair, most: int) -> list[Slot]:
     """Categories, the most frequent first; what has no room, or no name at the edges, is one bar."""
     before, after = pair.baseline, pair.window
     shares = [_slot(label, count, after.categories[label], pair) for label, count in before.categories.items()]
     shares.sort(key=lambda slot: (-max(slot.baseline, slot.window), slot.label))
-    kept = shares[:_CATEGORIES]
+    kept = shares[:most]
     if pair.sensitive:
         kept = [replace(slot, label=f"value {place}") for place, slot in enumerate(kept, 1)]
-    rest = shares[_CATEGORIES:]
+    rest = shares[most:]
     baseline = sum(slot.baseline for slot in rest) + _share(before.other, before.rows)
     window = sum(slot.window for slot in rest) + _share(after.other, after.rows)
     if baseline or window:

@@ -22,19 +22,28 @@ def figure(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def distance(value: float | None) -> str:
+    """How far two distributions are apart, where what is below a thousandth is nothing.
+
+    >>> distance(9.2912), distance(0.2512), distance(0.000012)
+    ('9.29', '0.251', '0.000')
+    """
+    return "–" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
 def percent(share: float | None) -> str:
     """A share of rows; what is there is never said to be none, nor what is not all to be all.
 
     >>> percent(0.5), percent(0.034), percent(0.0001), percent(0.99999), percent(0)
-    ('50 %', '3.4 %', '< 0.1 %', '> 99.9 %', '0 %')
+    ('50%', '3.4%', '< 0.1%', '> 99.9%', '0%')
     """
     if share is None or isnan(share):
         return "–"
     if 0 < share < 0.001:
-        return "< 0.1 %"
+        return "< 0.1%"
     if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.3g} %" if share >= 0.1 else f"{100 * share:.2g} %"
+        return "> 99.9%"
+    return f"{100 * share:.3g}%" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
 def count(number: int, noun: str, nouns: str | None = None) -> str:

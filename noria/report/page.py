@@ -56,10 +56,17 @@ def name(given: str) -> Html:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; `figures` stand to the right, one under the other."""
+    """A column of a table. `figures` stand to the right, one under the other; `words` want the room of a line, and
+    `tight` cells are not broken."""
 
     title: str
     figures: bool = False
+    words: bool = False
+    tight: bool = False
+
+    @property
+    def css(self) -> str | None:
+        return "n" if self.figures else "words" if self.words else "tight" if self.tight else None
 
 
 def table(
@@ -68,14 +75,14 @@ def table(
     """A table whose rows begin with a heading; on a phone each row of a `sheet` is a card that names its columns."""
     head = tag(
         "tr",
-        *(tag("th", c.title, scope="col", role="columnheader", class_="n" if c.figures else None) for c in columns),
+        *(tag("th", c.title, scope="col", role="columnheader", class_=c.css) for c in columns),
     )
     body = [
         tag(
             "tr",
-            tag("th", row[0], scope="row", role="rowheader"),
+            tag("th", row[0], scope="row", role="rowheader", class_=columns[0].css),
             *(
-                tag("td", tag("span", cell), role="cell", data_of=c.title, class_="n" if c.figures else None)
+                tag("td", tag("span", cell), role="cell", data_of=c.title, class_=c.css)
                 if cell
                 else tag("td", role="cell", class_="none")
                 for c, cell in zip(columns[1:], row[1:], strict=True)
@@ -117,9 +124,9 @@ def tiles(*of: tuple[str, str]) -> Html:
     return tag("dl", *(tag("div", tag("dt", what), tag("dd", value)) for value, what in of), class_="tiles")
 
 
-def aside(*children: str) -> Html:
-    """What was left out, or what a number cannot say."""
-    return tag("p", *children, class_="note")
+def aside(*children: str) -> Html | None:
+    """What was left out, or what a number cannot say; nothing where there is nothing to say."""
+    return tag("p", *children, class_="note") if children else None
 
 
 def commands(*lines: str) -> Html:

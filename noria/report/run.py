@@ -8,26 +8,36 @@ from collections.abc import Iterator, Sequence
 from noria.monitoring import Run
 from noria.monitors import Finding, Monitor
 from noria.names import version
-from noria.report import charts, columns
+from noria.report import charts, columns, outcomes
 from noria.report.charts import Line
 from noria.report.columns import Pair
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, figure, length, moment, percent, span
+from noria.report.numbers import count, distance, figure, length, moment, percent, span
 from noria.report.page import Column, aside, badge, commands, name, page, pill, section, table, tiles
 
 _CARDS = 9
 _FEATURES = 200
 _AT_ONCE = 25
+_WEIGHTS = 30
 
 
 def render(run: Run) -> str:
     """One HTML document without anything beside it; under 1 MB, whatever the run holds."""
-    pairs = _pairs(run)
+    pairs, quality = _pairs(run), run.quality
     sections = [
         ("changed", "What changed most", _changed(run, pairs)),
         ("monitors", "All monitors", _monitors(run)),
         ("trends", "Trends", _trends(run)),
         ("features", "Features", _features(run, pairs)),
+        ("quality", "Model quality", outcomes.metrics(quality) if quality and quality.overall.metrics else None),
+        (
+            "calibration",
+            "Calibration",
+            outcomes.calibration(quality.calibration) if quality and quality.calibration else None,
+        ),
+        ("segments", "Segments", outcomes.segments(quality, sensitive=run.sensitive) if quality else None),
+        ("weights", "What predictions rest on", _weights(run)),
+        ("business", "Business", _business(run)),
         ("next", "What to do next", _next(run)),
     ]
     shown = [(id_, title, body) for id_, title, body in sections if body]
@@ -70,6 +80,9 @@ def _header(run: Run) -> Html:
             "p",
             tag("span", version(run.package).capitalize()),
             tag("span", f"{span(run.start, run.end)} ({length(run.end - run.start)})"),
+            tag("span", f"widened: the window itself had {count(run.own_rows, 'row')}")
+            if run.own_rows < run.window.rows
+            else None,
             class_="meta",
         ),
     )
@@ -78,12 +91,12 @@ def _header(run: Run) -> Html:
 def _verdict(run: Run) -> Html:
     state = _state(run)
     word, symbol = _VERDICTS[state]
-    decision = run.decision or "nothing has asked for a retraining so far."
+    decision = run.decision or "none about retraining so far; nothing has asked for it."
     return tag(
         "div",
         badge(word, symbol=symbol, kind=state),
         tag("p", _sentence(run), class_="said"),
-        tag("p", tag("b", "Decision about retraining: "), decision),
+        tag("p", tag("b", "Decision: "), decision),
         class_=f"verdict {state}",
         role="status",
     )
@@ -121,6 +134,9 @@ def _tiles(run: Run) -> Html:
         if report.features
         else ("–", "features drifted"),
     ]
+    if run.quality and run.quality.overall.metrics:
+        metric, found = outcomes.primary(run.quality)
+        of.append((figure(found.value), f"{metric.value}, by {count(run.quality.matched, 'label')}"))
     if run.window.malformed:
         of.append((f"{run.window.malformed:,}", "records could not be read"))
     return tiles(*of)
@@ -157,8 +173,8 @@ def _changed(run: Run, pairs: Sequence[Pair]) -> Html | None:
     drifted = [pair for pair in pairs if pair.drifted]
     shown = (drifted or list(pairs[:2]))[:_CARDS]
     cards = [
-        *(columns.card(pair, join(name(pair.name)), limit=run.drift.threshold) for pair in shown),
-        *(columns.card(pair, join("the predictions"), limit=run.drift.threshold) for pair in prediction),
+        columns.card(pair, join("the predictions") if pair in prediction else name(pair.name))
+        for pair in sorted([*shown, *prediction], key=lambda pair: -pair.psi)
     ]
     left_out = len(drifted) - _CARDS
     return join(
@@ -177,7 +193,7 @@ def _legend(run: Run) -> Html:
         "p",
         tag("span", swatch("baseline", 1, 16), f"training, {count(run.baseline.rows, 'row')}"),
         tag("span", swatch("window", 5, 8), f"this window, {count(run.window.rows, 'row')}"),
-        tag("span", "bars: share of rows"),
+        tag("span", f"bars: share of rows; lines: least, mean, most; drifted: PSI above {figure(run.drift.threshold)}"),
         class_="legend",
     )
 
@@ -231,7 +247,7 @@ def _row(pair: Pair) -> list[str | None]:
     if drift.missing_change:
         missing = f"{percent(drift.missing_baseline)} → {missing}"
     state = badge("drifted", symbol="▲", kind="breach") if drift.drifted else badge("stable", symbol="✓", kind="ok")
-    return [name(pair.name), columns.mini(pair), state, figure(drift.psi), figure(drift.js), missing]
+    return [name(pair.name), columns.mini(pair), state, distance(drift.psi), distance(drift.js), missing]
 
 
 # --- monitors
@@ -254,13 +270,15 @@ def _monitors(run: Run) -> Html | None:
         [
             join(monitor.title, tag("small", f"speaks when {monitor.meaning}")),
             pill(finding.state),
-            join(_value(finding, monitor.unit), tag("small", finding.reason)),
+            _value(finding, monitor.unit),
             _limit(monitor, finding),
+            finding.reason,
             _spark(run, monitor, finding),
         ]
         for monitor, finding in found
     ]
-    head = [Column("monitor"), Column("state"), Column("value"), Column("limit"), Column("trend")]
+    head = [Column("monitor"), Column("state"), Column("value", tight=True), Column("limit", tight=True)]
+    head += [Column("what it says", words=True), Column("trend")]
     return table("What is watched, its limit, and what this window says", head, rows)
 
 
@@ -273,9 +291,9 @@ def _value(finding: Finding, unit: str) -> Html:
     if finding.value is None:
         return join("–")
     between = (
-        f" ({figure(finding.low)} to {figure(finding.high)})"
+        tag("small", f"{figure(finding.low)} to {figure(finding.high)}")
         if finding.low is not None and finding.high is not None
-        else ""
+        else None
     )
     return join(tag("b", f"{figure(finding.value)} {unit}".strip()), between)
 
@@ -322,6 +340,50 @@ def _trends(run: Run) -> Html | None:
     return join(
         tag("p", "Dashed: the limit. Square: a window beyond it.", class_="lead"), tag("div", *cards, class_="cards")
     )
+
+
+# --- weights and business
+
+
+def _weights(run: Run) -> Html | None:
+    found = run.attribution
+    if found is None:
+        return None
+    ordered = sorted(found.features, key=lambda f: -max(found.features[f].training, found.features[f].window))
+    highest = max((max(w.training, w.window) for w in found.features.values()), default=1.0)
+    rows = [
+        [
+            name(feature),
+            charts.pair(weight.training, weight.window, highest),
+            percent(weight.training),
+            percent(weight.window),
+            badge("changed", symbol="▲") if weight.changed else None,
+        ]
+        for feature in ordered[:_WEIGHTS]
+        for weight in [found.features[feature]]
+    ]
+    head = [Column("feature"), Column("share"), Column("training", figures=True), Column("window", figures=True)]
+    spearman = "" if found.spearman is None else f", Spearman's {figure(found.spearman)}"
+    left_out = len(ordered) - _WEIGHTS
+    return join(
+        tag(
+            "p",
+            f"Shares of the mean absolute contribution to a prediction, of {count(found.rows, 'explained row')}. Rank "
+            f"correlation with training {figure(found.correlation)} (1 is the same order{spearman}; NDCG "
+            f"{figure(found.ndcg)}).",
+            class_="lead",
+        ),
+        table(
+            "Weight of each feature, the heaviest first", [*head, Column("beyond chance")], rows, class_="sheet bars"
+        ),
+        aside(f"{count(left_out, 'lighter feature')} not listed.") if left_out > 0 else None,
+    )
+
+
+def _business(run: Run) -> Html | None:
+    if not run.business:
+        return None
+    return tiles(*((figure(value), called) for called, value in run.business.items()))
 
 
 # --- what to do
