@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from local.cloud import REPOSITORY, WORK, LocalCloud
 from local.demo import page
+from local.demo.control import CONTROL, Control, write_models
 from local.demo.display import Display, closing_tables
 from local.demo.faults import Fault
 from local.demo.scenes import Play
@@ -61,16 +63,22 @@ def play_all(cloud: LocalCloud, story: Story) -> None:
             ending.enter_context(cloud)
             story.check("a local cloud answers, IAM and TLS on", detail=cloud.endpoint, since=begin)
             begin = time.monotonic()
-            stacks = deploy(cloud, progress=story.waiting_for)
+            folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="noria-models-")))
+            stacks = deploy(cloud, models=write_models(folder), progress=story.waiting_for)
             story.check("bootstrapped and deployed by the unmodified CDK", detail=", ".join(stacks), since=begin)
         world = World(cloud=cloud, model=MODEL, story=story)
         play = Play(world=world, spec=spec.load(REPOSITORY / "models" / f"{MODEL}.yaml"), pager=Pager(world))
+        control = Control(world=World(cloud=cloud, model=CONTROL, story=story), play=play)
         with story.scene("January becomes a model, and goes live"):
             play.first_model()
+        control.learn()
         with story.scene("A broken file is quarantined, with every reason"):
             play.broken_upload()
         with story.scene("July is not January: drift, retraining, canary, live"):
             play.drift_and_retraining()
+        with story.scene("A control whose requests do not change stays quiet"):
+            control.go_live()
+            control.stays_quiet()
         for fault, reported in ((Fault.FAILS, "success"), (Fault.SWAPPED, "failure")):
             with story.scene(f"A bad version is rolled back: {fault}; the stack reports {reported}"):
                 play.bad_candidate(fault, reported)

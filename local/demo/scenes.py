@@ -16,7 +16,7 @@ from local.demo import flights
 from local.demo.faults import Fault
 from local.demo.packages import register
 from local.demo.story import Month, Turn, Unexpected
-from local.demo.traffic import predict, steady
+from local.demo.traffic import BATCH, predict, steady
 from local.demo.world import Pager, World
 from noria import drift, profile
 from noria.ledger import Entry, Kind, verify
@@ -134,7 +134,7 @@ class Play:
 
         since = datetime.now(UTC).replace(microsecond=0)  # captured times have whole seconds
         predict(world, [self.instance(row) for row in self.sample(7)])
-        self._wait_for_capture(since)
+        world.wait_for_captured(since, records=self.sample_rows // BATCH)
         begin, clock = time.monotonic(), time.time()
         world.noria("monitor", world.model, "--since", since.isoformat())
         # The schedule's own windows are told beside the one that was asked for.
@@ -280,33 +280,6 @@ class Play:
         version = f"version {self.live.rsplit('/', 1)[-1]}"
         months = [month for month in self.world.story.months if month.package == version]
         return "AUC " + ", ".join(f"{month.name[:3]} {month.auc:.3f}" for month in months)
-
-    def _wait_for_capture(self, since: datetime) -> None:
-        """Data capture is written within a couple of AWS minutes."""
-        world = self.world
-        prefix = f"{world.model}/captured/{world.endpoint}/"
-
-        def captured() -> bool:
-            pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=world.bucket, Prefix=prefix)
-            fresh = [
-                i["Key"]
-                for page in pages
-                for i in page.get("Contents", [])
-                if i["LastModified"] >= since.replace(microsecond=0)
-            ]
-            lines = [
-                line
-                for key in fresh
-                for line in world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read().splitlines()
-            ]
-            recent = [
-                r
-                for r in map(json.loads, lines)
-                if r["eventMetadata"]["inferenceTime"] >= since.strftime("%Y-%m-%dT%H:%M:%SZ")
-            ]
-            return len(recent) >= self.sample_rows // 50
-
-        world.wait_until("captured requests", captured)
 
     def _stack_status(self) -> str:
         stacks = self.world.client("cloudformation").describe_stacks(

@@ -15,8 +15,11 @@ from local.demo.world import World
 
 Row = Mapping[str, Any]
 
+BATCH = 50
+"""Rows of a request that nobody is waiting for."""
 
-def predict(world: World, rows: Sequence[Row], *, batch: int = 50) -> list[float]:
+
+def predict(world: World, rows: Sequence[Row], *, batch: int = BATCH) -> list[float]:
     """Scores of `rows`, asked of the endpoint in requests of `batch` rows."""
     runtime = world.client("sagemaker-runtime")
 

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,21 @@ class World:
     def keys(self, prefix: str) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def wait_for_captured(self, since: datetime, *, records: int) -> None:
+        """Until so many requests from `since` on are in files: data capture is written within a couple of minutes."""
+        first = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+        def captured() -> bool:
+            pages = self.s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=f"{self.model}/captured/{self.endpoint}/"
+            )
+            fresh = [i["Key"] for page in pages for i in page.get("Contents", []) if i["LastModified"] >= since]
+            bodies = (self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in fresh)
+            lines = [json.loads(line) for body in bodies for line in body.splitlines()]
+            return sum(str(line["eventMetadata"]["inferenceTime"]) >= first for line in lines) >= records
+
+        self.wait_until("captured requests", captured)
 
     def serving_parameters(self) -> dict[str, str]:
         stack = self.client("cloudformation").describe_stacks(StackName=self.names.stack(self.model, "serving"))[
