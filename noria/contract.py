@@ -1,18 +1,25 @@
-"""The data contract: what a file must be to become a dataset, and everything about it that is not."""
+"""The data contract: what a file must be to become a dataset, and everything about it that is not.
+
+file ─ unreadable() ─ one scan: what the rules suspect, counts, the profile ┬ what is suspected, row by row
+                                                                           └ shift from a baseline
+"""
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import codecs
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from noria import capture, drift, rules
+from noria.profile import Kind, Profile, Scan, Source, typed
+from noria.rules import Rule, severity
 from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import (
     LONGEST_LINE,
@@ -21,13 +28,20 @@ from noria.sql import (
     Resources,
     connect,
     csv_with_rejects,
+    header,
     identifier,
-    label,
-    literal,
-    number,
     parquet,
+    paths,
 )
-from noria.violations import FIRST, LONGEST_SAMPLE, Violation
+from noria.violations import FIRST, LONGEST_SAMPLE, MASK, Violation, shortened
+
+MOST = 100
+"""Violations of one report: a person mends the first of them and asks again."""
+SAMPLED = 100_000
+"""Rows among which repetitions are looked for. Of a larger file it is a sample, chosen by hash so that equal rows are
+in it together: n rows that repeat another escape notice with a probability of (1 - SAMPLED / rows)^n, and once one is
+seen all are counted."""
+MOST_COLUMNS = 20_000
 
 
 class Part(BaseModel):
@@ -35,7 +49,11 @@ class Part(BaseModel):
 
 
 class Report(Part):
-    """What the contract says of a file: accepted unless a violation of severity reject was found."""
+    """What the contract says of a file: accepted unless a violation of severity reject was found.
+
+    `shift` compares it with a baseline, and `no_shift` says why there is no comparison. `profile` is what was compared;
+    it is not written with the report, because it holds values of columns that may be sensitive.
+    """
 
     model: str
     filename: str
@@ -48,12 +66,33 @@ class Report(Part):
     last_event: datetime | None
     accepted: bool
     violations: tuple[Violation, ...]
+    shift: drift.Report | None = None
+    no_shift: str | None = None
+    profile: Profile | None = Field(None, exclude=True, repr=False)
+
+    @classmethod
+    def refusing(cls, model: str, filename: str, violation: Violation, *, sha256: str, size: int) -> "Report":
+        """The report of a file that was not even looked into."""
+        return cls(
+            model=model,
+            filename=filename,
+            format=format_of(filename),
+            sha256=sha256,
+            bytes=size,
+            rows=0,
+            columns=(),
+            first_event=None,
+            last_event=None,
+            accepted=False,
+            violations=(violation,),
+        )
 
     def to_text(self) -> str:
-        """Lines for a person: the verdict, then a line for each violation."""
+        """Lines for a person: the verdict, then a line for each violation, and how far the file has shifted."""
         verdict = "accepted" if self.accepted else "refused"
-        head = f"{self.filename}: {verdict} for {self.model}: {self.rows:,} rows, {self.bytes:,} bytes"
-        return "\n".join([head, *(f"- {_told(violation)}" for violation in self.violations)])
+        head = f"{shortened(self.filename)}: {verdict} for {self.model}: {self.rows:,} rows, {self.bytes:,} bytes"
+        shift = [self.shift.summary] if self.shift else [f"No shift: {self.no_shift}"] if self.no_shift else []
+        return "\n".join([head, *(f"- {_told(violation)}" for violation in self.violations), *shift])
 
 
 class Manifest(Part):
@@ -74,6 +113,25 @@ class Manifest(Part):
     accepted_at: datetime
 
 
+class Live(Part):
+    """The contract on captured requests: types, ranges, categories and missing values of `rows` requested rows.
+
+    `invalid` rows break at least one rule of severity reject, and are counted once. `malformed` records could not be
+    read and are in no other number. Violations have no row numbers.
+    """
+
+    model: str
+    rows: int
+    malformed: int
+    invalid: int
+    violations: tuple[Violation, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Invalid rows as a share of all; None when there are none."""
+        return self.invalid / self.rows if self.rows else None
+
+
 def check(
     path: Path,
     spec: ModelSpec,
@@ -81,15 +139,17 @@ def check(
     filename: str,
     now: datetime,
     sha256: str | None = None,
+    baseline: Profile | None = None,
     resources: Resources = MODEST,
 ) -> Report:
-    """Check one CSV or Parquet file. Whatever the file holds, the answer is a report."""
+    """Check one CSV or Parquet file, in one scan where it is good. Whatever the file holds, the answer is a report."""
     size = path.stat().st_size
     digest = sha256 or _hash(path)
     kind = format_of(filename)
-    found = _Found(rows=0, columns=(), first=None, last=None, violations=unreadable(path, filename))
+    found = _Found(violations=unreadable(path, filename))
     if not found.violations and kind is not None:
-        found = _scan(path, spec, kind, now, resources)
+        found = _scan(_File(path=path, kind=kind, spec=spec, now=now, baseline=baseline), resources)
+    violations = _bounded(found.violations)
     return Report(
         model=spec.model,
         filename=filename,
@@ -100,34 +160,68 @@ def check(
         columns=found.columns,
         first_event=found.first,
         last_event=found.last,
-        accepted=not any(violation.severity == "reject" for violation in found.violations),
-        violations=tuple(found.violations),
+        accepted=not any(violation.severity == "reject" for violation in violations),
+        violations=tuple(violations),
+        shift=found.shift,
+        no_shift=found.no_shift,
+        profile=found.profile,
     )
+
+
+def check_captured(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> Live:
+    """Check the rows of captured requests, in one scan; in another, where more values are missing than may be.
+
+    To lack a value is against the contract where none may be missing, or where more rows than may lack it.
+    """
+    asked = [rule for rule in rules.of_features(spec, spec.features) if rule.rule != "formula"]
+    required = {name for name, feature in spec.features.items() if not feature.missing}
+    with connect(resources) as db:
+        live = _live(db, source, spec, asked, required)
+        over = {v.column for v in live.violations if v.rule == "missing" and v.column is not None}
+        return _live(db, source, spec, asked, required | over) if over - required else live
 
 
 Format = Literal["csv", "parquet"]
 _FORMATS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
-_MAGIC = {b"PAR1": "Parquet", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_MAGIC = {
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip (Excel's .xlsx is one)",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7-Zip",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Office file",
+    b"%PDF": "PDF",
+    b"ARROW1": "Arrow",
+    b"ORC": "ORC",
+    b"Obj\x01": "Avro",
+    b"SQLite": "SQLite",
+    b"<!": "HTML or XML",
+    b"<html": "HTML",
+    b"<?xml": "XML",
+    b'{"': "JSON",
+    b"[{": "JSON",
+}
+_WIDE = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    rows: int
-    columns: tuple[str, ...]
-    first: datetime | None
-    last: datetime | None
-    violations: list[Violation]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """Rows for which `broken` holds are violations."""
-
-    column: str
-    rule: str
-    broken: str
-    remedy: str
+    violations: Sequence[Violation]
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    first: datetime | None = None
+    last: datetime | None = None
+    profile: Profile | None = None
+    shift: drift.Report | None = None
+    no_shift: str | None = None
 
 
 def _told(violation: Violation) -> str:
@@ -136,9 +230,27 @@ def _told(violation: Violation) -> str:
     return f"{violation.severity}: {violation.message}{where}"
 
 
+def _bounded(violations: Sequence[Violation]) -> list[Violation]:
+    """What refuses a file first, and at most `MOST`, the last of which says how many more there are."""
+    ordered = sorted(violations, key=lambda violation: violation.severity != "reject")
+    if len(ordered) <= MOST:
+        return ordered
+    rest = len(ordered) - MOST + 1
+    more = Violation(
+        rule="more",
+        severity=ordered[MOST - 1].severity,
+        count=rest,
+        message=f"{rest:,} more rules are broken, which are not listed: mend these first and check again",
+    )
+    return [*ordered[: MOST - 1], more]
+
+
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- files that cannot be read
 
 
 def format_of(filename: str) -> Format | None:
@@ -150,7 +262,7 @@ def unreadable(path: Path, filename: str) -> list[Violation]:
     kind = format_of(filename)
     found: tuple[str, str] | None
     if kind is None:
-        found = "format", f"{filename!r} is neither .csv nor .parquet: export it as one of them"
+        found = "format", f"{shortened(filename)!r} is neither .csv nor .parquet: export it as one of them"
     elif path.stat().st_size == 0:
         found = "empty", "the file is empty: upload it again"
     elif kind == "parquet":
@@ -162,32 +274,44 @@ def unreadable(path: Path, filename: str) -> list[Violation]:
 
 def _not_parquet(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
-        if file.read(4) != b"PAR1":
+        start = file.read(4)
+        if start == b"PARE":
+            return "format", "the Parquet file is encrypted: export it without its own encryption"
+        if start != b"PAR1":
             return "format", "the name says Parquet, the content does not: export it again"
+        file.seek(max(0, path.stat().st_size - 4))
+        if file.read() != b"PAR1":
+            return "truncated", "the Parquet file has no end: it was cut off on its way; upload it again"
     return None
 
 
 def _not_text(path: Path) -> tuple[str, str] | None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
-        start = file.read(8)
-        looks = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
-        if looks:
-            return "format", f"the name says CSV, the content is {looks}: upload plain CSV"
+        start = file.read(16)
+        if found := _no_csv(start):
+            return found
         file.seek(0)
         read = lines = length = start_of_chunk = 0
         try:
             while chunk := file.read(_CHUNK):
                 # The decoder keeps the beginning of a character that the chunk before cut in two.
-                start_of_chunk = read - len(decoder.getstate()[0])
-                read += len(chunk)
+                kept = decoder.getstate()[0]
+                start_of_chunk = read - len(kept)
                 if b"\0" in chunk:
+                    if not read and chunk[:_LOOK].count(0) > len(chunk[:_LOOK]) // 4:
+                        return "encoding", "the file looks like UTF-16: export it as UTF-8"
                     return "format", "the file holds NUL bytes: it is not a CSV text"
-                decoder.decode(chunk)
+                read += len(chunk)
+                if kept or not chunk.isascii():
+                    decoder.decode(chunk)
                 last = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
                 length = length + len(chunk) if last < 0 else len(chunk) - last - 1
-                lines += chunk.count(b"\n")
                 if length > LONGEST_LINE - _CHUNK:
+                    file.seek(0)
+                    lines = sum(
+                        part.count(b"\n") for part in iter(lambda: file.read(_CHUNK), b"") if file.tell() <= read
+                    )
                     return "format", f"line {lines + 1:,} is longer than {length:,} bytes: it is not a row; mend it"
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
@@ -195,177 +319,25 @@ def _not_text(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _scan(path: Path, spec: ModelSpec, kind: Format, now: datetime, resources: Resources) -> _Found:
-    try:
-        with connect(resources) as connection:
-            return _examine(connection, path, spec, kind, now)
-    except HeaderError as error:
-        wrong = Violation(rule="header", message=str(error))
-    except duckdb.Error as error:
-        # Whatever a file does to the reader is a finding about the file.
-        wrong = Violation(rule="readable", message=cannot_read(kind, error))
-    return _Found(rows=0, columns=(), first=None, last=None, violations=[wrong])
+_LOOK = 4096
+
+
+def _no_csv(start: bytes) -> tuple[str, str] | None:
+    """What the first bytes of a file say that it is, if that is no CSV."""
+    if wide := next((name for mark, name in _WIDE.items() if start.startswith(mark)), None):
+        return "encoding", f"the file is {wide}: export it as UTF-8 (Excel calls it “CSV UTF-8”)"
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    looks = next((name for magic, name in _MAGIC.items() if text.lower().startswith(magic.lower())), None)
+    return ("format", f"the name says CSV, the content is {looks}: upload plain CSV") if looks else None
 
 
 def cannot_read(kind: Format | None, error: duckdb.Error) -> str:
     if "invalid state" in str(error):
         return "its lines end in different ways, or its quotes are broken: export the file again"
-    return f"the file cannot be read as {kind}: {str(error).splitlines()[0]}: export it again"
+    return f"the file cannot be read as {kind}: {shortened(str(error).splitlines()[0])}: export it again"
 
 
-def _examine(connection: duckdb.DuckDBPyConnection, path: Path, spec: ModelSpec, kind: Format, now: datetime) -> _Found:
-    reader = csv_with_rejects(path) if kind == "csv" else parquet([path])
-    columns = tuple(str(row[0]) for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall())
-    violations = list(_columns(spec, columns))
-    present = set(columns)
-    rules = [rule for rule in _rules(spec, now) if rule.column in present]
-    moment = _moment(spec.time) if spec.time in present else "NULL::TIMESTAMP"
-    shares = [name for name in spec.features if name in present]
-    outcome = _outcome(spec) if spec.target in present else "NULL"
-    ident = identifier(spec.id) if spec.id and spec.id in present else "NULL"
-    asked = [
-        "count(*)",
-        f"min({moment})",
-        f"max({moment})",
-        f"count(DISTINCT {outcome})",
-        f"count({ident}) - count(DISTINCT {ident})",
-        *(f"count(*) FILTER ({_empty(name)})" for name in shares),
-        *(_broken(rule) for rule in rules),
-    ]
-    # The reader's table of refused lines is there once the whole answer is fetched.
-    (answer,) = connection.execute(
-        f"SELECT {', '.join(asked)} FROM (SELECT *, row_number() OVER () AS {_ROW} FROM {reader})"
-    ).fetchall()
-    rows, first, last, outcomes, repeated, *rest = answer
-    violations += refused_lines(connection) if kind == "csv" else []
-    violations += [
-        _violation(rule, value) for rule, value in zip(rules, rest[len(shares) :], strict=True) if value["n"]
-    ]
-    violations += _missing(spec, rows, dict(zip(shares, rest[: len(shares)], strict=True)))
-    violations += _whole(spec, rows, outcomes if spec.target in present else None, repeated)
-    return _Found(rows=rows, columns=columns, first=_utc(first), last=_utc(last), violations=violations)
-
-
-_ROW = '"\x01row"'
-
-
-def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
-    missing = [name for name in spec.columns if name not in columns]
-    unexpected = [name for name in columns if name not in spec.columns]
-    if len(columns) == 1 and (separator := next((s for s in ";\t|" if s in columns[0]), None)):
-        message = f"fields are separated by {separator!r} and not by commas: export the file with commas"
-        yield Violation(rule="separator", message=message)
-        return
-    folded = {name.lower(): name for name in unexpected}
-    for name in missing:
-        close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
-        remedy = f"rename {folded[close[0]]!r} to it" if close else "add it"
-        yield Violation(column=name, rule="column", message=f"column {name!r} is missing: {remedy}")
-    if unexpected:
-        named = ", ".join(map(repr, unexpected[:FIRST])) + (" …" if len(unexpected) > FIRST else "")
-        yield Violation(
-            column=unexpected[0] if len(unexpected) == 1 else None,
-            rule="unexpected",
-            severity="warn",
-            count=len(unexpected),
-            samples=tuple(name[:LONGEST_SAMPLE] for name in unexpected[:FIRST]),
-            message=f"not in the spec and ignored: {named}; remove them, or add them to features",
-        )
-
-
-def _rules(spec: ModelSpec, now: datetime) -> Iterator[_Rule]:
-    for name, feature in spec.features.items():
-        yield from _feature_rules(name, feature)
-    moment = _moment(spec.time)
-    latest = now.astimezone(UTC).replace(tzinfo=None) + _CLOCKS
-    yield _Rule(
-        column=spec.time,
-        rule="time",
-        broken=f"{moment} IS NULL",
-        remedy="write ISO 8601 times, as in 2013-01-31T17:00:00",
-    )
-    yield _Rule(
-        column=spec.time,
-        rule="future",
-        broken=f"{moment} > TIMESTAMP '{latest:%Y-%m-%d %H:%M:%S}'",
-        remedy="an event cannot be in the future; correct the clock or the time zone (times are UTC)",
-    )
-    number_wanted = " (a number)" if spec.task is Task.REGRESSION else ""
-    yield _Rule(
-        column=spec.target,
-        rule="target",
-        broken=f"{_outcome(spec)} IS NULL",
-        remedy=f"every row needs its outcome{number_wanted}; leave out rows whose outcome is not known yet",
-    )
-
-
-def _moment(name: str) -> str:
-    """SQL: a UTC time, as training reads it; NULL for what is none that a calendar has."""
-    time = f"try_cast(CAST({identifier(name)} AS VARCHAR) AS TIMESTAMPTZ)::TIMESTAMP"
-    return f"CASE WHEN {time} BETWEEN '0001-01-01' AND '9999-12-31' THEN {time} END"
-
-
-def _outcome(spec: ModelSpec) -> str:
-    """SQL: a finite number or a class label, as training reads it; NULL for what is neither."""
-    text = f"CAST({identifier(spec.target)} AS VARCHAR)"
-    if spec.task is not Task.REGRESSION:
-        return label(text)
-    return f"CASE WHEN isfinite(try_cast({text} AS DOUBLE)) THEN try_cast({text} AS DOUBLE) END"
-
-
-def _feature_rules(name: str, feature: Feature) -> Iterator[_Rule]:
-    column, present = identifier(name), f"NOT ({_empty(name)})"
-    if feature.type is FeatureType.CATEGORY:
-        if feature.values is not None:
-            allowed = ", ".join(literal(value) for value in feature.values)
-            broken = f"{present} AND CAST({column} AS VARCHAR) NOT IN ({allowed})"
-            remedy = f"allowed are {', '.join(feature.values)}; correct the rows, or add the value to the spec"
-            yield _Rule(column=name, rule="category", broken=broken, remedy=remedy)
-        return
-    value = f"try_cast({column} AS DOUBLE)"
-    what = "a whole number" if feature.type is FeatureType.INTEGER else "a number"
-    wrong = f"{value} IS NULL OR NOT isfinite({value})"
-    if feature.type is FeatureType.INTEGER:
-        wrong += f" OR {value} <> floor({value}) OR abs({value}) > {number(_LARGEST)}"
-    yield _Rule(column=name, rule="type", broken=f"{present} AND ({wrong})", remedy=f"it must be {what}, or empty")
-    for bound, operator, words in ((feature.min, "<", "at least"), (feature.max, ">", "at most")):
-        if bound is not None:
-            yield _Rule(
-                column=name,
-                rule="range",
-                broken=f"isfinite({value}) AND {value} {operator} {number(bound)}",
-                remedy=f"it must be {words} {bound:g}; correct the rows, or the spec",
-            )
-
-
-def _empty(name: str) -> str:
-    column = identifier(name)
-    return f"{column} IS NULL OR CAST({column} AS VARCHAR) = ''"
-
-
-def _broken(rule: _Rule) -> str:
-    sample = f"left(CAST({identifier(rule.column)} AS VARCHAR), {LONGEST_SAMPLE})"
-    return (
-        f"struct_pack(n := count(*) FILTER ({rule.broken}), rows := min({_ROW}, {FIRST}) FILTER ({rule.broken}), "
-        f"samples := min({sample}, {FIRST}) FILTER ({rule.broken}))"
-    )
-
-
-def _violation(rule: _Rule, value: Mapping[str, Any]) -> Violation:
-    samples = tuple(dict.fromkeys(value["samples"] or ()))
-    shown = f", as in {', '.join(repr(sample) for sample in samples[:3])}" if samples else ""
-    rows = "1 row breaks" if value["n"] == 1 else f"{value['n']:,} rows break"
-    return Violation(
-        column=rule.column,
-        rule=rule.rule,
-        count=value["n"],
-        rows=tuple(value["rows"] or ()),
-        samples=samples,
-        message=f"column {rule.column!r}: {rows} rule {rule.rule!r}{shown}: {rule.remedy}",
-    )
-
-
-def refused_lines(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
+def refused_lines(connection: duckdb.DuckDBPyConnection, *, sensitive: bool = False) -> list[Violation]:
     """Lines that `noria.sql.csv` set aside: too few or too many fields, quotes that never close."""
     found = connection.execute(
         f"SELECT count(*), min(line, {FIRST}), min(text, {FIRST}) FROM "
@@ -375,47 +347,410 @@ def refused_lines(connection: duckdb.DuckDBPyConnection) -> list[Violation]:
         return []
     message = f"{found[0]:,} line{'' if found[0] == 1 else 's'} with the wrong number of fields or a broken quote: "
     message += "the file may be truncated; export it again"
-    samples = tuple(dict.fromkeys(found[2] or ()))
+    samples = (MASK,) if sensitive else tuple(dict.fromkeys(found[2] or ()))
     return [Violation(rule="fields", count=found[0], lines=tuple(found[1]), samples=samples, message=message)]
 
 
-def _missing(spec: ModelSpec, rows: int, counts: Mapping[str, int]) -> Iterator[Violation]:
-    for name, count in counts.items():
-        allowed = spec.features[name].missing
-        if rows and count / rows > allowed:
-            yield Violation(
-                column=name,
-                rule="missing",
-                count=count,
-                message=f"column {name!r}: {count / rows:.1%} of rows lack a value, {allowed:.1%} may: "
-                "fill them, or raise `missing` in the spec",
-            )
+# --- the scan
 
 
-def _whole(spec: ModelSpec, rows: int, outcomes: int | None, repeated: int) -> Iterator[Violation]:
-    if rows < spec.min_rows:
-        yield Violation(rule="min_rows", message=f"{rows:,} rows, at least {spec.min_rows:,} are needed: upload more")
-    if rows > spec.max_rows:
-        yield Violation(
-            rule="max_rows", message=f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
+def _scan(file: "_File", resources: Resources) -> _Found:
+    try:
+        with connect(resources) as connection:
+            return _Examination(connection, file).found()
+    except HeaderError as error:
+        wrong = Violation(rule="header", message=str(error))
+    except duckdb.Error as error:
+        # Whatever a file does to the reader is a finding about the file.
+        wrong = Violation(rule="readable", message=cannot_read(file.kind, error))
+    return _Found(violations=[wrong])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What is examined, and against what."""
+
+    path: Path
+    kind: Format
+    spec: ModelSpec
+    now: datetime
+    baseline: Profile | None
+
+
+class _Examination:
+    """What one file is asked, and what is made of the answers."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection, file: _File) -> None:
+        self.db, self.spec, self.kind, self.path, self.baseline = db, file.spec, file.kind, file.path, file.baseline
+        spec = file.spec
+        if self.kind == "csv" and (many := len(header(self.path))) > MOST_COLUMNS:
+            raise HeaderError(f"the first line names {many:,} columns, and at most {MOST_COLUMNS:,} can be read")
+        self.reader = csv_with_rejects(self.path) if self.kind == "csv" else parquet([self.path])
+        described = db.execute(f"DESCRIBE FROM {self.reader}").fetchall()
+        self.types = {str(name): str(sql_type) for name, sql_type, *_ in described}
+        self.present = [name for name in spec.features if name in self.types]
+        self.complete = all(name in self.types for name in spec.columns)
+        self.sensitive = any(feature.sensitive for feature in spec.features.values())
+        self.rules = [
+            *rules.of_features(spec, self.present),
+            *(rules.of_time(spec, file.now) if spec.time in self.types else ()),
+            *(rules.of_target(spec) if spec.target in self.types else ()),
+        ]
+
+    def found(self) -> _Found:
+        spec, columns = self.spec, tuple(self.types)
+        rows = self._estimated_rows()
+        violations = list(_columns(spec, columns))
+        if self.kind == "parquet" and rows > spec.max_rows:
+            return _Found(violations=[*violations, _too_many(spec, rows)], rows=rows, columns=columns)
+        scan = Scan(spec, self.baseline.edges, present=self.present) if self.baseline else None
+        asked = {
+            "rows": "count(*)",
+            "first": "min(event)",
+            "last": "max(event)",
+            "outcomes": self._outcomes(),
+            "least": "min(y)",
+            "most": "max(y)",
+            "repeated_ids": self._repeated_ids(),
+            "sampled": f"len({self._sample(rows)})",
+            "sampled_distinct": f"list_unique({self._sample(rows)})",
+            **{f"present {name}": f"count(r{place})" for name, place in self._places},
+            **{f"suspect {number}": rule.suspect for number, rule in enumerate(self.rules)},
+        }
+        profiled = scan.expressions if scan else []
+        # The reader's table of refused lines is there once the whole answer is fetched.
+        (values,) = self.db.execute(
+            f"SELECT {', '.join([*asked.values(), *profiled])} FROM {self._relation()}"
+        ).fetchall()
+        answer = dict(zip(asked, values, strict=False))
+        refused = refused_lines(self.db, sensitive=self.sensitive) if self.kind == "csv" else []
+        suspected = [rule for number, rule in enumerate(self.rules) if answer[f"suspect {number}"]]
+        violations += refused
+        violations += self._broken(suspected)
+        violations += self._missing(answer)
+        violations += self._whole(answer)
+        result = _Found(
+            violations=violations,
+            rows=answer["rows"],
+            columns=columns,
+            first=_utc(answer["first"]),
+            last=_utc(answer["last"]),
         )
-    if spec.task is Task.BINARY and outcomes and outcomes > 2:
-        message = f"column {spec.target!r}: {outcomes:,} different outcomes, and a binary classification has two: "
-        message += "correct the rows, or give the model task multiclass_classification"
-        yield Violation(column=spec.target, rule="classes", message=message)
-    if rows > 1 and outcomes == 1:
-        message = f"column {spec.target!r}: all rows have the same outcome, from which nothing can be learnt"
-        yield Violation(column=spec.target, rule="constant", message=message)
-    if repeated:
-        message = f"column {spec.id!r}: {repeated:,} rows repeat an id that another row has: remove the repetitions"
-        yield Violation(column=spec.id, rule="unique", count=repeated, message=message)
+        return result if scan is None else self._shifted(result, scan, values[len(asked) :])
+
+    # --- what is asked
+
+    @property
+    def _places(self) -> list[tuple[str, int]]:
+        return [(name, place) for place, name in enumerate(self.spec.features) if name in self.types]
+
+    @property
+    def _raws(self) -> list[str]:
+        return [f"r{place}" for _, place in self._places]
+
+    def _relation(self, *, numbered: bool = False) -> str:
+        """The columns that `noria.rules` speaks of, the id, and the row's number where it is wanted."""
+        spec, types = self.spec, self.types
+        raw: list[str] = []
+        for name, place in self._places:
+            raw.append(f"{self._raw(name, text=_kind(spec.features[name]) == 'category')} AS r{place}")
+        raw.append(f"{identifier(spec.time) if spec.time in types else 'NULL::TIMESTAMP'} AS event_raw")
+        labels = spec.task is not Task.REGRESSION
+        raw.append(f"{self._raw(spec.target, text=labels) if spec.target in types else 'NULL::VARCHAR'} AS y")
+        raw.append(f"{self._raw(spec.id, text=True) if spec.id in types and spec.id else 'NULL::VARCHAR'} AS {_ID}")
+        if numbered:
+            raw.append(f"row_number() OVER () AS {_ROW}")
+        values = [f"{typed(f'r{place}', _kind(spec.features[name]))} AS f{place}" for name, place in self._places]
+        values.append(f"{_moment(types.get(spec.time, 'TIMESTAMP'))} AS event")
+        return f"(SELECT *, {', '.join(values)} FROM (SELECT {', '.join(raw)} FROM {self.reader}))"
+
+    def _raw(self, name: str, *, text: bool) -> str:
+        """SQL of a column as it came, but NULL where nothing came. In CSV, what is empty is NULL already."""
+        column = identifier(name)
+        if self.kind == "csv":
+            return column
+        return f"nullif(CAST({column} AS VARCHAR), '')" if text or self.types[name] == "VARCHAR" else column
+
+    def _outcomes(self) -> str:
+        """How many different outcomes there are; of a regression, only whether there is more than one."""
+        if self.spec.task is not Task.REGRESSION:
+            return "count(DISTINCT y)"
+        value = rules.outcome(self.spec)
+        return f"CASE WHEN min({value}) < max({value}) THEN 2 ELSE least(count({value}), 1) END"
+
+    def _repeated_ids(self) -> str:
+        """Hashes of ids are counted, all of them: what doesn't fit in memory goes to disk."""
+        if self.spec.id not in self.types:
+            return "0"
+        return f"count({_ID}) - count(DISTINCT CASE WHEN {_ID} IS NOT NULL THEN hash({_ID}) END)"
+
+    def _estimated_rows(self) -> int:
+        """Rows of a Parquet file; about the rows of a CSV file."""
+        if self.kind == "parquet":
+            (found,) = self.db.execute(
+                f"SELECT coalesce(sum(num_rows), 0) FROM parquet_file_metadata({paths([self.path])})"
+            ).fetchall()
+            return int(found[0])
+        with self.path.open("rb") as file:
+            start = file.read(2**16)
+        return max(1, self.path.stat().st_size * start.count(b"\n") // max(1, len(start)))
+
+    def _sample(self, rows: int) -> str:
+        """SQL: hashes of about `SAMPLED` rows, all of those that are equal, or none of them."""
+        if self.spec.id or not self.complete:
+            return "NULL::UBIGINT[]"  # rows that differ in their ids are not equal, and of half a row nobody knows
+        whole = f"hash({', '.join(['event_raw', 'y', *self._raws])})"
+        if rows <= SAMPLED:
+            return f"min({whole}, {SAMPLED})"
+        # Hashing all of every row would take longer than reading it.
+        chosen = f"hash(event_raw, {self._raws[0]}) <= {2**64 * SAMPLED // rows}::UBIGINT"
+        return f"min(CASE WHEN {chosen} THEN {whole} END, {SAMPLED})"
+
+    # --- what is made of the answers
+
+    def _broken(self, suspected: Sequence[Rule]) -> Iterator[Violation]:
+        """Which rows break the rules that a first look suspects, in another scan, which good files are spared."""
+        for rule in suspected[MOST:]:
+            what = f"column {shortened(rule.column)!r}: some rows break rule {rule.rule!r}: {rule.remedy}"
+            yield Violation(column=rule.column, rule=rule.rule, severity=rule.severity, message=what)
+        looked = suspected[:MOST]
+        if not looked:
+            return
+        details = ", ".join(
+            f"struct_pack(n := count_if({rule.broken}), rows := min({_ROW}, {FIRST}) FILTER ({rule.broken}), "
+            f"samples := min({rule.sample}, {_READ}) FILTER ({rule.broken}))"
+            for rule in looked
+        )
+        (values,) = self.db.execute(f"SELECT {details} FROM {self._relation(numbered=True)}").fetchall()
+        for rule, value in zip(looked, values, strict=True):
+            if value["n"]:
+                yield _violation(rule, value)
+
+    def _missing(self, answer: Mapping[str, Any]) -> Iterator[Violation]:
+        rows = answer["rows"]
+        for name, _ in self._places:
+            count, allowed = rows - answer[f"present {name}"], self.spec.features[name].missing
+            if rows and count / rows > allowed:
+                yield _too_few(self.spec, name, count, rows)
+
+    def _whole(self, answer: Mapping[str, Any]) -> Iterator[Violation]:
+        spec, rows = self.spec, answer["rows"]
+        if rows < spec.min_rows:
+            yield Violation(
+                rule="min_rows",
+                # Nothing can be learnt from no rows, whatever a spec says.
+                severity=severity(spec, "min_rows") if rows else "reject",
+                message=f"{rows:,} rows, at least {spec.min_rows:,} are needed: upload more",
+            )
+        if rows > spec.max_rows:
+            yield _too_many(spec, rows)
+        if spec.target in self.types:
+            yield from self._of_outcomes(rows, self._labels(answer))
+        if answer["repeated_ids"]:
+            yield from self._repeated("unique", _ID, allowed=0)
+        if (answer["repeated_ids"] and self.complete) or (answer["sampled"] or 0) > (answer["sampled_distinct"] or 0):
+            everything = ", ".join(["event_raw", "y", _ID, *self._raws])
+            yield from self._repeated("duplicates", everything, allowed=spec.contract.duplicates * rows)
+
+    def _labels(self, answer: Mapping[str, Any]) -> int:
+        """Different outcomes, where those that are one label count once, as 1 and 1.0 do; 2 may stand for more."""
+        outcomes: int = answer["outcomes"]
+        if self.spec.task is Task.REGRESSION or outcomes < 2:
+            return outcomes
+        several = f"SELECT count(DISTINCT {rules.outcome(self.spec)}) FROM "
+        ((labels,),) = self.db.execute(
+            f"{several}(SELECT unnest(?) AS y)", [[answer["least"], answer["most"]]]
+        ).fetchall()
+        if outcomes > 2 and (self.spec.task is Task.BINARY or labels < 2):
+            ((labels,),) = self.db.execute(several + self._relation()).fetchall()
+        return int(labels)
+
+    def _of_outcomes(self, rows: int, outcomes: int) -> Iterator[Violation]:
+        spec = self.spec
+        if spec.task is Task.BINARY and outcomes > 2:
+            message = f"column {spec.target!r}: {outcomes:,} different outcomes, and a binary classification has two: "
+            message += "correct the rows, or give the model task multiclass_classification"
+            yield Violation(column=spec.target, rule="classes", message=message)
+        if rows > 1 and outcomes == 1:
+            message = f"column {spec.target!r}: all rows have the same outcome, from which nothing can be learnt"
+            yield Violation(column=spec.target, rule="constant", severity=severity(spec, "constant"), message=message)
+
+    def _repeated(self, rule: str, what: str, *, allowed: float) -> Iterator[Violation]:
+        """How many rows repeat what an earlier one has, and the first of them. Hashes are counted, and spill."""
+        spec = self.spec
+        relation = f"(SELECT hash({what}) AS h, {_ROW}, {_ID} FROM {self._relation(numbered=True)})"
+        there = f"WHERE {_ID} IS NOT NULL" if rule == "unique" else ""
+        ((count, hashes, firsts),) = self.db.execute(
+            f"SELECT sum(n - 1), arg_min(h, first, {FIRST}), min(first, {FIRST}) FROM "
+            f"(SELECT h, count(*) AS n, min({_ROW}) AS first FROM {relation} {there} GROUP BY h HAVING n > 1)"
+        ).fetchall()
+        if (count or 0) <= allowed:
+            return
+        ((rows, samples),) = self.db.execute(
+            f"SELECT min({_ROW}, {FIRST}), min(left({_ID}, {LONGEST_SAMPLE}), {FIRST}) FROM {relation} "
+            f"WHERE h IN ({', '.join(map(str, hashes))}) AND {_ROW} NOT IN ({', '.join(map(str, firsts))})"
+        ).fetchall()
+        many = "1 row repeats" if count == 1 else f"{count:,} rows repeat"
+        if rule == "unique":
+            message = f"column {spec.id!r}: {many} an id that another row has: remove the repetitions"
+        else:
+            message = f"{many} another in everything that the spec names, and training takes each once: "
+            message += "remove the repetitions, or raise contract.duplicates"
+        yield Violation(
+            column=spec.id if rule == "unique" else None,
+            rule=rule,
+            severity=severity(spec, rule),
+            count=int(count),
+            rows=tuple(rows),
+            samples=tuple(dict.fromkeys(samples or ())) if rule == "unique" else (),
+            message=message,
+        )
+
+    def _shifted(self, found: _Found, scan: Scan, values: Sequence[Any]) -> _Found:
+        """With the file's profile, and how far it is from the baseline, if the two can be compared."""
+        if not found.rows or self.baseline is None:
+            return replace(found, no_shift="the file has no rows to compare")
+        profile = scan.name(self.db, self._relation(), scan.read(values))
+        try:
+            shift = drift.compare(self.baseline, profile, self.spec)
+        except ValueError as error:
+            return replace(found, profile=profile, no_shift=f"the baseline cannot be compared: {error}")
+        if not shift.enough:
+            return replace(found, profile=profile, no_shift=shift.summary)
+        violations = [*found.violations, *_shifts(self.spec, shift)]
+        return replace(found, profile=profile, shift=shift, violations=violations)
+
+
+_ROW, _ID = '"\x01row"', '"\x01id"'
+_READ = 10 * FIRST
+"""Values read for the samples of a violation, among which the same may come again and again."""
+_CLOSE = 10_000
+"""Pairs of names that are compared for a likely misspelling: beyond that it would take seconds."""
+_SHIFTED = 10
+_CALENDAR = "'0001-01-01' AND '9999-12-31'"
+
+
+def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
+    found, expected = {*columns}, {*spec.columns}
+    missing = [name for name in spec.columns if name not in found]
+    unexpected = [name for name in columns if name not in expected]
+    if len(columns) == 1 and (separator := next((s for s in ";\t|" if s in columns[0]), None)):
+        message = f"fields are separated by {separator!r} and not by commas: export the file with commas"
+        yield Violation(rule="separator", message=message)
+        return
+    folded = {name.lower(): name for name in unexpected}
+    for name in missing:
+        near = len(missing) * len(folded) <= _CLOSE
+        close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6) if near else []
+        remedy = f"rename {shortened(folded[close[0]])!r} to it" if close else "add it"
+        yield Violation(column=name, rule="column", message=f"column {shortened(name)!r} is missing: {remedy}")
+    if unexpected:
+        shown = [shortened(name) for name in unexpected[:FIRST]]
+        named = ", ".join(map(repr, shown)) + (" …" if len(unexpected) > FIRST else "")
+        yield Violation(
+            column=unexpected[0] if len(unexpected) == 1 else None,
+            rule="unexpected",
+            severity=severity(spec, "unexpected"),
+            count=len(unexpected),
+            samples=tuple(shown),
+            message=f"not in the spec and ignored: {named}; remove them, or add them to features",
+        )
+
+
+def _kind(feature: Feature) -> Kind:
+    return "category" if feature.type is FeatureType.CATEGORY else "number"
+
+
+def _moment(sql_type: str) -> str:
+    """SQL: `event_raw` as a UTC time, as training reads it; NULL for what is none that a calendar has."""
+    if sql_type.startswith("TIMESTAMP") or sql_type == "DATE":
+        time = "try_cast(event_raw AS TIMESTAMP)"
+    else:
+        text = "CAST(event_raw AS VARCHAR)"
+        # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 has none. Elsewhere a zone would be ignored.
+        plain = f"length({text}) = 19 AND {text}[14] = ':' AND {text}[17] = ':'"
+        time = (
+            f"CASE WHEN {plain} THEN try_cast({text} AS TIMESTAMP) ELSE try_cast({text} AS TIMESTAMPTZ)::TIMESTAMP END"
+        )
+    return f"CASE WHEN {time} BETWEEN {_CALENDAR} THEN {time} END"
+
+
+def _violation(rule: Rule, value: Mapping[str, Any]) -> Violation:
+    samples = tuple(dict.fromkeys(value["samples"] or ()))[:FIRST]
+    shown = f", as in {', '.join(repr(sample) for sample in samples[:3])}" if samples and not rule.sensitive else ""
+    rows = "1 row breaks" if value["n"] == 1 else f"{value['n']:,} rows break"
+    return Violation(
+        column=rule.column,
+        rule=rule.rule,
+        severity=rule.severity,
+        count=value["n"],
+        rows=tuple(value["rows"] or ()),
+        samples=samples,
+        message=f"column {shortened(rule.column)!r}: {rows} rule {rule.rule!r}{shown}: {rule.remedy}",
+    )
+
+
+def _too_few(spec: ModelSpec, name: str, count: int, rows: int) -> Violation:
+    return Violation(
+        column=name,
+        rule="missing",
+        severity=severity(spec, "missing", name),
+        count=count,
+        message=f"column {shortened(name)!r}: {count / rows:.1%} of rows lack a value, "
+        f"{spec.features[name].missing:.1%} may: fill them, or raise `missing` in the spec",
+    )
+
+
+def _too_many(spec: ModelSpec, rows: int) -> Violation:
+    message = f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
+    return Violation(rule="max_rows", message=message)
+
+
+def _shifts(spec: ModelSpec, shift: drift.Report) -> Iterator[Violation]:
+    for name in shift.drifted[:_SHIFTED]:
+        yield Violation(
+            column=name,
+            rule="shift",
+            severity="warn",
+            count=shift.rows,
+            message=f"column {shortened(name)!r} is distributed otherwise than what the live model was trained on: PSI "
+            f"{shift.features[name].psi:.2f}, {spec.monitor.psi:g} is the limit: check where the file comes from",
+        )
+
+
+def _live(
+    db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec, asked: Sequence[Rule], required: Iterable[str]
+) -> Live:
+    """`required` names the features without which a row is invalid."""
+    absent = {name: f"r{place} IS NULL" for place, name in enumerate(spec.features)}
+    wrong = [rule.broken for rule in asked if rule.severity == "reject"]
+    wrong += [absent[name] for name in required if severity(spec, "missing", name) == "reject"]
+    counted = [
+        "count_if(NOT malformed)",
+        "count_if(malformed)",
+        f"count_if(NOT malformed AND ({_any(wrong)}))",
+        *(f"count_if(NOT malformed AND {condition})" for condition in absent.values()),
+        *(f"count_if(NOT malformed AND ({rule.broken}))" for rule in asked),
+        *(f"min({rule.sample}, {_READ}) FILTER (NOT malformed AND ({rule.broken}))" for rule in asked),
+    ]
+    relation = capture.relation(source.paths, spec, since=source.since, until=source.until)
+    (values,) = db.execute(f"SELECT {', '.join(counted)} FROM {relation}").fetchall()
+    rows, malformed, invalid, *rest = (value or 0 for value in values[: 3 + len(absent)])
+    details = zip(asked, values[-2 * len(asked) : -len(asked)], values[-len(asked) :], strict=True) if asked else ()
+    violations = [
+        _violation(rule, {"n": count, "rows": (), "samples": samples}) for rule, count, samples in details if count
+    ]
+    for name, count in zip(absent, rest, strict=True):
+        if rows and count / rows > spec.features[name].missing:
+            violations.append(_too_few(spec, name, count, rows))
+    return Live(
+        model=spec.model, rows=rows, malformed=malformed, invalid=invalid, violations=tuple(_bounded(violations))
+    )
+
+
+def _any(conditions: Sequence[str]) -> str:
+    return " OR ".join(f"coalesce({condition}, false)" for condition in conditions) or "false"
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment else None
-
-
-_LARGEST = 2.0**53
-"""Whole numbers beyond this are not exact in a double, which is what models calculate with."""
-_CLOCKS = timedelta(days=1)
-"""Times without a zone may be a day ahead of UTC somewhere."""

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict
 FIRST = 5
 """Rows and values named for each violation."""
 LONGEST_SAMPLE = 80
+MASK = "***"
+"""What stands for a value of a sensitive column."""
 
 
 class Violation(BaseModel):
@@ -23,3 +25,8 @@ class Violation(BaseModel):
     lines: tuple[int, ...] = ()
     samples: tuple[str, ...] = ()
     message: str
+
+
+def shortened(text: str) -> str:
+    """A name or value as it is shown, cut where it is longer than a sample may be."""
+    return text if len(text) <= LONGEST_SAMPLE else text[: LONGEST_SAMPLE - 1] + "…"
