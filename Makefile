@@ -18,7 +18,7 @@ demo: setup
 
 ## test: every test: end to end on a cloud that has the machine to itself, then all others side by side
 .PHONY: test
-test: setup sdk
+test: setup sdk .noria/chromium/.ready
 	@$(BIN)/python -m pytest tests/e2e
 	@$(BIN)/python -m pytest tests/unit tests/infrastructure tests/integration --numprocesses 3 --dist loadgroup
 
@@ -104,13 +104,20 @@ aws-environment:
 	@touch $@
 
 node_modules/.ready: package-lock.json
-	@echo "· the CDK command"
+	@echo "· the CDK command, and a browser for tests"
 	@npm ci --silent --no-audit --no-fund
 	@touch $@
 
 .noria/container/.ready: local/container/requirements.lock | .venv/.ready
 	@echo "· the container's Python packages"
 	@$(BIN)/python -m local container
+	@touch $@
+
+# The package's own function unpacks it; it takes this variable for a sign that the machine may lack its libraries.
+.noria/chromium/.ready: node_modules/.ready
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@TMPDIR=$(CURDIR)/$(@D) AWS_EXECUTION_ENV=AWS_Lambda_nodejs20.x node --input-type=module \
+		-e "import chromium from '@sparticuz/chromium'; await chromium.executablePath()"
 	@touch $@
 
 .noria/sdk/.ready: pipelines/requirements.txt | .venv/.ready
