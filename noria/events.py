@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overloa
 
 from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from noria import policy
 from noria.names import EVENT_SOURCE
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class Tick(Event):
         "Start Training",
         "Reconcile",
         "Recheck Alarm",
+        "Recheck Data",
         "Probe Deployment",
         "Advance Challenger",
         "Confirm Deployment",
@@ -288,7 +290,8 @@ class DatasetQuarantined(NoriaEvent):
 
 
 class Retraining(Detail):
-    request: str = Field(description="names the alarm's transition, or the re-check, that asked")
+    request: str = Field(description="names what asked: a dataset, an alarm's transition, a re-check, a person's wish")
+    cause: policy.Cause
     reasons: tuple[str, ...]
     again_at: AwareDatetime | None = Field(None, description="when a declined one is looked at again")
 
@@ -301,6 +304,32 @@ class RetrainingRequested(NoriaEvent):
 class RetrainingDeclined(NoriaEvent):
     DETAIL_TYPES = ("Retraining Declined",)
     detail: Retraining
+
+
+class RetrainingWish(Detail):
+    """What a person asks. `request` names it: asked twice under one name, it is decided once."""
+
+    reason: str = Field(min_length=1)
+    by: str
+    force: bool = False
+    requested_at: AwareDatetime
+    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class RetrainingWanted(NoriaEvent):
+    DETAIL_TYPES = ("Retraining Wanted",)
+    detail: RetrainingWish
+
+
+class Training(Detail):
+    execution: str
+    outcome: Literal["succeeded", "refused", "failed"] = Field(description="refused: by the gate")
+    package: str | None = Field(None, description="that awaits approval")
+
+
+class TrainingEnded(NoriaEvent):
+    DETAIL_TYPES = ("Training Ended",)
+    detail: Training
 
 
 class Deployment(Detail):

@@ -1,7 +1,7 @@
 """The `retrain:` part of a spec: what may train a model anew, how often, and when not."""
 
 import re
-from datetime import time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
@@ -9,6 +9,8 @@ from pydantic import Field, WithJsonSchema, model_validator
 from noria.units import Duration, Part
 
 Trigger = Literal["upload", "drift", "quality", "bias"]
+Cause = Literal["first", "upload", "rows", "drift", "quality", "bias", "schedule", "hand"]
+"""What may ask for a training: `first`, data while there is no model yet; `rows`, enough of them; `hand`, a person."""
 
 _PERIODS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
 
@@ -56,6 +58,19 @@ class Quiet(Part):
                 "quiet hours that end when they begin are none, or all: leave them out, or set a budget of 0"
             )
         return self
+
+    def until(self, now: datetime) -> datetime | None:
+        """When they end; None when it is not within them. Their first second belongs to them, their end does not."""
+        now = now.astimezone(UTC)
+        for day in (now - timedelta(days=1), now):
+            begins = datetime.combine(day, self.start, tzinfo=UTC)
+            ends = datetime.combine(day + timedelta(days=self.end < self.start), self.end, tzinfo=UTC)
+            if begins <= now < ends:
+                return ends
+        return None
+
+    def __str__(self) -> str:
+        return f"{self.start:%H:%M}-{self.end:%H:%M} UTC"
 
 
 class Retrain(Part):

@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from noria.ledger import Entry, Kind, latest
+from noria import policy
+from noria.ledger import Entry, Kind
 from noria.names import key
-from noria.spec import ModelSpec
 
 NO_CHAMPION = "none"
 REQUEST = "request.json"
@@ -27,7 +27,7 @@ class Part(BaseModel):
 class Cause(Part):
     """Why a training starts. `identity` makes it this cause and no other: a second delivery has the same one."""
 
-    kind: Literal["upload", "alarm", "schedule"]
+    kind: policy.Cause
     identity: str
     text: str = Field(description="a few words for people, without commas: it becomes a pipeline parameter")
 
@@ -76,7 +76,7 @@ class TrainingRequest(Part):
         ordered = tuple(sorted(datasets, key=lambda dataset: (dataset.first_event, dataset.sha256)))
         return cls(
             model=model,
-            token=training_token(model, cause),
+            token=training_token(model, cause.identity),
             cause=cause,
             dataset_hash=set_hash(dataset.sha256 for dataset in ordered),
             datasets=ordered,
@@ -107,20 +107,13 @@ class TrainingRequest(Part):
         }
 
 
-def training_token(model: str, cause: Cause) -> str:
+def training_token(model: str, identity: str) -> str:
     """64 hexadecimal digits: also StartPipelineExecution's token, which takes 32 to 128 characters."""
-    return hashlib.sha256(f"{model}\n{cause.kind}\n{cause.identity}".encode()).hexdigest()
+    return hashlib.sha256(f"{model}\n{identity}".encode()).hexdigest()
 
 
 def set_hash(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()
-
-
-def trains_on_upload(spec: ModelSpec, entries: Sequence[Entry]) -> bool:
-    """Whether an accepted dataset trains: by policy, or because there is nothing yet that an alarm could watch."""
-    if "upload" in spec.retrain.after:
-        return True
-    return latest(entries, Kind.TRAINING_SUCCEEDED) is None and not unfinished(entries)
 
 
 def trained_on(entries: Sequence[Entry], package: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from noria.logged import LOG_GROUP
+from noria.monitors import monitors
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks.constructs.generated import generated_arns
@@ -89,7 +90,7 @@ class Reactions(Stack):
             "Clock",
             settings=settings,
             key=self._key,
-            reaching=[self.start_training, self.monitor_model],
+            reaching=[self.monitor_model],
         )
         for reaction in (self.deploy_model, self.confirm_deployment):
             reaction.allow(self._send(self.probe_deployment, self.confirm_deployment))
@@ -97,12 +98,12 @@ class Reactions(Stack):
         self._book(
             self.confirm_deployment, self.deploy_model, because="A step of a challenger is a schedule of its own."
         )
-        self.request_retraining = self._request_retraining()
+        self.request_retraining = self._request_retraining(specs)
         self.reconcile = self._reconcile()
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
         # deployment that was to end the use, as when the last model with a schedule loses it.
-        for reaction in (self.start_training, self.monitor_model):
+        for reaction in (self.request_retraining, self.monitor_model):
             self.export_value(reaction.queue.queue_arn)
             self.export_value(reaction.dead_letters.queue_arn)
         self.export_value(self.clock.role.role_arn)
@@ -152,10 +153,10 @@ class Reactions(Stack):
             surroundings=self._surroundings,
             triggers=[
                 Trigger(
-                    name="causes",
+                    name="grants",
                     bus=self._foundation.bus,
                     source=EVENT_SOURCE,
-                    detail_types=["Dataset Accepted", "Retraining Requested"],
+                    detail_types=["Retraining Requested"],
                     detail={"model": [{"exists": True}]},
                 )
             ],
@@ -192,8 +193,14 @@ class Reactions(Stack):
             self._objects("runs", actions=("GetObject",)),
             self._list("runs"),
             self._on("pipeline", "DescribePipelineExecution", "ListPipelineExecutionSteps"),
+            Grant(
+                actions=["sagemaker:DescribeProcessingJob", "sagemaker:DescribeTrainingJob"],
+                resources=[self._arn("sagemaker", kind, "pipelines-*") for kind in ("processing-job", "training-job")],
+                because="SageMaker names the jobs of a pipeline's steps after the execution.",
+            ),
             self._on("model-package", "DescribeModelPackage"),
             *self._ledger(),
+            self._announce(),
             self._page(),
         )
         return reaction
@@ -421,13 +428,29 @@ class Reactions(Stack):
         )
         return reaction
 
-    def _request_retraining(self) -> Reaction:
+    def _request_retraining(self, specs: Sequence[ModelSpec]) -> Reaction:
+        # Of segments there may be many, and a pattern is short; the function knows which alarms are meant.
+        asking = {
+            self._settings.names.monitor_alarm("*", f"{monitor.runbook}-*" if monitor.segment else monitor.name)
+            for spec in specs
+            for monitor in monitors(spec)
+            if monitor.trigger
+        }
         reaction = Reaction(
             self,
             "RequestRetraining",
             name="request_retraining",
             surroundings=self._surroundings,
-            triggers=[self._alarm_raised("drift", self._settings.names.monitor_alarm("*", "drift"))],
+            triggers=[
+                *([self._alarm_raised("alarms", *sorted(asking))] if asking else []),
+                Trigger(
+                    name="causes",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Dataset Accepted", "Retraining Wanted", "Training Ended"],
+                    detail={"model": [{"exists": True}]},
+                ),
+            ],
         )
         self._book(
             reaction, reaction, because="A re-check is a schedule of its own, named after what it looks at again."
@@ -441,6 +464,7 @@ class Reactions(Stack):
         )
         replayed = (
             self.validate_upload,
+            self.request_retraining,
             self.start_training,
             self.record_training,
             self.deploy_model,
@@ -495,12 +519,12 @@ class Reactions(Stack):
             detail={"stack-id": [{"wildcard": stacks}], "status-details": {"status": list(SETTLED_STACK)}},
         )
 
-    def _alarm_raised(self, name: str, alarms: str) -> Trigger:
+    def _alarm_raised(self, name: str, *alarms: str) -> Trigger:
         return Trigger(
             name=name,
             source="aws.cloudwatch",
             detail_types=["CloudWatch Alarm State Change"],
-            detail={"alarmName": [{"wildcard": alarms}], "state": {"value": ["ALARM"]}},
+            detail={"alarmName": [{"wildcard": alarm} for alarm in alarms], "state": {"value": ["ALARM"]}},
         )
 
     # --- what they may do

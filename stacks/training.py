@@ -70,7 +70,7 @@ class Training(Stack):
                 "RetrainingSchedule",
                 name=f"{self._name}-retrain",
                 expression=spec.retrain.schedule,
-                reaction=reactions.start_training,
+                reaction=reactions.request_retraining,
                 detail_type="Start Training",
                 detail={"model": spec.model},
             )

@@ -5,7 +5,8 @@
 | a version lies under incoming/               | a verdict                   | validate_upload      |
 | a file of rows lies under batch/             | a job, or why not           | predict_batch        |
 | a transform job has ended                    | its outcome                 | predict_batch        |
-| a dataset has a manifest                     | a training, or why not      | start_training       |
+| a dataset has a manifest                     | a decision about it         | request_retraining   |
+| a training was granted                       | its start                   | start_training       |
 | an execution has ended                       | its outcome                 | record_training      |
 | a package is approved or rejected            | that decision               | deploy_model         |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
@@ -49,6 +50,7 @@ from noria.events import (
     ModelPackageStateChange,
     ObjectCreated,
     PipelineExecutionStatusChange,
+    RetrainingRequested,
     StackStatusChange,
     Tick,
     TransformJobStateChange,
@@ -56,6 +58,7 @@ from noria.events import (
 )
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import key
+from noria.retraining import announced, unstarted
 from noria.serve import Mode
 from noria.training import TrainingDataset
 
@@ -144,6 +147,7 @@ class Search:
         yield from self._batches()
         yield from self._transform_jobs()
         yield from self._datasets()
+        yield from self._grants()
         yield from self._executions()
         yield from self._decisions()
         yield from self._deployments()
@@ -196,7 +200,8 @@ class Search:
         return Missed(reaction=reaction, subject=f"upload {upload.version}", why=why, event=event)
 
     def _datasets(self) -> Iterator[Missed]:
-        known = {entry.subject for entry in self.entries if entry.kind is Kind.TRAINING_HELD}
+        decided = {Kind.TRAINING_HELD, Kind.RETRAINING_REQUESTED}
+        known = {entry.subject for entry in self.entries if entry.kind in decided}
         for entry in self.entries:
             if entry.kind is Kind.TRAINING_STARTED and isinstance(hashes := entry.details["datasets"], list):
                 known |= set(hashes)
@@ -216,10 +221,22 @@ class Search:
                 "rows": dataset.rows,
             }
             yield Missed(
-                reaction="start-training",
+                reaction="request-retraining",
                 subject=f"dataset {sha256}",
                 why=f"Dataset {sha256[:12]} was neither trained on nor held",
                 event=self._event(DatasetAccepted, detail),
+            )
+
+    def _grants(self) -> Iterator[Missed]:
+        for entry in unstarted(self.entries):
+            if entry.at > self.now - GRACE:
+                continue
+            yield Missed(
+                reaction="start-training",
+                # Once an hour: until it has begun, nothing else may train.
+                subject=f"grant {entry.subject} {self.now:%Y-%m-%dT%H}",
+                why="A granted training has not begun",
+                event=self._event(RetrainingRequested, announced(entry).model_dump(mode="json")),
             )
 
     def _executions(self) -> Iterator[Missed]:

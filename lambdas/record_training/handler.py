@@ -1,7 +1,8 @@
 """What came of a training goes to the ledger and to people: a package to approve, or why there is none.
 
 Calls: sagemaker:ListPipelineExecutionSteps and sagemaker:DescribePipelineExecution on the model's pipeline;
-sagemaker:DescribeModelPackage on its packages; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey,
+sagemaker:DescribeTrainingJob and sagemaker:DescribeProcessingJob on its jobs; sagemaker:DescribeModelPackage on its
+packages; events:PutEvents; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey,
 kms:Encrypt and kms:GenerateDataKey; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
@@ -19,7 +21,7 @@ from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.evaluation import Evaluation
-from noria.events import PipelineExecutionStatusChange, parse
+from noria.events import PipelineExecutionStatusChange, Training, TrainingEnded, parse
 from noria.ledger import Fact, Kind
 from noria.names import key
 from noria.spec import ModelSpec
@@ -52,6 +54,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
         pages=Pages(topic=env.pages_topic),
+        bus=Bus(name=env.event_bus),
         now=datetime.now(UTC),
     )
     tell(outcome, model=model, execution=change.execution_arn)
@@ -67,6 +70,7 @@ def record_training(
     registry: Registry,
     ledger: Ledger,
     pages: Pages,
+    bus: Bus,
     now: datetime,
 ) -> Outcome:
     if status not in FINISHED:
@@ -77,9 +81,24 @@ def record_training(
     else:
         outcome, fact, page = _failure(spec, execution, status, steps, storage=storage, pipelines=pipelines, now=now)
     if not ledger.knows(fact.model, fact.kind, fact.subject):
+        hours = {"hours": round(pipelines.instance_hours(steps), 4)}
         pages.send(page)
-        ledger.record(fact)
+        ledger.record(fact.model_copy(update={"details": fact.details | hours}))
+    # After the ledger, because whoever hears it decides on what the ledger says.
+    bus.publish(TrainingEnded.of(_ended(spec, execution, outcome, fact)))
     return outcome
+
+
+def _ended(spec: ModelSpec, execution: str, outcome: Outcome, fact: Fact) -> Training:
+    package = fact.details.get("package")
+    return Training.model_validate(
+        {
+            "model": spec.model,
+            "execution": execution,
+            "outcome": {Outcome.SUCCEEDED: "succeeded", Outcome.REFUSED: "refused"}.get(outcome, "failed"),
+            "package": package,
+        }
+    )
 
 
 def _success(

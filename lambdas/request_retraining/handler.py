@@ -1,9 +1,10 @@
-"""A drift alarm asks for a retraining; this decides with reasons, and looks again later after a no.
+"""Whatever asks for a training asks here; this decides with reasons, and looks again where time changes the answer.
 
-alarm or re-check ─ noria/retraining.py ┬ yes: ledger, Retraining Requested
-                                        └ no:  ledger, re-check booked, Retraining Declined
+alarm, data, schedule, person ┬ noria/retraining.py ┬ yes: ledger, Retraining Requested
+training's end, a later look  ┘                     └ no:  ledger, later look booked, Retraining Declined
 
-The ledger comes first: what it says is said again when the same message comes again.
+A decision rests on the ledger as it is written: if anything was recorded meanwhile, it is made anew; so no two
+trainings are granted at once. What the ledger says is said again when the same message comes again.
 
 Calls: cloudwatch:DescribeAlarms; scheduler:CreateSchedule in group NORIA_SCHEDULE_GROUP; iam:PassRole on
 NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; events:PutEvents; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
@@ -11,147 +12,270 @@ kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on th
 """
 
 import hashlib
+import random
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from noria import policy
 from noria.aws.bus import Bus
 from noria.aws.environment import BookingEnvironment
-from noria.aws.ledger import Ledger
+from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.metrics import Measurements
 from noria.aws.schedules import Schedules
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.events import AlarmStateChange, Retraining, RetrainingDeclined, RetrainingRequested, Tick, parse
-from noria.ledger import Entry, Fact, Kind
-from noria.retraining import decide
+from noria.events import (
+    AlarmStateChange,
+    Dataset,
+    DatasetAccepted,
+    RetrainingDeclined,
+    RetrainingRequested,
+    RetrainingWanted,
+    Tick,
+    TrainingEnded,
+    parse,
+)
+from noria.ledger import GENESIS, Entry, Fact, Kind
+from noria.monitors import Monitor, monitors
+from noria.retraining import Ask, Decision, announced, data_asks, decide, in_words, moment, waits
 from noria.spec import ModelSpec
+
+_ATTEMPTS = 12
 
 
 class Outcome(StrEnum):
     REQUESTED = "RetrainingRequested"
     DECLINED = "RetrainingDeclined"
+    WOULD = "RetrainingDryRun"
+    HELD = "TrainingHeld"
+    NOTHING = "NothingToDecide"
     CALM = "AlarmCalm"
     OTHER = "OtherAlarm"
 
 
 class Asked(BaseModel):
-    """Who asks: `request` names the alarm's transition or the re-check, the same at each delivery."""
+    """Who asks. `request` names it, always the same. `ask` is None for data: what they ask the ledger says."""
 
-    alarm: str
+    model_config = ConfigDict(frozen=True)
+
     request: str
     why: str
-    in_alarm: bool
+    ask: Ask | None = None
+    alarm: str | None = None
+    by: str | None = None
+    dataset: Dataset | None = None
+
+    def later(self, model: str, at: datetime) -> str:
+        """The message that asks again at `at`."""
+        if self.alarm:
+            return Tick.message("Recheck Alarm", model=model, time=at, alarm=self.alarm)
+        by_schedule = self.ask is not None and self.ask.cause == "schedule"
+        return Tick.message("Start Training" if by_schedule else "Recheck Data", model=model, time=at)
+
+    @classmethod
+    def by_data(cls, event: DatasetAccepted | TrainingEnded | Tick) -> Self:
+        match event:
+            case DatasetAccepted(detail=dataset):
+                return cls(request=dataset.dataset, why=f"{dataset.key} was accepted", dataset=dataset)
+            case TrainingEnded(detail=training):
+                return cls(request=f"data#after {training.execution}", why=f"a training {training.outcome}")
+            case Tick(detail=tick):
+                return cls(request=f"data#re-check {_instant(tick.time)}", why="data wait")
+
+    @classmethod
+    def by_schedule(cls, tick: Tick) -> Self:
+        at = _instant(tick.detail.time)
+        return cls(request=f"schedule#{at}", why=f"it is due {at}", ask=Ask(cause="schedule"))
+
+    @classmethod
+    def by_hand(cls, event: RetrainingWanted) -> Self:
+        wish = event.detail
+        return cls(
+            request=f"hand#{wish.request}", why=wish.reason, by=wish.by, ask=Ask(cause="hand", forced=wish.force)
+        )
+
+    @classmethod
+    def by_alarm(cls, event: AlarmStateChange | Tick, alarm: str, monitor: Monitor, cause: policy.Cause) -> Self:
+        if isinstance(event, Tick):
+            request, why, raised = f"{alarm}#re-check {_instant(event.detail.time)}", "the alarm has not ended", None
+        else:
+            raised = event.detail.state.at
+            request, why = f"{alarm}#{_instant(raised)}", event.detail.state.reason
+        return cls(request=request, why=why, alarm=alarm, ask=Ask(cause=cause, monitor=monitor, raised=raised))
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()
-    asked = _asked(parse(event, AlarmStateChange, Tick), Measurements())
-    model = next((model for model in env.models if env.names.monitor_alarm(model, "drift") == asked.alarm), None)
-    if model is None:
-        tell(Outcome.OTHER, model="none", alarm=asked.alarm)
-        return
+    said = parse(event, AlarmStateChange, DatasetAccepted, RetrainingWanted, TrainingEnded, Tick)
+    if isinstance(said, AlarmStateChange) or (isinstance(said, Tick) and said.detail_type == "Recheck Alarm"):
+        alarm = _alarm(said)
+        watched = _watched(alarm, env)
+        if watched is None:
+            tell(Outcome.OTHER, model="none", alarm=alarm)
+            return
+        spec, monitor, cause = watched
+        if not _raised(said, Measurements()):
+            tell(Outcome.CALM, model=spec.model, alarm=alarm)
+            return
+        asked = Asked.by_alarm(said, alarm, monitor, cause)
+    else:
+        spec = env.required_spec(said.model if isinstance(said, Tick) else said.detail.model)
+        asked = _asked(said)
     outcome = request_retraining(
         asked=asked,
-        spec=env.required_spec(model),
+        spec=spec,
         ledger=Ledger(table=env.ledger_table),
         bus=Bus(name=env.event_bus),
         schedules=Schedules.of(env),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=model, alarm=asked.alarm)
+    tell(outcome, model=spec.model, request=asked.request)
 
 
-def _asked(event: AlarmStateChange | Tick, measurements: Measurements) -> Asked:
-    if isinstance(event, Tick):
-        alarm = event.detail.alarm
-        if alarm is None:
-            raise ValueError(f"a {event.detail_type!r} tick names no alarm")
-        request = f"{alarm}#re-check {event.detail.time.astimezone(UTC).isoformat()}"
-        in_alarm = measurements.alarm_state(alarm) == "ALARM"
-        return Asked(alarm=alarm, request=request, why="the alarm has not ended", in_alarm=in_alarm)
-    state = event.detail.state
-    request = f"{event.detail.alarm}#{state.at.astimezone(UTC).isoformat()}"
-    return Asked(alarm=event.detail.alarm, request=request, why=state.reason, in_alarm=state.value == "ALARM")
+def _asked(said: DatasetAccepted | RetrainingWanted | TrainingEnded | Tick) -> Asked:
+    if isinstance(said, RetrainingWanted):
+        return Asked.by_hand(said)
+    if isinstance(said, Tick) and said.detail_type == "Start Training":
+        return Asked.by_schedule(said)
+    return Asked.by_data(said)
+
+
+def _alarm(event: AlarmStateChange | Tick) -> str:
+    if isinstance(event, AlarmStateChange):
+        return event.detail.alarm
+    if event.detail.alarm is None:
+        raise ValueError(f"a {event.detail_type!r} tick names no alarm")
+    return event.detail.alarm
+
+
+def _watched(alarm: str, env: BookingEnvironment) -> tuple[ModelSpec, Monitor, policy.Cause] | None:
+    """The model and the monitor whose alarm may ask for a training; None for any other alarm."""
+    for spec in (env.required_spec(model) for model in env.models):
+        for monitor in monitors(spec):
+            if monitor.trigger and env.names.monitor_alarm(spec.model, monitor.name) == alarm:
+                return spec, monitor, monitor.trigger
+    return None
+
+
+def _raised(event: AlarmStateChange | Tick, measurements: Measurements) -> bool:
+    if isinstance(event, AlarmStateChange):
+        return event.detail.state.value == "ALARM"
+    return measurements.alarm_state(_alarm(event)) == "ALARM"
 
 
 def request_retraining(
-    *,
-    asked: Asked,
-    spec: ModelSpec,
-    ledger: Ledger,
-    bus: Bus,
-    schedules: Schedules,
-    now: datetime,
+    *, asked: Asked, spec: ModelSpec, ledger: Ledger, bus: Bus, schedules: Schedules, now: datetime
 ) -> Outcome:
-    if not asked.in_alarm:
-        return Outcome.CALM
-    decision = _decided(asked, spec, ledger, now=now)
-    if decision.again_at:
-        _look_again(asked, spec.model, decision.again_at, schedules=schedules)
-    if decision.retrain:
-        bus.publish(RetrainingRequested.of(decision.event(spec.model, asked)))
+    fact = _decided(asked, spec, ledger, now=now)
+    if fact is None:
+        return Outcome.NOTHING
+    told = announced(fact)
+    if told.again_at:
+        message = asked.later(spec.model, told.again_at)
+        name = f"re-check-{spec.model}-{hashlib.sha256(message.encode()).hexdigest()[:16]}"
+        schedules.once(name, at=told.again_at, message=message)
+    if fact.kind is Kind.RETRAINING_REQUESTED:
+        bus.publish(RetrainingRequested.of(told))
         return Outcome.REQUESTED
-    bus.publish(RetrainingDeclined.of(decision.event(spec.model, asked)))
-    return Outcome.DECLINED
+    if fact.kind is Kind.TRAINING_HELD:
+        return Outcome.HELD
+    bus.publish(RetrainingDeclined.of(told))
+    return Outcome.WOULD if fact.details["would"] else Outcome.DECLINED
 
 
-class _Decided(BaseModel):
-    retrain: bool
-    reasons: tuple[str, ...]
-    again_at: AwareDatetime | None
-
-    def event(self, model: str, asked: Asked) -> Retraining:
-        return Retraining(model=model, request=asked.request, reasons=self.reasons, again_at=self.again_at)
-
-
-def _decided(asked: Asked, spec: ModelSpec, ledger: Ledger, *, now: datetime) -> _Decided:
-    """What the ledger says was decided, and if it says nothing, a decision, recorded."""
-    entries = ledger.entries(spec.model)
-    if before := _answer(entries, asked.request):
-        return before
-    decision = decide(spec, entries, now=now)
-    verdict = "A retraining is asked for" if decision.retrain else "No retraining now"
-    again = f" Looked at again {decision.again_at:%Y-%m-%d %H:%M} UTC." if decision.again_at else ""
-    ledger.record(
-        Fact(
-            model=spec.model,
-            kind=Kind.RETRAINING_REQUESTED if decision.retrain else Kind.RETRAINING_DECLINED,
-            subject=asked.request,
-            at=now,
-            summary=f"{verdict}: {'; '.join(decision.reasons)}.{again}",
-            details={
-                "alarm": asked.alarm,
-                "because": asked.why,
-                "reasons": list(decision.reasons),
-                "again_at": decision.again_at.isoformat() if decision.again_at else None,
-            },
-        )
-    )
-    return _Decided(**decision.model_dump())
+def _decided(asked: Asked, spec: ModelSpec, ledger: Ledger, *, now: datetime) -> Fact | None:
+    """What the ledger says was decided, and if it says nothing, a decision, recorded. None: nothing asks."""
+    for attempt in range(_ATTEMPTS):
+        entries = ledger.entries(spec.model)
+        if before := _answer(entries, asked.request):
+            return before
+        fact = _decide(asked, spec, entries, now=now)
+        if fact is None or ledger.append([fact], after=entries[-1] if entries else None):
+            return fact
+        # Others write too, as when many files are accepted at once: a little later than they do.
+        time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 5)))  # noqa: S311 (no secret)
+    raise LedgerBusyError(f"{spec.model}: {asked.request} not decided after {_ATTEMPTS} attempts")
 
 
-def _answer(entries: list[Entry], request: str) -> _Decided | None:
-    kinds = {Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED}
-    entry = next((e for e in entries if e.kind in kinds and e.subject == request), None)
-    if entry is None:
+def _answer(entries: Sequence[Entry], request: str) -> Entry | None:
+    kinds = {Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED, Kind.TRAINING_HELD}
+    return next((entry for entry in entries if entry.kind in kinds and entry.subject == request), None)
+
+
+def _decide(asked: Asked, spec: ModelSpec, entries: Sequence[Entry], *, now: datetime) -> Fact | None:
+    if asked.dataset:
+        entries = _with(asked.dataset, entries, now=now)
+    ask = asked.ask or data_asks(spec, entries)
+    if ask is not None:
+        return _fact(asked, spec, ask.cause, decide(spec, entries, ask, now=now), now=now)
+    if asked.dataset is None or _trained_on(asked.dataset, entries):
         return None
-    return _Decided.model_validate(
-        {
-            "retrain": entry.kind is Kind.RETRAINING_REQUESTED,
-            "reasons": entry.details["reasons"],
-            "again_at": entry.details["again_at"],
-        }
+    held = Decision(retrain=False, rules=("policy",), reasons=(waits(spec, entries),))
+    return _fact(asked, spec, "upload", held, now=now)
+
+
+def _with(dataset: Dataset, entries: Sequence[Entry], *, now: datetime) -> Sequence[Entry]:
+    """The entries with a dataset that is told before the ledger has it, as validate_upload and the reconciler do."""
+    if any(entry.kind is Kind.DATASET_ACCEPTED and entry.subject == dataset.dataset for entry in entries):
+        return entries
+    accepted = Fact(
+        model=dataset.model,
+        kind=Kind.DATASET_ACCEPTED,
+        subject=dataset.dataset,
+        at=now,
+        summary=f"{dataset.key} is a dataset.",
+        details={"key": dataset.key, "rows": dataset.rows},
+    )
+    return [*entries, Entry.after(accepted, number=len(entries) + 1, previous=GENESIS)]
+
+
+def _trained_on(dataset: Dataset, entries: Sequence[Entry]) -> bool:
+    started = (entry.details["datasets"] for entry in entries if entry.kind is Kind.TRAINING_STARTED)
+    return any(isinstance(datasets, list) and dataset.dataset in datasets for datasets in started)
+
+
+def _fact(asked: Asked, spec: ModelSpec, cause: policy.Cause, decision: Decision, *, now: datetime) -> Fact:
+    if decision.retrain:
+        kind = Kind.RETRAINING_REQUESTED
+    else:
+        kind = Kind.TRAINING_HELD if asked.dataset else Kind.RETRAINING_DECLINED
+    return Fact(
+        model=spec.model,
+        kind=kind,
+        subject=asked.request,
+        at=now,
+        summary=_summary(asked, cause, decision),
+        details={
+            "cause": cause,
+            "alarm": asked.alarm,
+            "because": asked.why,
+            "by": asked.by,
+            "rules": list(decision.rules),
+            "reasons": list(decision.reasons),
+            "would": decision.would,
+            "again_at": decision.again_at.isoformat() if decision.again_at else None,
+            **decision.numbers,
+        },
     )
 
 
-def _look_again(asked: Asked, model: str, at: datetime, *, schedules: Schedules) -> None:
-    schedules.once(
-        f"re-check-{model}-{hashlib.sha256(asked.request.encode()).hexdigest()[:16]}",
-        at=at,
-        message=Tick.message("Recheck Alarm", model=model, time=at, alarm=asked.alarm),
-    )
+def _summary(asked: Asked, cause: policy.Cause, decision: Decision) -> str:
+    if asked.dataset and not decision.retrain:
+        name, rows = asked.dataset.key.rpartition("/")[2], asked.dataset.rows
+        again = f" Looked at again {moment(decision.again_at)}." if decision.again_at else ""
+        held = "would be trained on" if decision.would else "is held"
+        return f"{name} ({rows:,} rows) {held}: {'; '.join(decision.reasons)}.{again}"
+    person = f" ({asked.by}: {asked.why})" if asked.by else ""
+    who = in_words(cause)
+    return f"{who[0].upper()}{who[1:]}{person}: {decision.sentence}"
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat()

@@ -1,6 +1,6 @@
-"""Accepted data, a granted retraining or a schedule starts the training pipeline, once per cause.
+"""A granted training starts the pipeline, once; whether one is granted is decided by request_retraining.
 
-cause ─ policy ─ token ─ request.json (once) ─ manifests ─ StartPipelineExecution(token) ─ ledger
+grant ─ token ─ request.json (once) ─ manifests ─ StartPipelineExecution(token) ─ ledger
 
 Calls: s3:ListBucket on */datasets/*; s3:GetObject on */datasets/*/manifest.json and */trainings/*; s3:PutObject on
 */trainings/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
@@ -21,9 +21,10 @@ from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package
-from noria.events import DatasetAccepted, RetrainingRequested, Tick, parse
+from noria.events import Retraining, RetrainingRequested, parse
 from noria.ledger import Fact, Kind
 from noria.names import key
+from noria.retraining import in_words
 from noria.spec import ModelSpec
 from noria.training import (
     REQUEST,
@@ -33,52 +34,36 @@ from noria.training import (
     TrainingRequest,
     trained_on,
     training_token,
-    trains_on_upload,
 )
 
 
 class Outcome(StrEnum):
     STARTED = "TrainingStarted"
-    HELD = "TrainingHeld"
     KNOWN = "TrainingKnown"
-    NO_DATA = "TrainingWithoutData"
 
 
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
-    asked = parse(event, DatasetAccepted, RetrainingRequested, Tick)
-    model = asked.model if isinstance(asked, Tick) else asked.detail.model
-    cause = _cause(asked)
+    granted = parse(event, RetrainingRequested).detail
     outcome = start_training(
-        spec=env.required_spec(model),
-        cause=cause,
-        pipeline=env.names.model(model),
+        spec=env.required_spec(granted.model),
+        granted=granted,
+        pipeline=env.names.model(granted.model),
         storage=Storage(bucket=env.data_bucket),
         pipelines=Pipelines(),
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=model, cause=cause.text)
-
-
-def _cause(asked: DatasetAccepted | RetrainingRequested | Tick) -> Cause:
-    match asked:
-        case DatasetAccepted(detail=dataset):
-            return Cause(kind="upload", identity=dataset.dataset, text=f"dataset {dataset.dataset[:12]} accepted")
-        case RetrainingRequested(detail=retraining):
-            return Cause(kind="alarm", identity=retraining.request, text="drift alarm")
-        case Tick(detail=tick):
-            at = tick.time.astimezone(UTC)
-            return Cause(kind="schedule", identity=at.isoformat(), text=f"schedule of {at:%Y-%m-%d %H:%M}")
+    tell(outcome, model=granted.model, cause=granted.cause, request=granted.request)
 
 
 def start_training(
     *,
     spec: ModelSpec,
-    cause: Cause,
+    granted: Retraining,
     pipeline: str,
     storage: Storage,
     pipelines: Pipelines,
@@ -86,16 +71,20 @@ def start_training(
     ledger: Ledger,
     now: datetime,
 ) -> Outcome:
-    """Train on every accepted dataset, against the package that is live. The same cause again changes nothing."""
-    model, token = spec.model, training_token(spec.model, cause)
+    """Train on every accepted dataset, against the package that is live. The same grant again changes nothing.
+
+    Raises LookupError where the ledger knows no such grant, or no dataset is there: nothing trains by another door.
+    """
+    model, token = spec.model, training_token(spec.model, granted.request)
     if ledger.knows(model, Kind.TRAINING_STARTED, token):
         return Outcome.KNOWN
+    if not ledger.knows(model, Kind.RETRAINING_REQUESTED, granted.request):
+        raise LookupError(f"{model}: the ledger has no grant {granted.request!r}; ask with noria retrain {model}")
     entries = ledger.entries(model)
-    if cause.kind == "upload" and not trains_on_upload(spec, entries):
-        return _hold(model, cause, ledger=ledger, now=now)
     datasets = _datasets(model, storage)
     if not datasets:
-        return Outcome.NO_DATA
+        raise LookupError(f"{model}: {granted.request!r} was granted, but no dataset lies under {model}/datasets/")
+    cause = Cause(kind=granted.cause, identity=granted.request, text=in_words(granted.cause))
     champion = _champion(live_package(entries), registry, storage)
     request = _write_once(
         TrainingRequest.of(
@@ -127,19 +116,6 @@ def start_training(
         )
     )
     return Outcome.STARTED
-
-
-def _hold(model: str, cause: Cause, *, ledger: Ledger, now: datetime) -> Outcome:
-    ledger.record(
-        Fact(
-            model=model,
-            kind=Kind.TRAINING_HELD,
-            subject=cause.identity,
-            at=now,
-            summary=f"No training yet ({cause.text}): the policy of {model} waits until an alarm asks (retrain.after).",
-        )
-    )
-    return Outcome.HELD
 
 
 def _datasets(model: str, storage: Storage) -> list[TrainingDataset]:

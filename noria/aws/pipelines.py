@@ -1,6 +1,6 @@
 """Training pipelines and their executions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ import boto3
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import PipelineExecutionStepMetadataTypeDef
 
 FINISHED = frozenset({"Succeeded", "Failed", "Stopped"})
 
@@ -29,6 +30,8 @@ class Step:
     status: str
     failure: str | None
     package: str | None
+    job: str | None
+    """ARN of the processing or training job that it ran; None where it ran none, or took an earlier one's result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,31 @@ class Pipelines:
                 status=item["StepStatus"],
                 failure=item.get("FailureReason"),
                 package=item.get("Metadata", {}).get("RegisterModel", {}).get("Arn"),
+                job=None if "CacheHitResult" in item else _job(item.get("Metadata", {})),
             )
             for page in pages
             for item in page["PipelineExecutionSteps"]
         ]
+
+    def instance_hours(self, steps: Iterable[Step]) -> float:
+        """What the jobs of these steps took: billed time times instances. Of a step that was tried again, the last job.
+
+        Billed is the time from a job's start to its end on its instances, not the wait for them.
+        Source: DescribeTrainingJob, DescribeProcessingJob.
+        """
+        return sum(self._seconds(step.job) for step in steps if step.job) / 3600
+
+    def _seconds(self, job: str) -> float:
+        kind, _, name = job.rpartition(":")[2].partition("/")
+        if kind == "training-job":
+            trained = self.client.describe_training_job(TrainingJobName=name)
+            return trained.get("BillableTimeInSeconds", 0) * trained["ResourceConfig"].get("InstanceCount", 1)
+        processed = self.client.describe_processing_job(ProcessingJobName=name)
+        if "ProcessingStartTime" not in processed or "ProcessingEndTime" not in processed:
+            return 0  # it never ran
+        took = processed["ProcessingEndTime"] - processed["ProcessingStartTime"]
+        return took.total_seconds() * processed["ProcessingResources"]["ClusterConfig"]["InstanceCount"]
+
+
+def _job(metadata: "PipelineExecutionStepMetadataTypeDef") -> str | None:
+    return metadata.get("TrainingJob", {}).get("Arn") or metadata.get("ProcessingJob", {}).get("Arn")

@@ -18,7 +18,7 @@ MEANT = {
     "join-labels-labels": set[str](),  # the same event, of another area: below
     "predict-batch-uploads": set[str](),  # so is this
     "predict-batch-jobs": {"aws.sagemaker-transform-job-state-change"},
-    "start-training-causes": {"noria-dataset-accepted", "noria-retraining-requested"},
+    "start-training-grants": {"noria-retraining-requested"},
     "record-training-executions": {"aws.sagemaker-model-building-pipeline-execution-status-change"},
     "deploy-model-packages": {"aws.sagemaker-model-package-state-change"},
     "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
@@ -29,7 +29,8 @@ MEANT = {
     "probe-deployment-endpoints": {"aws.sagemaker-endpoint-state-change"},
     "probe-deployment-deployments": {"aws.sagemaker-endpoint-deployment-state-change"},
     "confirm-deployment-stacks": {"aws.cloudformation-stack-status-change"},
-    "request-retraining-drift": {"aws.cloudwatch-alarm-state-change"},
+    "request-retraining-alarms": {"aws.cloudwatch-alarm-state-change"},
+    "request-retraining-causes": {"noria-dataset-accepted", "noria-retraining-wanted", "noria-training-ended"},
 }
 """What each rule is for, by its name after the environment's."""
 

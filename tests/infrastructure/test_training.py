@@ -172,12 +172,12 @@ def test_a_training_is_scheduled_if_the_spec_asks_for_it_and_only_then(
     for schedule in schedules:
         target = schedule.properties["Target"]
         queue = assembly.target(stack, target["Arn"])
-        assert queue.properties["QueueName"] == f"noria-{assembly.env}-start-training"
+        assert queue.properties["QueueName"] == f"noria-{assembly.env}-request-retraining"
         sent = json.loads(target["Input"])
         assert (sent["detail-type"], sent["detail"]["model"]) == ("Start Training", spec.model)
         assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
         dead_letters = assembly.target(stack, target["DeadLetterConfig"]["Arn"])
-        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-start-training-dlq"
+        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-request-retraining-dlq"
 
 
 def test_of_the_two_models_one_is_scheduled(models: Any) -> None:

@@ -21,6 +21,7 @@ IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/sagemaker-scikit-learn:1.9-0-
 SHIPPED = load(Path(__file__).parents[3] / "models" / "flight-delay.yaml")
 REACTIONS = (
     "validate-upload",
+    "request-retraining",
     "start-training",
     "record-training",
     "deploy-model",

@@ -12,6 +12,7 @@ import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
 from lambdas.record_training.handler import handler as record_training
+from lambdas.request_retraining.handler import handler as request_retraining
 from lambdas.start_training.handler import handler as start_training
 from local.cloud import ACCOUNT
 from noria.batch import batch_token
@@ -20,7 +21,7 @@ from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import Served
-from tests.integration.reactions.test_training import accepted, dataset, ended, evaluation, executions, pipeline
+from tests.integration.reactions.test_training import dataset, ended, evaluation, executions, granted, pipeline
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def run(served: Served) -> dict[str, list[dict[str, Any]]]:
     served.place.deliver(reconcile.handler, tick)
     reactions = (
         "validate-upload",
+        "request-retraining",
         "start-training",
         "record-training",
         "deploy-model",
@@ -138,13 +140,22 @@ def test_a_file_of_rows_without_an_answer_and_a_job_whose_end_nobody_heard(serve
 def test_a_dataset_that_nobody_trained_on(served: Served) -> None:
     spec = spec_of(served)
     dataset(served.place, spec, 1)
+    told_once(served, "request-retraining", request_retraining)
+    assert Kind.RETRAINING_REQUESTED in served.kinds()
+
+
+def test_a_granted_training_that_never_began(served: Served) -> None:
+    spec = spec_of(served)
+    dataset(served.place, spec, 1)
+    granted(served.place, spec, request=f"{1:064x}")
     told_once(served, "start-training", start_training)
     assert Kind.TRAINING_STARTED in served.kinds()
 
 
 def test_an_execution_whose_end_was_not_heard(served: Served) -> None:
     spec = spec_of(served)
-    served.place.deliver(start_training, accepted(served.place, spec, dataset(served.place, spec, 1)))
+    dataset(served.place, spec, 1)
+    served.place.deliver(start_training, granted(served.place, spec))
     ended(served.place, executions(served.place, spec)[0]["PipelineExecutionArn"])
     told_once(served, "record-training", record_training)
     assert Kind.TRAINING_SUCCEEDED in served.kinds()

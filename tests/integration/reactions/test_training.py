@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -10,7 +11,9 @@ import pytest
 from lambdas.record_training.handler import handler as record_training
 from lambdas.start_training.handler import handler as start_training
 from local.cloud import ACCOUNT, REGION
-from noria.ledger import Kind
+from noria.ledger import Fact, Kind
+from noria.policy import Cause
+from noria.retraining import announced
 from noria.spec import ModelSpec
 from noria.training import TrainingRequest
 from tests.integration.reactions.place import BUCKET, IMAGE, Place
@@ -102,14 +105,18 @@ def dataset(place: Place, spec: ModelSpec, number: int) -> str:
     return sha
 
 
-def accepted(place: Place, spec: ModelSpec, sha: str) -> dict[str, Any]:
-    detail = {"model": spec.model, "dataset": sha, "key": "k", "version": "v", "rows": 10}
-    return place.event("noria", "Dataset Accepted", detail)
-
-
-def asked_by_alarm(place: Place, spec: ModelSpec) -> dict[str, Any]:
-    detail = {"model": spec.model, "request": "alarm#1", "reasons": ["drift"], "again_at": None}
-    return place.event("noria", "Retraining Requested", detail)
+def granted(place: Place, spec: ModelSpec, cause: Cause = "first", request: str = "one") -> dict[str, Any]:
+    """The event of a grant that the ledger knows."""
+    fact = Fact(
+        model=spec.model,
+        kind=Kind.RETRAINING_REQUESTED,
+        subject=request,
+        at=datetime.now(UTC),
+        summary="A training is granted.",
+        details={"cause": cause, "reasons": ["a test"], "again_at": None},
+    )
+    place.ledger.record(fact)
+    return place.event("noria", "Retraining Requested", announced(fact).model_dump(mode="json"))
 
 
 def executions(place: Place, spec: ModelSpec) -> list[dict[str, Any]]:
@@ -141,6 +148,16 @@ def ended(place: Place, arn: str) -> dict[str, Any]:
     )
 
 
+def ledger_keys(spec: ModelSpec) -> list[str]:
+    """Sort keys of everything that the ledger holds of a model."""
+    found = boto3.client("dynamodb").query(
+        TableName="ledger",
+        KeyConditionExpression="model = :model",
+        ExpressionAttributeValues={":model": {"S": spec.model}},
+    )
+    return [item["sk"]["S"] for item in found["Items"]]
+
+
 @pytest.fixture
 def spec(place: Place) -> ModelSpec:
     spec = place.model()
@@ -149,13 +166,13 @@ def spec(place: Place) -> ModelSpec:
     return spec
 
 
-def test_the_first_dataset_trains_and_its_event_twice_is_one_training(place: Place, spec: ModelSpec) -> None:
+def test_a_grant_trains_and_its_event_twice_is_one_training(place: Place, spec: ModelSpec) -> None:
     sha = dataset(place, spec, 1)
     for _ in range(2):
-        place.deliver(start_training, accepted(place, spec, sha))
+        place.deliver(start_training, granted(place, spec))
     (execution,) = executions(place, spec)
-    (started,) = place.entries(spec.model)
-    assert started.kind is Kind.TRAINING_STARTED
+    (started,) = place.entries(spec.model, Kind.TRAINING_STARTED)
+    assert started.details["cause"] == "first"
     assert started.details["execution"] == execution["PipelineExecutionArn"]
     assert started.details["datasets"] == [sha]
 
@@ -171,48 +188,43 @@ def test_the_first_dataset_trains_and_its_event_twice_is_one_training(place: Pla
 
 
 def test_a_delivery_after_a_crash_trains_on_the_set_that_was_written_down(place: Place, spec: ModelSpec) -> None:
-    first = dataset(place, spec, 1)
-    place.deliver(start_training, accepted(place, spec, first))
-    (started,) = place.entries(spec.model)
+    dataset(place, spec, 1)
+    place.deliver(start_training, granted(place, spec))
+    (started,) = place.entries(spec.model, Kind.TRAINING_STARTED)
     # The crash: the execution was started, the ledger does not know.
-    for item in (f"meaning#training_started#{started.subject}", "entry#000000000001", "head"):
+    keys = [key for key in ledger_keys(spec) if not key.startswith("claim#")]
+    for item in keys:
         boto3.client("dynamodb").delete_item(TableName="ledger", Key={"model": {"S": spec.model}, "sk": {"S": item}})
     dataset(place, spec, 2)
-    place.deliver(start_training, accepted(place, spec, first))
-    (healed,) = place.entries(spec.model)
+    place.deliver(start_training, granted(place, spec))
+    (healed,) = place.entries(spec.model, Kind.TRAINING_STARTED)
     assert healed.details == started.details
     assert len(executions(place, spec)) == 1
 
 
-def test_later_datasets_wait_for_the_alarm_which_trains_on_all_of_them(place: Place, spec: ModelSpec) -> None:
-    place.deliver(start_training, accepted(place, spec, dataset(place, spec, 1)))
-    place.deliver(record_training, ended(place, executions(place, spec)[0]["PipelineExecutionArn"]))
-    second = dataset(place, spec, 2)
-    for _ in range(2):
-        place.deliver(start_training, accepted(place, spec, second))
-    held = place.entries(spec.model, Kind.TRAINING_HELD)
-    assert [entry.subject for entry in held] == [second]
-    place.deliver(start_training, asked_by_alarm(place, spec))
-    assert len(executions(place, spec)) == 2
-    assert place.entries(spec.model)[-1].details["datasets"] == [f"{1:064x}", second]
+def test_a_training_is_on_every_dataset_there_is(place: Place, spec: ModelSpec) -> None:
+    first, second = dataset(place, spec, 1), dataset(place, spec, 2)
+    place.deliver(start_training, granted(place, spec, "drift"))
+    assert place.entries(spec.model)[-1].details["datasets"] == [first, second]
 
 
-def test_a_schedule_trains_unless_there_is_no_data(place: Place, spec: ModelSpec) -> None:
-    tick = {
-        "source": "noria.schedule",
-        "detail-type": "Start Training",
-        "detail": {"model": spec.model, "time": "2026-11-21T10:00:00Z"},
-    }
-    place.deliver(start_training, tick)
-    assert executions(place, spec) == []
+def test_nothing_trains_that_was_not_granted(place: Place, spec: ModelSpec) -> None:
     dataset(place, spec, 1)
-    place.deliver(start_training, tick)
-    place.deliver(start_training, tick)
-    assert len(executions(place, spec)) == 1
+    event = granted(place, spec)
+    event["detail"]["request"] = "somebody's own"
+    with pytest.raises(LookupError, match='the ledger has no grant "somebody\'s own"; ask with noria retrain'):
+        place.deliver(start_training, event)
+    assert executions(place, spec) == []
+
+
+def test_a_grant_without_data_is_an_error(place: Place, spec: ModelSpec) -> None:
+    with pytest.raises(LookupError, match="no dataset lies under"):
+        place.deliver(start_training, granted(place, spec))
 
 
 def test_a_success_awaits_approval_and_says_how_good_it_is(place: Place, spec: ModelSpec) -> None:
-    place.deliver(start_training, accepted(place, spec, dataset(place, spec, 1)))
+    dataset(place, spec, 1)
+    place.deliver(start_training, granted(place, spec))
     arn = executions(place, spec)[0]["PipelineExecutionArn"]
     for _ in range(2):
         place.deliver(record_training, ended(place, arn))
@@ -220,6 +232,12 @@ def test_a_success_awaits_approval_and_says_how_good_it_is(place: Place, spec: M
     assert entry.subject == arn
     assert str(entry.details["package"]).endswith(f"model-package/{place.names.model(spec.model)}/1")
     assert "auc 0.610 (0.590 to 0.630); there is no champion" in entry.summary
+    assert entry.details["hours"] == 0, "its steps ran no job"
+    told = place.events(spec.model, "Training Ended")
+    assert (
+        told
+        == [{"model": spec.model, "execution": arn, "outcome": "succeeded", "package": entry.details["package"]}] * 2
+    )
     (page,) = place.pages(spec.model)
     assert "awaits approval" in page
     assert f"noria approve {entry.details['package']}" in page
@@ -227,13 +245,14 @@ def test_a_success_awaits_approval_and_says_how_good_it_is(place: Place, spec: M
 
 def test_a_refused_candidate_is_told_with_every_reason(place: Place, spec: ModelSpec) -> None:
     dataset(place, spec, 1)
-    place.deliver(start_training, asked_by_alarm(place, spec))
+    place.deliver(start_training, granted(place, spec, "drift"))
     arn = executions(place, spec)[0]["PipelineExecutionArn"]
     place.put(f"{spec.model}/runs/{arn.rsplit('/', 1)[-1]}/evaluation/evaluation.json", evaluation(passed=False))
     place.deliver(record_training, ended(place, arn))
     (entry,) = place.entries(spec.model, Kind.TRAINING_FAILED)
     assert entry.details["refused"] is True
     assert entry.details["reasons"] == REASONS
+    assert [told["outcome"] for told in place.events(spec.model, "Training Ended")] == ["refused"]
     (page,) = place.pages(spec.model)
     assert "candidate refused" in page
     assert all(reason in page for reason in REASONS)
@@ -241,9 +260,10 @@ def test_a_refused_candidate_is_told_with_every_reason(place: Place, spec: Model
 
 def test_another_failure_names_its_step(place: Place, spec: ModelSpec) -> None:
     dataset(place, spec, 1)
-    place.deliver(start_training, asked_by_alarm(place, spec))
+    place.deliver(start_training, granted(place, spec, "drift"))
     arn = executions(place, spec)[0]["PipelineExecutionArn"]
     place.deliver(record_training, ended(place, arn))  # no evaluation was written
     (entry,) = place.entries(spec.model, Kind.TRAINING_FAILED)
     assert "step Refuse" in entry.summary
     assert REGION in str(entry.subject)
+    assert [told["outcome"] for told in place.events(spec.model, "Training Ended")] == ["refused"]
