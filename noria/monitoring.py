@@ -8,20 +8,23 @@ Of its own module, because `noria.monitors`, which templates and small functions
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from noria import drift
+from noria import drift, fairness
+from noria.contract import Live
 from noria.evaluation import Estimate
 from noria.explain import WindowAttribution
 from noria.labels import Coverage
 from noria.ledger import Entry, Kind
-from noria.monitors import Finding, Monitor, Reading, Unknown, monitors
+from noria.monitors import BUSINESS, Finding, Monitor, Reading, Unknown, monitors
 from noria.names import key
 from noria.profile import Profile
 from noria.quality import Quality
 from noria.spec import ModelSpec
+
+T = TypeVar("T")
 
 Engine = Literal["duckdb", "athena"]
 
@@ -136,6 +139,7 @@ class Evidence:
     baseline: Profile
     window: Profile
     few: str | None
+    live: Live | Unknown
     attribution: WindowAttribution | Unknown
     silent: timedelta | Unknown
     quality: Quality | Unknown
@@ -145,8 +149,12 @@ class Evidence:
     @property
     def failures(self) -> tuple[str, ...]:
         """What went wrong while measuring, a sentence each."""
-        parts = [self.attribution, self.quality, self.labels, *self.business.values()]
+        parts = [self.live, self.attribution, self.quality, self.labels, *self.business.values()]
         return tuple(dict.fromkeys(part.reason for part in parts if isinstance(part, Unknown) and part.failed))
+
+
+def known(value: T | Unknown) -> T | None:
+    return None if isinstance(value, Unknown) else value
 
 
 def few(spec: ModelSpec, window: Profile) -> str | None:
@@ -183,14 +191,11 @@ def _finding(monitor: Monitor, reading: Reading | Unknown) -> Finding:
 
 
 def _read(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
-    if monitor.metric.startswith("Business-"):
-        return _business(monitor, evidence)
-    if monitor.metric not in _READERS:
+    kind = "Business" if monitor.metric.startswith(BUSINESS) else monitor.metric
+    if kind not in _READERS:
         return Unknown(reason="it is not measured yet")
-    of_window, read = _READERS[monitor.metric]
-    if of_window and evidence.few:
-        return Unknown(reason=evidence.few)
-    return read(monitor, evidence)
+    needs_rows, read = _READERS[kind]
+    return Unknown(reason=evidence.few) if needs_rows and evidence.few else read(monitor, evidence)
 
 
 def _drifted(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -206,6 +211,15 @@ def _prediction(_: Monitor, evidence: Evidence) -> Reading | Unknown:
         return Unknown(reason="the baseline has no predictions to compare with: train anew")
     so = "have drifted" if found.drifted else "are distributed as in training, as far as chance lets one tell"
     return Reading(float(found.drifted), f"The predictions {so}: PSI {found.psi:.2f}.")
+
+
+def _invalid(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    live = evidence.live
+    if isinstance(live, Unknown):
+        return live
+    if live.share is None:
+        return Unknown(reason="no requested row could be read")
+    return Reading(live.share, f"{live.invalid:,} of {live.rows:,} rows break the data contract.")
 
 
 def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -243,26 +257,11 @@ def _calibration(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     return Reading(found.value, f"{told}, of which chance explains {found.chance:.3f}.")
 
 
-def _unequal(measure: str) -> "Callable[[Monitor, Evidence], Reading | Unknown]":
-    """Of labels: what is surely so is judged, which is the end of the 95 % interval on the side of the limit."""
-
-    def read(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
-        quality = evidence.quality
-        if isinstance(quality, Unknown):
-            return quality
-        found = quality.fairness.get(monitor.segment or "")
-        estimate = getattr(found, measure, None)
-        if estimate is None:
-            return Unknown(reason=f"fewer than two values of {monitor.segment} have enough labelled rows")
-        return _surely(monitor, estimate)
-
-    return read
-
-
-def _surely(monitor: Monitor, found: Estimate) -> Reading:
-    sure = found.low if monitor.breaches == "above" else found.high
-    bound = "least" if monitor.breaches == "above" else "most"
-    return Reading(sure, f"{monitor.title}: {_estimated(found)}, surely at {bound} {sure:.3f}.", found.low, found.high)
+def _unequal(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    quality = evidence.quality
+    if isinstance(quality, Unknown):
+        return quality
+    return fairness.reading(monitor, quality.fairness.get(monitor.segment or ""))
 
 
 def _estimated(found: Estimate) -> str:
@@ -294,7 +293,7 @@ def _failures(_: Monitor, evidence: Evidence) -> Reading:
 
 
 def _business(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
-    name = monitor.metric.removeprefix("Business-")
+    name = monitor.metric.removeprefix(BUSINESS)
     value = evidence.business[name]
     if isinstance(value, Unknown):
         return value
@@ -303,12 +302,14 @@ def _business(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
 
 _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unknown]]] = {
     "DriftedFeatures": (True, _drifted),
+    "InvalidShare": (True, _invalid),
+    "Business": (True, _business),
     "PredictionDrifted": (True, _prediction),
     "AttributionCorrelation": (True, _attribution),
     "QualityLoss": (False, _loss),
     "CalibrationError": (False, _calibration),
-    "EqualOpportunityDifference": (False, _unequal("equal_opportunity")),
-    "EqualizedOddsDifference": (False, _unequal("equalized_odds")),
+    "EqualOpportunityDifference": (False, _unequal),
+    "EqualizedOddsDifference": (False, _unequal),
     "LabelCoverage": (False, _covered),
     "SilentHours": (False, _silence),
     "MonitorFailures": (False, _failures),
@@ -350,6 +351,7 @@ class Run(Part):
     drift: drift.Report
     baseline: Profile
     window: Profile
+    live: Live | None = None
     attribution: WindowAttribution | None = None
     quality: Quality | None = None
     quality_is_new: bool = False
@@ -358,6 +360,44 @@ class Run(Part):
     decision: str | None = None
     trend: tuple[Point, ...] = ()
     sensitive: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        evidence: Evidence,
+        *,
+        package: str,
+        window: Window,
+        at: datetime,
+        own_rows: int,
+        previous: "Run | None" = None,
+        decision: str | None = None,
+    ) -> "Run":
+        """What the evidence says; `previous` is the run before, where there is one."""
+        spec, quality = evidence.spec, known(evidence.quality)
+        return cls(
+            model=spec.model,
+            package=package,
+            start=window.start,
+            end=window.end,
+            at=at,
+            own_rows=own_rows,
+            summary=evidence.report.summary,
+            monitors=monitors(spec),
+            findings=findings(evidence),
+            drift=evidence.report,
+            baseline=evidence.baseline,
+            window=evidence.window,
+            live=known(evidence.live),
+            attribution=known(evidence.attribution),
+            quality=quality,
+            quality_is_new=previous is None or previous.quality != quality,
+            labels=known(evidence.labels),
+            business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
+            decision=decision,
+            trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
+            sensitive=tuple(name for name, feature in spec.features.items() if feature.sensitive),
+        )
 
     @property
     def breached(self) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from noria.policy import Trigger
 from noria.spec import ModelSpec, Task
 
+BUSINESS = "Business-"
+"""What the names of the metrics of business numbers begin with."""
+
 State = Literal["ok", "breach", "not enough data"]
 Clock = Literal["window", "labels"]
 
@@ -206,7 +209,7 @@ def _of_business(spec: ModelSpec) -> Iterator[Monitor]:
                 yield Monitor(
                     name=f"business-{name}-{breaches}",
                     title=name,
-                    metric=f"Business-{name}",
+                    metric=f"{BUSINESS}{name}",
                     limit=limit,
                     breaches="below" if breaches == "below" else "above",
                     runbook="business",

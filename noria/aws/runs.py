@@ -11,26 +11,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from noria import drift
+from noria import business, drift
 from noria.aws.captures import Captures
 from noria.aws.explanations import Explanations
 from noria.aws.labelled import Labelled
 from noria.aws.metrics import Measurement
 from noria.aws.storage import Storage
 from noria.aws.telemetry import logger
+from noria.contract import check_captured
 from noria.explain import UnexplainedError, WindowAttribution
+from noria.labels import last_words
 from noria.ledger import Entry, Kind, latest
 from noria.monitoring import (
-    TREND,
     Evidence,
     Run,
     Window,
     few,
-    findings,
+    known,
     previous_report,
     silence,
 )
-from noria.monitors import Unknown, monitors
+from noria.monitors import Unknown
 from noria.names import key
 from noria.profile import Profile, Source, profile
 from noria.quality import Quality
@@ -59,49 +60,38 @@ class Runs:
             own = found = profile(source, spec, baseline.edges)
             window = asked
             if widen:
-                live = champion_since(entries)
-                window = asked.widened(entries, rows=own.rows, wanted=spec.monitor.min_rows, since=live)
+                since = champion_since(entries)
+                window = asked.widened(entries, rows=own.rows, wanted=spec.monitor.min_rows, since=since)
             if window != asked:
                 source = self._fetch(window, Path(folder))
                 found = profile(source, spec, baseline.edges)
             too_few = few(spec, found)
+            live = attempt("the contract on live traffic", lambda: check_captured(source, spec))
             attribution = attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
             coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=Path(folder)))
-        previous = self._previous(entries, asked)
-        quality = attempt("late labels", self._quality)
+            numbers = attempt("business metrics", lambda: self._business(window, source, Path(folder)))
         evidence = Evidence(
             spec=spec,
             report=drift.compare(baseline, found, spec),
             baseline=baseline,
             window=found,
             few=too_few,
+            live=live,
             attribution=attribution,
             silent=silence(spec, entries, asked, own),
-            quality=quality,
+            quality=attempt("late labels", self._quality),
             labels=coverage,
+            business=dict.fromkeys(spec.monitor.business, numbers) if isinstance(numbers, Unknown) else numbers,
         )
         decided = latest(entries, Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED)
-        return Run(
-            model=spec.model,
+        return Run.of(
+            evidence,
             package=package,
-            start=window.start,
-            end=window.end,
+            window=window,
             at=now,
             own_rows=own.rows,
-            summary=evidence.report.summary,
-            monitors=monitors(spec),
-            findings=findings(evidence),
-            drift=evidence.report,
-            baseline=baseline,
-            window=found,
-            attribution=known(attribution),
-            quality=known(quality),
-            quality_is_new=previous is None or previous.quality != known(quality),
-            labels=known(coverage),
-            business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
+            previous=self._previous(entries, asked),
             decision=decided.summary if decided else None,
-            trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
-            sensitive=tuple(name for name, feature in spec.features.items() if feature.sensitive),
         )
 
     def keep(self, run: Run, *, newest: bool) -> str:
@@ -131,6 +121,15 @@ class Runs:
         except UnexplainedError as error:
             return Unknown(reason=str(error))
 
+    def _business(self, window: Window, source: Source, folder: Path) -> dict[str, float | Unknown]:
+        if not self.spec.monitor.business:
+            return {}
+        words = folder / "words"
+        words.mkdir()
+        told = self.labelled.words(window.start, words)
+        labels = [last_words(told, self.spec, to=folder / "labels.parquet")] if told else []
+        return business.measure(source, labels, self.spec)
+
     def _previous(self, entries: Sequence[Entry], window: Window) -> Run | None:
         """The run before this one; None where there is none that can be read."""
         report = previous_report(entries, window)
@@ -153,10 +152,6 @@ def attempt(what: str, measure: Callable[[], T | Unknown]) -> T | Unknown:
     except Exception as error:  # noqa: BLE001 -- whatever it is, the other monitors must be heard
         logger.exception("could not measure", what=what)
         return Unknown(reason=f"{what} could not be measured: {type(error).__name__}: {error}", failed=True)
-
-
-def known(value: T | Unknown) -> T | None:
-    return None if isinstance(value, Unknown) else value
 
 
 def measured(run: Run) -> list[Measurement]:

@@ -22,10 +22,16 @@ features: {rooms: {type: integer, min: 1}, district: {type: category}}
 train: {instance: ml.c5.xlarge, timeout: 30m}
 serve:
   {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0, front_door: {rate: 20, burst: 40}}
-monitor: {every: 30m, when: 2 of 3}
+monitor:
+  every: 30m
+  when: 2 of 3
+  labels: {coverage: 0.5}
+  business: {turnover: {sql: SELECT sum(prediction) FROM predictions, min: 1, max: 1000000}}
 retrain: {schedule: rate(7 days)}
 owner: {team: estates, page: oncall@example.com}
 """
+
+BIAS = "bias: {origin: {disparate_impact: 0.8, equal_opportunity: 0.2, equalized_odds: 0.2}}"
 
 
 WAYS = {
@@ -57,9 +63,12 @@ owner: {{team: estates}}
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models: one with every default, served by canary; one that differs in each choice."""
+    """Two models: one with nearly every default, served by canary; one that differs in each choice."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "flight-delay.yaml").write_text((REPOSITORY / "models" / "flight-delay.yaml").read_text())
+    shipped = (REPOSITORY / "models" / "flight-delay.yaml").read_text()
+    watched = shipped.replace("monitor: {", f"monitor: {{{BIAS}, ")
+    assert watched != shipped
+    (folder / "flight-delay.yaml").write_text(watched)
     (folder / "house-prices.yaml").write_text(PRICES)
     return folder
 

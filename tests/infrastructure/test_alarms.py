@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -10,15 +12,19 @@ import typer.core
 import typer.main
 from botocore import xform_name
 
-from lambdas.join_labels import handler as join_labels
-from lambdas.monitor_model import handler as monitor_model
 from lambdas.probe_deployment import handler as probe_deployment
-from noria.aws.metrics import Measurement
+from noria import drift, profile
+from noria.aws.runs import measured
 from noria.cli.commands import app
-from noria.drift import Drift, Report
+from noria.contract import Live
+from noria.evaluation import Calibration, Estimate, Fairness, Rates
+from noria.explain import WindowAttribution
+from noria.labels import Coverage
+from noria.monitoring import Evidence, Run, Window
+from noria.monitors import Unknown, monitors
 from noria.names import METRIC_NAMESPACE
-from noria.quality import Quality, Score
-from noria.spec import Metric
+from noria.quality import Quality, QualityLoss, Score
+from noria.spec import Metric, ModelSpec, load_all
 from tests.infrastructure.assembly import REPOSITORY, RUNBOOK, Assembly, Resource, Template
 from tests.infrastructure.deployed import Deployed
 
@@ -34,40 +40,61 @@ Gateway's, `http-api-metrics`."""
 
 OF_A_FLEET = frozenset({"EndpointName", "EndpointConfigName", "VariantName"})
 
-DRIFT = Drift(psi=0.3, js=0.1, missing_baseline=0, missing_window=0, missing_change=0, drifted=True)
+WINDOW = profile.column([1.0, 2.0], "number")
 
 
-def report(*, enough: bool) -> Report:
-    return Report(
-        model="flight-delay",
-        enough=enough,
-        rows=1000,
-        baseline_rows=1000,
-        malformed=0,
-        threshold=0.25,
-        features={"hour": DRIFT} if enough else {},
-        prediction=DRIFT if enough else None,
-        drifted=("hour",) if enough else (),
-        max_psi=0.3 if enough else None,
-        summary="",
+def run(spec: ModelSpec, *, enough: bool) -> Run:
+    """Of a window in which everything is known, or of one in which nothing is."""
+    lacking = Unknown(reason="there is none")
+    estimate = Estimate(value=0.5, low=0.4, high=0.6)
+    found = profile.Profile(
+        model=spec.model,
+        rows=1000 if enough else 1,
+        features=dict.fromkeys(spec.features, WINDOW),
+        prediction=WINDOW,
     )
-
-
-def published() -> set[tuple[str, frozenset[str]]]:
-    """Name and dimensions of what the functions measure, as they measure it."""
+    fair = Fairness(
+        values={v: Rates(rows=99, selected=9) for v in "ab"},
+        disparate_impact=estimate,
+        equal_opportunity=estimate,
+        equalized_odds=estimate,
+    )
     quality = Quality(
-        model="flight-delay",
+        model=spec.model,
         predictions=9,
         labels=9,
         matched=9,
         unmatched_labels=0,
         malformed=0,
         coverage=1,
-        overall=Score(rows=9, metrics=dict.fromkeys(Metric, 0.5)),
+        overall=Score(rows=9, metrics=dict.fromkeys(Metric, estimate)),
         segments={},
+        calibration=Calibration(rows=9, error=0.1, chance=0, value=0.1, bins=()),
+        fairness=dict.fromkeys(spec.segments, fair),
+        registration=QualityLoss.of(spec.primary_metric, estimate, estimate),
     )
-    measured: list[Measurement] = [*monitor_model.measure(report(enough=True)), *join_labels.measure(quality)]
-    of_models = {(m.name, frozenset(d["Name"] for d in m.dimensions("flight-delay"))) for m in measured}
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    evidence = Evidence(
+        spec=spec,
+        report=drift.compare(found, found, spec),
+        baseline=found,
+        window=found,
+        few=None if enough else "too few",
+        live=Live(model=spec.model, rows=9, malformed=0, invalid=1, violations=()) if enough else lacking,
+        attribution=WindowAttribution(rows=9, features={}, correlation=1, spearman=1, ndcg=1) if enough else lacking,
+        quality=quality if enough else lacking,
+        labels=Coverage(since=at, until=at, predictions=1000 if enough else 0, labelled=0),
+        silent=timedelta() if enough else lacking,
+        business=dict.fromkeys(spec.monitor.business, 1.0 if enough else lacking),
+    )
+    return Run.of(evidence, package="p", window=Window(start=at, end=at), at=at, own_rows=found.rows)
+
+
+def published(spec: ModelSpec) -> set[tuple[str, frozenset[str]]]:
+    """Name and dimensions of what the functions measure, as they measure it."""
+    of_models = {
+        (m.name, frozenset(d["Name"] for d in m.dimensions(spec.model))) for m in measured(run(spec, enough=True))
+    }
     proof = probe_deployment.Proof(golden=9, mistakes=(), compared=9, shift=0.1, why=())
     return of_models | {(m.name, OF_A_FLEET) for m in proof.measured}
 
@@ -107,7 +134,7 @@ def of_challengers(assembly: Assembly) -> set[str]:
 
 def test_every_alarm_says_what_silence_means(assembly: Assembly) -> None:
     for _, alarm in alarms(assembly):
-        assert alarm.properties.get("TreatMissingData") in {"notBreaching", "ignore", "breaching"}, alarm.path
+        assert alarm.properties.get("TreatMissingData"), alarm.path
 
 
 def test_every_alarm_pages_but_those_that_speak_against_a_new_version(assembly: Assembly) -> None:
@@ -132,8 +159,8 @@ def test_every_alarm_has_a_name_of_its_own(assembly: Assembly) -> None:
     assert all(name.startswith(f"noria-{assembly.env}-") for name in names)
 
 
-def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assembly) -> None:
-    ours = published()
+def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assembly, models: Path) -> None:
+    ours = {metric for spec in load_all(models) for metric in published(spec)}
     for template, alarm in alarms(assembly):
         watched = list(metrics(alarm))
         assert watched, alarm.path
@@ -166,29 +193,67 @@ def test_a_model_is_named_as_its_measurements_name_it(assembly: Assembly) -> Non
     assert found == models
 
 
-def test_a_window_with_too_few_rows_publishes_nothing_that_an_alarm_looks_at(assembly: Assembly) -> None:
-    said = {measurement.name for measurement in monitor_model.measure(report(enough=False))}
-    watched = {m["MetricName"] for _, alarm in alarms(assembly) for m in metrics(alarm)}
-    assert not said & watched
+def test_a_window_of_which_nothing_is_known_publishes_nothing_that_an_alarm_looks_at(spec: ModelSpec) -> None:
+    """But that monitors did not fail."""
+    said = {measurement.name for measurement in measured(run(spec, enough=False))}
+    assert said & {monitor.metric for monitor in monitors(spec)} == {"MonitorFailures"}
+
+
+def test_every_monitor_has_an_alarm_that_is_raised_where_its_finding_is_a_breach(
+    assembly: Assembly, spec: ModelSpec, name: str
+) -> None:
+    found = {alarm.properties["AlarmName"]: alarm.properties for _, alarm in alarms(assembly)}
+    for monitor in monitors(spec):
+        alarm = found[f"{name}-{monitor.name}"]
+        side = {"above": "GreaterThanThreshold", "below": "LessThanThreshold"}[monitor.breaches]
+        assert (alarm["MetricName"], alarm["Threshold"], alarm["ComparisonOperator"]) == (
+            monitor.metric,
+            monitor.limit,
+            side,
+        )
+        # The worst value of a period is looked at.
+        assert alarm["Statistic"] == {"above": "Maximum", "below": "Minimum"}[monitor.breaches]
+        assert {d["Name"]: d["Value"] for d in alarm["Dimensions"]} == {"Model": spec.model} | (
+            {"Segment": monitor.segment} if monitor.segment else {}
+        )
+
+
+def test_a_window_without_data_is_no_verdict_and_labels_hold_until_others_come(
+    assembly: Assembly, spec: ModelSpec, name: str
+) -> None:
+    found = {alarm.properties["AlarmName"]: alarm.properties for _, alarm in alarms(assembly)}
+    for monitor in monitors(spec):
+        alarm, when = found[f"{name}-{monitor.name}"], spec.monitor.when
+        expected = ("missing", when.of, when.breaching) if monitor.clock == "window" else ("ignore", 1, 1)
+        assert (alarm["TreatMissingData"], alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]) == expected
+
+
+def test_an_alarm_of_a_monitor_says_where_its_newest_report_is(assembly: Assembly, spec: ModelSpec, name: str) -> None:
+    for template, alarm in alarms(assembly):
+        if alarm.properties["AlarmName"] in {f"{name}-{monitor.name}" for monitor in monitors(spec)}:
+            said = assembly.flat(alarm.properties["AlarmDescription"])
+            assert f"s3://noria-{assembly.env}-data-" in said
+            assert f"/{spec.model}/reports/latest.html " in said
+            assert len(said) <= 1024, template
 
 
 # --- runbooks
 
 
-def runbook(alarm: Resource) -> str:
-    found = RUNBOOK.search(alarm.properties["AlarmDescription"])
+def runbook(assembly: Assembly, alarm: Resource) -> str:
+    found = RUNBOOK.search(assembly.flat(alarm.properties["AlarmDescription"]))
     assert found, f"{alarm.path} names no runbook"
     return found[0].rsplit("/", 1)[-1]
 
 
 def test_every_alarm_names_a_runbook_and_every_runbook_has_an_alarm(assembly: Assembly) -> None:
     written = {path.name for path in RUNBOOKS.glob("*.md")} - {"README.md"}
-    assert {runbook(alarm) for _, alarm in alarms(assembly)} == written
+    assert {runbook(assembly, alarm) for _, alarm in alarms(assembly)} == written
 
 
 def test_every_runbook_speaks_of_the_alarms_that_name_it(assembly: Assembly) -> None:
     for _, alarm in alarms(assembly):
-        title = (RUNBOOKS / runbook(alarm)).read_text().splitlines()[0]
+        title = (RUNBOOKS / runbook(assembly, alarm)).read_text().splitlines()[0]
         pattern = re.findall(r"`(.+)`", title)[0]
         assert re.fullmatch(named(pattern, assembly), alarm.properties["AlarmName"]), title
 
@@ -198,13 +263,14 @@ def test_the_index_is_one_table_with_the_name_and_page_of_every_alarm(assembly: 
     rows = re.findall(r"^\| `(.+?)` \|.*\((.+?)\) \|$", table, re.MULTILINE)
     for _, alarm in alarms(assembly):
         pages = {page for name, page in rows if re.fullmatch(named(name, assembly), alarm.properties["AlarmName"])}
-        assert pages == {runbook(alarm)}, alarm.path
+        assert pages == {runbook(assembly, alarm)}, alarm.path
 
 
 def named(pattern: str, assembly: Assembly) -> str:
     """A regular expression of the names that a runbook's pattern stands for."""
     name = re.escape(pattern).replace("<env>", assembly.env)
-    return name.replace("<model>", "(?:flight-delay|house-prices)").replace("<reaction>", ".+")
+    name = name.replace("<model>", "(?:flight-delay|house-prices)")
+    return re.sub("<(reaction|measure|segment|name)>", ".+", name)
 
 
 PAGES = sorted(path.name for path in RUNBOOKS.glob("*.md"))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from noria.monitors import monitors
 from noria.names import METRIC_NAMESPACE
 from noria.spec import ModelSpec
 from tests.infrastructure.assembly import Assembly, Resource, Template
@@ -43,13 +44,9 @@ def test_drift_is_an_alarm_in_as_many_windows_as_the_spec_says(drift: Resource, 
 def test_one_drifted_feature_is_drift(drift: Resource) -> None:
     assert drift.properties["MetricName"] == "DriftedFeatures"
     assert (drift.properties["ComparisonOperator"], drift.properties["Threshold"]) == (
-        "GreaterThanOrEqualToThreshold",
-        1,
+        "GreaterThanThreshold",
+        0,
     )
-
-
-def test_a_window_that_says_nothing_leaves_the_alarm_as_it_is(drift: Resource) -> None:
-    assert drift.properties["TreatMissingData"] == "ignore"
 
 
 def test_what_is_live_pages_later_than_a_deployment_goes_back(assembly: Assembly, stack: Template, name: str) -> None:
@@ -76,8 +73,8 @@ def test_a_dashboard_shows_what_is_published_of_this_model(
         pairs = [part for part in rest if isinstance(part, str)]
         dimensions = dict(zip(pairs[::2], pairs[1::2], strict=True))
         if namespace == METRIC_NAMESPACE:
-            assert (metric, frozenset(dimensions)) in published(), metric
-            assert dimensions == {"Model": spec.model}
+            assert (metric, frozenset(dimensions)) in published(spec), metric
+            assert dimensions["Model"] == spec.model
         else:
             assert metric in OF_AWS[namespace]
             assert dimensions == {"EndpointName": name, "VariantName": "champion"}
@@ -90,4 +87,4 @@ def test_the_dashboard_shows_the_limit_of_the_spec(assembly: Assembly, stack: Te
         for widget in body["widgets"]
         for line in widget["properties"].get("annotations", {}).get("horizontal", [])
     ]
-    assert spec.monitor.psi in limits
+    assert set(limits) >= {spec.monitor.psi, *(monitor.limit for monitor in monitors(spec))}
