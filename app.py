@@ -10,6 +10,7 @@ from pathlib import Path
 from aws_cdk import App, Environment, Tags, Validations
 from cdk_nag import AwsSolutionsChecks
 
+from noria import business
 from noria.spec import SpecError, load_all
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
@@ -26,6 +27,8 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
     """Every stack of `env`: two of its own, and three for each spec in `models`, four with a front door."""
     settings = settings_for(env)
     specs = load_all(models)
+    if wrong := [problem for spec in specs for problem in business.problems(spec)]:
+        raise SpecError("\n".join(wrong))
     place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
 
     foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)

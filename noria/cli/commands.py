@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import BaseModel
 
-from noria import batch, contract, spec
+from noria import batch, business, contract, spec
 from noria.aws.experiments import newest
 from noria.aws.queues import Queues
 from noria.aws.registry import Decision
@@ -100,6 +100,9 @@ def status(
 @app.command()
 def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> None:
     """The model specs of this repository."""
+    specs = spec.load_all(models_dir)
+    if wrong := [problem for model in specs for problem in business.problems(model)]:
+        raise Refused("\n".join(wrong))
     rows = [
         SpecRow(
             model=model.model,
@@ -110,7 +113,7 @@ def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> 
             monitor=f"psi {model.monitor.psi:g}, {model.monitor.when.breaching} of {model.monitor.when.of}",
             team=model.owner.team,
         )
-        for model in spec.load_all(models_dir)
+        for model in specs
     ]
     show(rows, columns=list(SpecRow.model_fields), as_json=as_json, empty=f"No YAML file in {models_dir}.")
 
