@@ -10,8 +10,8 @@ from noria.profile import ColumnProfile
 from noria.report import charts
 from noria.report.charts import Reach, Slot
 from noria.report.html import Html, join, tag
-from noria.report.numbers import distance, figure, percent
-from noria.report.page import Column, badge, facts, name, table
+from noria.report.numbers import count, distance, figure, percent
+from noria.report.page import Column, badge, facts, name, shortened, table
 
 _CATEGORIES, _COMPARED = 9, 20
 _NEW = 5
@@ -58,16 +58,21 @@ def card(pair: Pair, title: Html) -> Html:
 
 
 def _title(pair: Pair) -> str:
-    """What the chart shows, in words: where the two sides are furthest apart."""
-    slots = _slots(pair)
-    far = max(slots, key=lambda slot: abs(slot.window - slot.baseline), default=None)
-    if far is None:
-        return f"{pair.name}: no rows"
-    where = "somewhere" if pair.sensitive else f"at {far.label}"
+    """What the chart shows, in words."""
+    far = _furthest(pair)
     return (
-        f"{pair.name}, training and window; furthest apart {where}: {percent(far.baseline)} in training, "
-        f"{percent(far.window)} in the window"
+        f"Shares of rows in training and in the window, furthest apart at {shortened(far.label)}: "
+        f"{percent(far.baseline)} and {percent(far.window)}"
     )
+
+
+def _furthest(pair: Pair) -> Slot:
+    """Where the two sides are furthest apart."""
+    nowhere = Slot(label="no value", baseline=0, window=0)
+    slots = _slots(pair)
+    if pair.sensitive and pair.baseline.kind == "number":
+        slots = [slot if slot.apart else replace(slot, label=f"bin {place}") for place, slot in enumerate(slots, 1)]
+    return max(slots, key=lambda slot: abs(slot.window - slot.baseline), default=nowhere)
 
 
 def _numbers(pair: Pair) -> Html:
@@ -118,7 +123,9 @@ def _fate(slot: Slot) -> Html | None:
 
 def _facts(pair: Pair) -> list[tuple[str, str]]:
     before, after = pair.baseline, pair.window
-    found = []
+    far = _furthest(pair)
+    change = _change(percent(far.baseline), percent(far.window))
+    found: list[tuple[str, str]] = [("furthest apart", join(name(far.label), ": ", change))]
     if not pair.sensitive and before.kind == "number":
         found.append(("mean", _change(figure(before.mean), figure(after.mean))))
         if before.min is not None and after.min is not None:
@@ -217,11 +224,11 @@ def _named(pair: Pair, most: int) -> list[Slot]:
     if pair.sensitive:
         kept = [replace(slot, label=f"value {place}") for place, slot in enumerate(kept, 1)]
     rest = shares[most:]
-    baseline = sum(slot.baseline for slot in rest) + _share(before.other, before.rows)
-    window = sum(slot.window for slot in rest) + _share(after.other, after.rows)
-    if baseline or window:
-        known = f"{len(rest)} others known" if rest else ""
-        unknown = "unknown in training" if after.other or before.other else ""
-        label = " and ".join(text for text in (known, unknown) if text)
-        kept.append(Slot(label=label, baseline=baseline, window=window, apart=True))
+    if rest:
+        sums = sum(slot.baseline for slot in rest), sum(slot.window for slot in rest)
+        kept.append(Slot(label=count(len(rest), "other"), baseline=sums[0], window=sums[1], apart=True))
+    if before.other or after.other:
+        # Where training itself had more names than are counted one by one, these need not be new.
+        label = "all others" if before.other else "unknown in training"
+        kept.append(_slot(label, before.other, after.other, pair, apart=True))
     return kept

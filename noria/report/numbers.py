@@ -65,6 +65,18 @@ def span(start: datetime, end: datetime) -> str:
     return f"{start:%Y-%m-%d %H:%M} to {moment(end)}"
 
 
+def hours(number: float | None) -> str:
+    """
+    >>> hours(0.5), hours(3.04), hours(72), hours(None)
+    ('30 min', '3.0 h', '3.0 days', '–')
+    """
+    if number is None:
+        return "–"
+    if number < 1:
+        return f"{number * 60:.0f} min"
+    return f"{number:.1f} h" if number < 48 else f"{number / 24:.1f} days"
+
+
 def length(value: timedelta) -> str:
     """
     >>> length(timedelta(hours=1)), length(timedelta(seconds=90, microseconds=5))

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from noria.evaluation import Calibration, Estimate, Fairness, Rates
+from noria.labels import Coverage
 from noria.quality import Quality, Score
 from noria.report import charts
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, figure, percent
-from noria.report.page import Column, aside, facts, name, table
+from noria.report.numbers import count, figure, hours, percent, span
+from noria.report.page import Column, aside, facts, name, table, tiles
 from noria.spec import Metric
 
 _VALUES = 30
@@ -50,10 +51,7 @@ def metrics(quality: Quality) -> Html:
         Column("at registration", figures=True),
         Column("against registration"),
     ]
-    told = (
-        f"{count(quality.matched, 'prediction')} of {quality.predictions:,} have a label "
-        f"({percent(quality.coverage)}). {_lost(quality)}"
-    )
+    told = f"By {count(quality.matched, 'prediction')} that have a label, of {quality.predictions:,}. {_lost(quality)}"
     unmatched = quality.unmatched_labels
     return join(
         tag("p", told, class_="lead"),
@@ -76,6 +74,19 @@ def _lost(quality: Quality) -> str:
 
 def _between(estimate: Estimate) -> str:
     return f"{figure(estimate.low)} to {figure(estimate.high)}"
+
+
+def coverage(found: Coverage) -> Html:
+    """How many predictions have their label by now, and how late labels come."""
+    old = f"of {count(found.predictions, 'prediction')} of {span(found.since, found.until)}"
+    return join(
+        tag("p", f"Labels {old}, which are old enough to have one.", class_="lead"),
+        tiles(
+            (percent(found.share), "have a label"),
+            (hours(found.delay_p50_hours), "until a label comes, median"),
+            (hours(found.delay_p95_hours), "95% of labels come within"),
+        ),
+    )
 
 
 def calibration(found: Calibration) -> Html:

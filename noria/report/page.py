@@ -49,9 +49,12 @@ def section(id_: str, title: str, *children: str | None, lead: str | None = None
 
 def name(given: str) -> Html:
     """What somebody else has named, a feature or a category: set apart from the text around it."""
-    if len(given) <= _LONGEST_NAME:
-        return tag("bdi", given)
-    return tag("bdi", f"{given[: _LONGEST_NAME - 1]}…", title=given[: 4 * _LONGEST_NAME])
+    short = shortened(given)
+    return tag("bdi", short, title=given[: 4 * _LONGEST_NAME] if short != given else None)
+
+
+def shortened(given: str) -> str:
+    return given if len(given) <= _LONGEST_NAME else f"{given[: _LONGEST_NAME - 1]}…"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def render(run: Run) -> str:
             "Calibration",
             outcomes.calibration(quality.calibration) if quality and quality.calibration else None,
         ),
+        ("labels", "Labels", outcomes.coverage(run.labels) if run.labels else None),
         ("segments", "Segments", outcomes.segments(quality, sensitive=run.sensitive) if quality else None),
         ("weights", "What predictions rest on", _weights(run)),
         ("business", "Business", _business(run)),
