@@ -299,7 +299,7 @@ def _not_text(path: Path) -> tuple[str, str] | None:
                 kept = decoder.getstate()[0]
                 start_of_chunk = read - len(kept)
                 if b"\0" in chunk:
-                    if not read and chunk[:_LOOK].count(0) > len(chunk[:_LOOK]) // 4:
+                    if not read and _looks_wide(chunk[:_LOOK]):
                         return "encoding", "the file looks like UTF-16: export it as UTF-8"
                     return "format", "the file holds NUL bytes: it is not a CSV text"
                 read += len(chunk)
@@ -319,7 +319,13 @@ def _not_text(path: Path) -> tuple[str, str] | None:
     return None
 
 
-_LOOK = 4096
+def _looks_wide(start: bytes) -> bool:
+    """Whether nearly every other byte is NUL, as in UTF-16 of most languages that know spaces, commas and digits."""
+    halves = start[::2], start[1::2]
+    return len(start) >= _SOME and any(half.count(0) > 0.8 * len(half) for half in halves)
+
+
+_LOOK, _SOME = 4096, 16
 
 
 def _no_csv(start: bytes) -> tuple[str, str] | None:
@@ -409,9 +415,6 @@ class _Examination:
             "first": "min(event)",
             "last": "max(event)",
             "outcomes": self._outcomes(),
-            "least": "min(y)",
-            "most": "max(y)",
-            "repeated_ids": self._repeated_ids(),
             "sampled": f"len({self._sample(rows)})",
             "sampled_distinct": f"list_unique({self._sample(rows)})",
             **{f"present {name}": f"count(r{place})" for name, place in self._places},
@@ -472,17 +475,23 @@ class _Examination:
         return f"nullif(CAST({column} AS VARCHAR), '')" if text or self.types[name] == "VARCHAR" else column
 
     def _outcomes(self) -> str:
-        """How many different outcomes there are; of a regression, only whether there is more than one."""
-        if self.spec.task is not Task.REGRESSION:
-            return "count(DISTINCT y)"
-        value = rules.outcome(self.spec)
-        return f"CASE WHEN min({value}) < max({value}) THEN 2 ELSE least(count({value}), 1) END"
+        """The smallest and the largest outcome of a regression; `_FEW` labels, or all where there are fewer."""
+        if self.spec.task is Task.REGRESSION:
+            value = rules.outcome(self.spec)
+            return f"[min({value}), max({value})]"
+        # Exact while it has room for all of them.
+        return f"approx_top_k(y, {_FEW})"
 
-    def _repeated_ids(self) -> str:
-        """Hashes of ids are counted, all of them: what doesn't fit in memory goes to disk."""
+    def _repeated_ids(self) -> bool:
+        """Whether an id comes twice: a scan of the ids alone. Their hashes are counted, and spill to disk.
+
+        Beside other aggregates, DuckDB 2.0.0 would keep every row that those are asked about.
+        """
         if self.spec.id not in self.types:
-            return "0"
-        return f"count({_ID}) - count(DISTINCT CASE WHEN {_ID} IS NOT NULL THEN hash({_ID}) END)"
+            return False
+        ids = f"(SELECT {_ID} AS id FROM {self._relation()} WHERE {_ID} IS NOT NULL)"
+        ((repeated,),) = self.db.execute(f"SELECT count(*) > count(DISTINCT hash(id)) FROM {ids}").fetchall()
+        return bool(repeated)
 
     def _estimated_rows(self) -> int:
         """Rows of a Parquet file; about the rows of a CSV file."""
@@ -545,24 +554,23 @@ class _Examination:
         if rows > spec.max_rows:
             yield _too_many(spec, rows)
         if spec.target in self.types:
-            yield from self._of_outcomes(rows, self._labels(answer))
-        if answer["repeated_ids"]:
+            yield from self._of_outcomes(rows, self._labels(answer["outcomes"]))
+        repeated_ids = self._repeated_ids()
+        if repeated_ids:
             yield from self._repeated("unique", _ID, allowed=0)
-        if (answer["repeated_ids"] and self.complete) or (answer["sampled"] or 0) > (answer["sampled_distinct"] or 0):
+        if (repeated_ids and self.complete) or (answer["sampled"] or 0) > (answer["sampled_distinct"] or 0):
             everything = ", ".join(["event_raw", "y", _ID, *self._raws])
             yield from self._repeated("duplicates", everything, allowed=spec.contract.duplicates * rows)
 
-    def _labels(self, answer: Mapping[str, Any]) -> int:
-        """Different outcomes, where those that are one label count once, as 1 and 1.0 do; 2 may stand for more."""
-        outcomes: int = answer["outcomes"]
-        if self.spec.task is Task.REGRESSION or outcomes < 2:
-            return outcomes
-        several = f"SELECT count(DISTINCT {rules.outcome(self.spec)}) FROM "
-        ((labels,),) = self.db.execute(
-            f"{several}(SELECT unnest(?) AS y)", [[answer["least"], answer["most"]]]
-        ).fetchall()
-        if outcomes > 2 and (self.spec.task is Task.BINARY or labels < 2):
-            ((labels,),) = self.db.execute(several + self._relation()).fetchall()
+    def _labels(self, outcomes: Sequence[Any] | None) -> int:
+        """How many different outcomes there are, 1 and 1.0 being one; of many labels, that there are at least two."""
+        found = [value for value in outcomes or () if value is not None]
+        if self.spec.task is Task.REGRESSION:
+            return len({*found})
+        count = f"SELECT count(DISTINCT {rules.outcome(self.spec)}) FROM "
+        ((labels,),) = self.db.execute(f"{count}(SELECT unnest(?::VARCHAR[]) AS y)", [found]).fetchall()
+        if len(found) == _FEW and (self.spec.task is Task.BINARY or labels < 2):
+            ((labels,),) = self.db.execute(count + self._relation()).fetchall()
         return int(labels)
 
     def _of_outcomes(self, rows: int, outcomes: int) -> Iterator[Violation]:
@@ -624,6 +632,8 @@ class _Examination:
 _ROW, _ID = '"\x01row"', '"\x01id"'
 _READ = 10 * FIRST
 """Values read for the samples of a violation, among which the same may come again and again."""
+_FEW = 10
+"""Labels that are read in the scan itself."""
 _CLOSE = 10_000
 """Pairs of names that are compared for a likely misspelling: beyond that it would take seconds."""
 _SHIFTED = 10
