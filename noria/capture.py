@@ -40,15 +40,19 @@ def relation(
     """SQL of a relation with one row per captured prediction, and one with `malformed` true per record that is none.
 
     Columns: malformed, inference_id (the client's, else the event's), row (from 0), time (UTC), f0 … fn (features in
-    the order of the spec: DOUBLE or VARCHAR), prediction (VARCHAR), score (DOUBLE), scores (MAP of label to DOUBLE).
-    A value that is not of its feature's type is NULL. A record whose time is outside [since, until) is left out.
+    the order of the spec: DOUBLE or VARCHAR), r0 … rn (the same as texts, as they came), prediction (VARCHAR), score
+    (DOUBLE), scores (MAP of label to DOUBLE). A value that is not of its feature's type is NULL among the first, one
+    that is missing among both. A record whose time is outside [since, until) is left out.
     """
     features = list(spec.features.items())
-    types = {name: "VARCHAR" if f.type is FeatureType.CATEGORY else "DOUBLE" for name, f in features}
-    values = ",\n".join(
-        f"CASE WHEN by_name IS NULL THEN TRY_CAST(by_place[{i + 1}] AS {types[name]})"
-        f" ELSE by_name.{identifier(name)} END AS f{i}"
+    came = ",\n".join(
+        f"CASE WHEN by_name IS NULL THEN by_place[{i + 1}] ELSE nullif(by_name.{identifier(name)}, '') END AS r{i}"
         for i, (name, _) in enumerate(features)
+    )
+    texts = dict.fromkeys(spec.features, "VARCHAR")
+    values = ", ".join(
+        f"r{i} AS f{i}" if f.type is FeatureType.CATEGORY else f"TRY_CAST(r{i} AS DOUBLE) AS f{i}"
+        for i, (_, f) in enumerate(features)
     )
     window = "".join(
         f" AND (time IS NULL OR time {operator} {_timestamp(bound)})"
@@ -71,7 +75,7 @@ WITH record AS (
     FROM record
 ), parsed AS (
     SELECT inference_id, time, answered,
-        CASE WHEN json_in THEN TRY(from_json(input, {_structure({"instances": [types]})})).instances END AS by_name,
+        CASE WHEN json_in THEN TRY(from_json(input, {_structure({"instances": [texts]})})).instances END AS by_name,
         CASE WHEN NOT json_in THEN {_csv("input")} END AS by_place,
         CASE WHEN json_out THEN TRY(from_json(output, {_structure(_PREDICTIONS)})).predictions
             ELSE list_transform({_csv("output")}, lambda p: {{
@@ -92,10 +96,13 @@ WITH record AS (
         unnest(CASE WHEN NOT malformed THEN predictions END) AS p
     FROM judged
 )
-SELECT malformed, inference_id, row, time,
-{values},
-p.prediction AS prediction, p.score AS score, p.scores AS scores
-FROM rows
+SELECT *, {values}
+FROM (
+    SELECT malformed, inference_id, row, time,
+    {came},
+    p.prediction AS prediction, p.score AS score, p.scores AS scores
+    FROM rows
+)
 )"""
 
 
