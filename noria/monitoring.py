@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from noria import drift, fairness
+from noria import drift
 from noria.contract import Live
-from noria.evaluation import Estimate
 from noria.explain import WindowAttribution
 from noria.labels import Coverage
 from noria.ledger import Entry, Kind
@@ -22,6 +21,7 @@ from noria.monitors import BUSINESS, Finding, Monitor, Reading, Unknown, monitor
 from noria.names import key
 from noria.profile import Profile
 from noria.quality import Quality
+from noria.quality import reading as read_quality
 from noria.spec import ModelSpec
 
 T = TypeVar("T")
@@ -230,42 +230,9 @@ def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     return Reading(found.correlation, f"Rank correlation with the training {found.correlation:.2f}; {changed}.")
 
 
-def _loss(_: Monitor, evidence: Evidence) -> Reading | Unknown:
-    quality = evidence.quality
-    if isinstance(quality, Unknown):
-        return quality
-    found = quality.registration
-    if found is None:
-        metric = evidence.spec.primary_metric.value
-        return Unknown(
-            reason=f"{metric} is not defined over {quality.matched:,} labelled rows, or was not at registration"
-        )
-    told = (
-        f"{found.metric.value} {_estimated(found.live)} over {quality.matched:,} labelled predictions, "
-        f"{_estimated(found.registered)} at registration"
-    )
-    return Reading(found.value, f"{told}.", found.share.low, found.share.high)
-
-
-def _calibration(_: Monitor, evidence: Evidence) -> Reading | Unknown:
-    quality = evidence.quality
-    if isinstance(quality, Unknown):
-        return quality
-    if (found := quality.calibration) is None:
-        return Unknown(reason="no labelled answer carries a probability")
-    told = f"Expected calibration error {found.error:.3f} over {found.rows:,} labelled predictions"
-    return Reading(found.value, f"{told}, of which chance explains {found.chance:.3f}.")
-
-
-def _unequal(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
-    quality = evidence.quality
-    if isinstance(quality, Unknown):
-        return quality
-    return fairness.reading(monitor, quality.fairness.get(monitor.segment or ""))
-
-
-def _estimated(found: Estimate) -> str:
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+def _outcomes(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    found = evidence.quality
+    return found if isinstance(found, Unknown) else read_quality(monitor, found, evidence.spec)
 
 
 def _covered(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -306,10 +273,10 @@ _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unkno
     "Business": (True, _business),
     "PredictionDrifted": (True, _prediction),
     "AttributionCorrelation": (True, _attribution),
-    "QualityLoss": (False, _loss),
-    "CalibrationError": (False, _calibration),
-    "EqualOpportunityDifference": (False, _unequal),
-    "EqualizedOddsDifference": (False, _unequal),
+    "QualityLoss": (False, _outcomes),
+    "CalibrationError": (False, _outcomes),
+    "EqualOpportunityDifference": (False, _outcomes),
+    "EqualizedOddsDifference": (False, _outcomes),
     "LabelCoverage": (False, _covered),
     "SilentHours": (False, _silence),
     "MonitorFailures": (False, _failures),
