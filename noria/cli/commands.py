@@ -15,6 +15,7 @@ from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
+from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
@@ -94,6 +95,7 @@ def status(
         columns=["model", "endpoint", "version", "beside", "since", "dataset", "alarms", "newest"],
         as_json=as_json,
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
+        below=[f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report],
     )
 
 
@@ -228,6 +230,21 @@ def monitor(
     message = Tick.message("Monitor Model", model=model, time=asked.until, **window)
     Queues().send(deployed.names.queue("monitor-model"), message)
     say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
+
+
+@app.command()
+def report(
+    model: str,
+    window: Annotated[
+        str | None, typer.Option("--window", help="its end, as in 2026-11-21T1200; else the newest")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="where to save it", dir_okay=False)] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Save the page of a monitored window here, to be opened in a browser."""
+    fetched = Reports(Deployed(env), model).fetch(window, out)
+    say(fetched, fetched.text, as_json=as_json)
 
 
 @app.command()

@@ -18,8 +18,13 @@ class Refused(Exception):
     """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
 
 
-def show(rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, empty: str) -> None:
-    """Print `rows`: all their fields as JSON, or `columns` of them as a table, in UTC; `empty` where there is none."""
+def show(
+    rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, empty: str, below: Sequence[str] = ()
+) -> None:
+    """Print `rows`: all their fields as JSON, or `columns` of them as a table, in UTC; `empty` where there is none.
+
+    `below` the table are sentences for people.
+    """
     if as_json:
         write_json([row.model_dump(mode="json") for row in rows])
         return
@@ -34,6 +39,8 @@ def show(rows: Sequence[BaseModel], *, columns: Sequence[str], as_json: bool, em
         values = row.model_dump()
         table.add_row(*(_cell(values[column]) for column in columns))
     console.print(table)
+    for sentence in below:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(fact: BaseModel, sentence: str, *, as_json: bool) -> None:

@@ -14,10 +14,11 @@ from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.ledger import Ledger
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
+from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.deployment import Desired, live
 from noria.ledger import Entry, Kind
-from noria.names import Names, version
+from noria.names import Names, key, version
 
 
 class ModelStatus(BaseModel):
@@ -36,6 +37,7 @@ class ModelStatus(BaseModel):
     wanted: str | None
     url: str | None
     alarms: list[str]
+    report: str | None
     newest: str
     summary: str
 
@@ -170,6 +172,7 @@ class Deployed:
             wanted=stack.desired.package,
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
+            report=self._report(model),
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(
                 model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
@@ -189,6 +192,12 @@ class Deployed:
 
     def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
         return [EventRow.of(entry) for entry in self.ledger.newest(models)[:limit]]
+
+    def _report(self, model: str) -> str | None:
+        """Where the newest report of a monitored window is; `noria report` brings it here."""
+        storage = Storage(bucket=self.parameter("data-bucket"))
+        newest = key(model, "reports", "latest.html")
+        return storage.uri(newest) if storage.exists(newest) else None
 
     def _alarms(self, model: str) -> list[str]:
         pages = (

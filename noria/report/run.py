@@ -5,6 +5,7 @@ verdict, decision ─ what changed most ─ all monitors ─ features ─ contra
 
 from collections.abc import Iterator, Sequence
 
+from noria.contract import Live
 from noria.monitoring import Run
 from noria.monitors import Finding, Monitor
 from noria.names import version
@@ -19,6 +20,7 @@ _CARDS = 9
 _FEATURES = 200
 _AT_ONCE = 25
 _WEIGHTS = 30
+_VIOLATIONS = 50
 
 
 def render(run: Run) -> str:
@@ -29,6 +31,7 @@ def render(run: Run) -> str:
         ("monitors", "All monitors", _monitors(run)),
         ("trends", "Trends", _trends(run)),
         ("features", "Features", _features(run, pairs)),
+        ("contract", "Data contract", _contract(run.live) if run.live else None),
         ("quality", "Model quality", outcomes.metrics(quality) if quality and quality.overall.metrics else None),
         (
             "calibration",
@@ -343,7 +346,38 @@ def _trends(run: Run) -> Html | None:
     )
 
 
-# --- weights and business
+# --- contract, weights and business
+
+
+def _contract(live: Live) -> Html:
+    """What was wrong with requested rows, the most frequent first."""
+    if not live.violations:
+        return tag("p", f"{count(live.rows, 'requested row')} kept the data contract.", class_="lead")
+    ordered = sorted(live.violations, key=lambda v: (v.severity != "reject", -v.count, v.column or "", v.rule))
+    rows = [
+        [
+            name(violation.column) if violation.column else "all columns",
+            violation.rule,
+            badge("invalid", symbol="▲", kind="breach") if violation.severity == "reject" else badge("warning"),
+            f"{violation.count:,}",
+            percent(violation.count / live.rows if live.rows else None),
+            violation.message,
+            _names(violation.samples) if violation.samples else None,
+        ]
+        for violation in ordered[:_VIOLATIONS]
+    ]
+    head = [Column("column"), Column("rule"), Column("severity"), Column("rows", figures=True)]
+    head += [Column("share", figures=True), Column("what is wrong", words=True), Column("values")]
+    left_out = len(ordered) - _VIOLATIONS
+    return join(
+        tag(
+            "p",
+            f"{count(live.invalid, 'row')} of {live.rows:,} ({percent(live.share)}) break a rule of severity reject.",
+            class_="lead",
+        ),
+        table("Rules of the spec's contract that requests broke", head, rows),
+        aside(f"{count(left_out, 'rarer violation')} not listed.") if left_out > 0 else None,
+    )
 
 
 def _weights(run: Run) -> Html | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from noria.contract import Live
 from noria.drift import compare
 from noria.evaluation import Bin, Calibration, Estimate, Fairness, Rates
 from noria.explain import Weight, WindowAttribution
@@ -14,6 +15,7 @@ from noria.monitors import Finding, State, monitors
 from noria.profile import ColumnProfile, Profile, column
 from noria.quality import Quality, QualityLoss, Score
 from noria.spec import Metric, ModelSpec
+from noria.violations import Violation
 from tests.unit.engine_data import spec_of
 
 END = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -115,6 +117,26 @@ def quality(of: ModelSpec, categories: Sequence[str]) -> Quality:
     )
 
 
+def live(of: ModelSpec) -> Live:
+    return Live(
+        model=of.model,
+        rows=ROWS,
+        malformed=3,
+        invalid=40,
+        violations=tuple(
+            Violation(
+                column=name,
+                rule="range",
+                severity="reject" if place % 2 else "warn",
+                count=40 - place,
+                samples=HOSTILE[:3],
+                message=f"{name}: what must be at most 1 is more: {HOSTILE[0]}",
+            )
+            for place, name in enumerate(of.features)
+        ),
+    )
+
+
 def run(
     of: ModelSpec | None = None,
     categories: Sequence[str] = ("red", "green", "blue"),
@@ -152,6 +174,7 @@ def run(
         "drift": report,
         "baseline": before,
         "window": after,
+        "live": live(of),
         "attribution": WindowAttribution(rows=50, features=weights, correlation=0.4, spearman=0.5, ndcg=0.9),
         "quality": quality(of, categories),
         "labels": Coverage(
