@@ -18,6 +18,7 @@ from noria.aws.predictor import CannotPredictError, Predictor
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.explain import (
+    FEWEST_ROWS,
     MOST_ASKED,
     WINDOW_ROWS,
     Answer,
@@ -30,7 +31,7 @@ from noria.explain import (
     compare,
     local,
     rows_for,
-    shares,
+    weights,
 )
 from noria.flags import Variant
 from noria.profile import Source
@@ -74,9 +75,9 @@ class Explanations:
         if most == 0:
             raise UnexplainedError(f"its {len(training.features)} features are too many to be asked about one by one")
         rows = self._sample(source, training.features, most)
-        if len(rows) < most:
-            raise UnexplainedError(f"{len(rows)} of the {most} rows that are explained were answered")
-        found = shares(
+        if len(rows) < FEWEST_ROWS:
+            raise UnexplainedError(f"{len(rows)} answered rows are fewer than {FEWEST_ROWS}, which would say little")
+        found = weights(
             rows,
             training.background,
             self._asking(package, training, CHAMPION),
@@ -84,7 +85,7 @@ class Explanations:
             pairs=training.pairs,
             seed=training.seed,
         )
-        return compare(training.shares, found, rows=len(rows))
+        return compare(training.weights, found, rows=len(rows))
 
     def of_row(self, package: str, row: Row, variant: Variant) -> Local:
         """Explain what the variant that serves `package` answers to one row."""

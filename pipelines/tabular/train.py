@@ -256,7 +256,7 @@ def _attribution(rows: Path, spec: ModelSpec, known: Signature, bundle: Path, re
         seed=seed,
         rows=len(explained),
         pairs=pairs,
-        shares=explain.shares(explained, background, _asking(bundle), spec.task, pairs=pairs, seed=seed),
+        weights=explain.weights(explained, background, _asking(bundle), spec.task, pairs=pairs, seed=seed),
         background=tuple(background),
         seconds=round(time.perf_counter() - began, 3),
     )

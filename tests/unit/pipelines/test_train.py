@@ -241,8 +241,9 @@ def test_predictions_for_training_rows_rest_on_what_the_target_follows_from(
     assert found.bundle == served.load(example.bundle).bundle
     assert (found.rows, found.pairs, len(found.background)) == (200, 4, 100)
     assert found.features == ("x", "color", "size")
-    assert sum(share.value for share in found.shares.values()) == pytest.approx(1)
-    assert found.shares["size"].value < 0.1 < min(found.shares["x"].value, found.shares["color"].value)
+    shares = {name: weight.share for name, weight in found.weights.items()}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["size"] < 0.1 < min(shares["x"], shares["color"])
     with connect(tables.resources) as db:
         rows = db.execute(f"SELECT x, color, size FROM read_parquet('{example.train_rows}')").fetchall()  # noqa: S608
     assert {tuple(row.values()) for row in found.background} <= set(rows)
