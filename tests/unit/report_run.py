@@ -8,7 +8,7 @@ from typing import Any
 from noria.contract import Live
 from noria.drift import compare
 from noria.evaluation import Bin, Calibration, Estimate, Fairness, Rates
-from noria.explain import Weight, WindowAttribution
+from noria.explain import Change, WindowAttribution
 from noria.labels import Coverage
 from noria.monitoring import Point, Run
 from noria.monitors import Finding, State, monitors
@@ -160,7 +160,7 @@ def run(
         )
         for monitor in watched
     )
-    weights = {name: Weight(training=0.5, window=0.1, standard_error=0.01) for name in of.features}
+    weights = {name: Change(training=0.5, window=0.1, standard_error=0.01) for name in of.features}
     values = {
         "model": of.model,
         "package": f"arn:aws:sagemaker:eu-central-1:123456789012:model-package/noria-dev-{of.model}/3",
