@@ -11,7 +11,7 @@
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
 | noria.schedule     | Monitor Model, Start Training, … Confirm Deployment     | `Tick`                           |
-| noria              | Dataset Accepted, … Serving Requested                   | `DatasetAccepted`, …             |
+| noria              | Dataset Accepted, Labels Told, … Serving Requested      | `DatasetAccepted`, …             |
 
 Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
 Fields that nobody here reads are left out: AWS may add more at any time.
@@ -66,6 +66,7 @@ class S3Object(Shape):
     key: str
     size: int = 0
     version: str = Field(alias="version-id", description="present because the data bucket is versioned")
+    sequencer: str = Field("", description="hexadecimal; of the versions under one key, the larger came later")
 
 
 class ObjectCreatedDetail(Shape):
@@ -214,6 +215,7 @@ class Tick(Event):
         "Start Training",
         "Reconcile",
         "Recheck Alarm",
+        "Join Labels",
         "Recheck Data",
         "Probe Deployment",
         "Advance Challenger",
@@ -275,6 +277,31 @@ class Dataset(Detail):
 class DatasetAccepted(NoriaEvent):
     DETAIL_TYPES = ("Dataset Accepted",)
     detail: Dataset
+
+
+class Label(BaseModel):
+    """What came of one prediction: `row` of the request that was sent with, or given, that id."""
+
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+
+    inference_id: str = Field(min_length=1)
+    row: int = Field(0, ge=0)
+    label: bool | int | float | str
+
+
+class Labels(Detail):
+    labels: tuple[Label, ...] = Field(min_length=1)
+    told_at: AwareDatetime | None = Field(
+        None, description="when the outcomes were found or corrected; when the event is read, where left out"
+    )
+
+
+class LabelsTold(NoriaEvent):
+    """What became known of predictions. `id` is the envelope's: EventBridge gives it, and it is empty before."""
+
+    DETAIL_TYPES = ("Labels Told",)
+    id: str = Field("", pattern=r"^[A-Za-z0-9-]*$")
+    detail: Labels
 
 
 class Quarantine(Detail):

@@ -12,7 +12,7 @@ captured requests ────────────┼ join_day() ─ labelle
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +65,8 @@ def read_labels(db: duckdb.DuckDBPyConnection, files: Sequence[LabelsFile], spec
 
     Raises `LabelsError` with everything that is wrong with the first file in which something is.
     """
-    db.execute(f"CREATE TEMP TABLE word ({_columns(spec)})")
+    columns = ", ".join(f"{name} {kind}" for name, kind in word_types(spec).items())
+    db.execute(f"CREATE TEMP TABLE word ({columns})")
     for number, file in enumerate(files):
         _read_file(db, file, spec, Arrival(datetime.min.replace(tzinfo=UTC) + timedelta(days=number + 1), ""))
         db.execute("INSERT INTO word FROM new_word")
@@ -87,48 +88,70 @@ def words(file: LabelsFile, spec: ModelSpec, arrival: Arrival, *, to: Path, reso
 def merge(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> None:
     """Write all words of several files, each once, in an order of their own."""
     with connect(resources) as db:
-        db.sql(f"FROM {_words(files, spec)} ORDER BY ALL").write_parquet(str(to))
+        db.sql(f"FROM {words_of(files, spec)} ORDER BY ALL").write_parquet(str(to))
 
 
 def last_words(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> LabelsFile:
     """Write the label of each prediction that words speak of, as a labels file."""
     with connect(resources) as db:
         db.sql(
-            f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({_last(_words(files, spec))})"
+            f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({labels_of(files, spec)})"
         ).write_parquet(str(to))
     return LabelsFile(to, to.name)
 
 
-def _kind(spec: ModelSpec) -> str:
-    return "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
-
-
-def _columns(spec: ModelSpec) -> str:
+def disagreement(said: Path, predicted: Collection[str], spec: ModelSpec, *, name: str) -> str | None:
+    """Why labels cannot be about these predictions: a binary classification has two classes, by one name each."""
+    if spec.task is not Task.BINARY:
+        return None
+    with connect(MODEST) as db:
+        found = db.execute(f"SELECT DISTINCT target FROM {words_of([said], spec)} LIMIT 5").fetchall()
+    told = {target for (target,) in found}
+    if len(told | {*predicted}) <= 2:
+        return None
     return (
-        f"inference_id VARCHAR, row BIGINT, target {_kind(spec)}, {CLOCK} TIMESTAMP, told_at TIMESTAMP, "
-        "sequencer VARCHAR, version VARCHAR"
+        f"{name}: column {spec.target!r} holds {', '.join(sorted(told))} where the model predicts "
+        f"{', '.join(sorted(predicted)) or 'nothing yet'}: write the labels as the model's training data does"
     )
 
 
-def _words(files: Sequence[Path], spec: ModelSpec) -> str:
-    """SQL of a relation of the words of files, each once. Told again, a version may have lost its sequencer."""
+WORD = ("target", CLOCK, "told_at", "sequencer", "version")
+"""Columns of a word beside inference_id and row, which say what it is about."""
+
+
+def word_types(spec: ModelSpec) -> dict[str, str]:
+    """All columns of a word, with their types."""
+    target = "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
+    kinds = (target, "TIMESTAMP", "TIMESTAMP", "VARCHAR", "VARCHAR")
+    return {"inference_id": "VARCHAR", "row": "BIGINT"} | dict(zip(WORD, kinds, strict=True))
+
+
+def words_of(files: Sequence[Path], spec: ModelSpec) -> str:
+    """SQL of a relation of the words of files, each once."""
     if not files:
-        nothing = (column.split() for column in _columns(spec).split(", "))
-        return f"(SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in nothing)} WHERE false)"
-    return (
-        f"(SELECT inference_id, row, target, {CLOCK}, told_at, max(sequencer) AS sequencer, version "
-        f"FROM {parquet(files)} GROUP BY ALL)"
-    )
+        return f"(SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in word_types(spec).items())} WHERE false)"
+    return each_once(parquet(files), spec)
 
 
-_NEWEST = f"coalesce({CLOCK}, told_at) DESC, told_at DESC, sequencer DESC, version DESC, target DESC"
+def each_once(words: str, spec: ModelSpec) -> str:
+    """SQL of a relation of words that came twice. Told again, a version may have lost its sequencer."""
+    columns = (f"max({name}) AS {name}" if name == "sequencer" else name for name in word_types(spec))
+    return f"(SELECT {', '.join(columns)} FROM {words} GROUP BY ALL)"
+
+
+def labels_of(files: Sequence[Path], spec: ModelSpec) -> str:
+    """SQL of a query of the label of each prediction that words speak of: inference_id, row, target."""
+    return _last(words_of(files, spec))
+
+
+NEWEST = f"coalesce({CLOCK}, told_at) DESC, told_at DESC, sequencer DESC, version DESC, target DESC"
 """SQL: the last word first. Ties end with the word itself, so that no order of arrival shows."""
 
 
 def _last(words: str) -> str:
     return (
         f"SELECT inference_id, row, target FROM {words} "
-        f"QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY {_NEWEST}) = 1"
+        f"QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY {NEWEST}) = 1"
     )
 
 
@@ -166,7 +189,7 @@ def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec,
         "CREATE OR REPLACE TEMP TABLE new_word AS SELECT "
         "inference_id, CAST(TRY_CAST(row AS DOUBLE) AS BIGINT) AS row, "
         f"{outcome('target', spec.task)} AS target, {_moment(CLOCK)} AS {CLOCK}, "
-        f"{_timestamp(arrival.at)} AS told_at, {literal(arrival.sequencer)} AS sequencer, "
+        f"{timestamp(arrival.at)} AS told_at, {literal(arrival.sequencer)} AS sequencer, "
         f"{literal(arrival.version)} AS version FROM told"
     )
 
@@ -197,7 +220,7 @@ def _wrong(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str, arrival: A
         (
             CLOCK,
             CLOCK,
-            f"{_moment(CLOCK)} > {_timestamp(arrival.at + AHEAD)}" if arrival.version else "false",
+            f"{_moment(CLOCK)} > {timestamp(arrival.at + AHEAD)}" if arrival.version else "false",
             "is in the future: no later correction could replace such a label; correct the clock",
         ),
     ):
@@ -225,7 +248,7 @@ def _moment(text: str) -> str:
     return f"TRY_CAST({text} AS TIMESTAMPTZ)::TIMESTAMP"
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
@@ -268,9 +291,9 @@ def coverage(
             f"""WITH predicted AS (
                 SELECT inference_id, row, max(time) AS time
                 FROM {capture.relation(captured.paths, spec, since=captured.since, until=captured.until)}
-                WHERE {_answered(spec)} GROUP BY inference_id, row
+                WHERE {answered(spec)} GROUP BY inference_id, row
             ), first AS (
-                SELECT inference_id, row, min(told_at) AS told_at FROM {_words(told, spec)} GROUP BY inference_id, row
+                SELECT inference_id, row, min(told_at) AS told_at FROM {words_of(told, spec)} GROUP BY inference_id, row
             ), delayed AS (
                 SELECT told_at, greatest(epoch(told_at) - epoch(time), 0) / 3600 AS hours
                 FROM predicted LEFT JOIN first USING (inference_id, row)
@@ -280,7 +303,7 @@ def coverage(
     return predictions, labelled, p50, p95
 
 
-def _answered(spec: ModelSpec) -> str:
+def answered(spec: ModelSpec) -> str:
     """SQL: whether a captured row holds an answer that can be judged."""
     usable = "isfinite(score)" if spec.task is Task.BINARY else f"{outcome('prediction', spec.task)} IS NOT NULL"
     return f"NOT malformed AND coalesce({usable}, false)"

@@ -28,6 +28,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria import policy
 from noria.events import Retraining
+from noria.feedback import superseded
 from noria.ledger import Entry, Fact, Kind, latest, since
 from noria.monitors import Monitor
 from noria.spec import ModelSpec
@@ -388,7 +389,10 @@ def moment(at: datetime | None) -> str:
 
 
 def _accepted(entries: Sequence[Entry], *, besides: frozenset[str]) -> list[Entry]:
-    return [e for e in entries if e.kind is Kind.DATASET_ACCEPTED and e.subject not in besides]
+    """But for joined labels of which there are newer ones: no training uses those any more."""
+    accepted = [e for e in entries if e.kind is Kind.DATASET_ACCEPTED]
+    old = superseded(key for e in accepted if isinstance(key := e.details.get("key"), str))
+    return [e for e in accepted if e.subject not in besides and e.details.get("key") not in old]
 
 
 def _seen(entries: Sequence[Entry], *, learnt: bool = False) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from noria import policy
+from noria.feedback import superseded
 from noria.ledger import Entry, Kind
 from noria.names import key
 
@@ -37,6 +38,7 @@ class TrainingDataset(Part):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     key: str
+    source_key: str = Field("", description="the upload that it was")
     rows: int
     first_event: datetime
     last_event: datetime
@@ -105,6 +107,12 @@ class TrainingRequest(Part):
             "ChampionPackage": self.champion.package if self.champion else NO_CHAMPION,
             "Cause": self.cause.text,
         }
+
+
+def current(datasets: Sequence[TrainingDataset]) -> list[TrainingDataset]:
+    """What a training uses of all accepted datasets: of labels that were joined, each prediction's newest."""
+    old = superseded(dataset.source_key for dataset in datasets if dataset.source_key)
+    return [dataset for dataset in datasets if dataset.source_key not in old]
 
 
 def training_token(model: str, identity: str) -> str:

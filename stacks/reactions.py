@@ -1,6 +1,7 @@
 """The reactions of docs/architecture.md: what starts each, and exactly what it may do."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from aws_cdk import ArnFormat, Environment, Stack
 from aws_cdk import aws_kms as kms
@@ -8,6 +9,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from noria.feedback import FOLDER
 from noria.logged import LOG_GROUP
 from noria.monitors import monitors
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
@@ -38,6 +40,9 @@ BATCH_WORK = Work(timeout=900, memory=3008, disk=10240)
 
 DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))
 """For functions that read whole files: minutes, and room for a few gigabytes on disk."""
+
+UPLOAD_WORK = replace(DATA_WORK, disk=10240)
+"""For uploads, which are brought whole: the disk says how large they may be."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
@@ -132,14 +137,16 @@ class Reactions(Stack):
             name="validate_upload",
             surroundings=self._surroundings,
             triggers=[self._object_created("uploads", "incoming")],
-            work=DATA_WORK,
+            work=UPLOAD_WORK,
         )
         reaction.allow(
             # Copying an object copies its tags.
             self._objects("incoming", actions=("GetObject", "GetObjectVersion", "GetObjectVersionTagging")),
             self._objects("datasets", "quarantine", actions=("GetObject", "PutObject", "PutObjectTagging")),
-            self._list("incoming", "datasets", "quarantine"),
-            *self._ledger(),
+            self._objects("baselines", actions=("GetObject",)),
+            self._list("incoming", "datasets", "quarantine", "baselines"),
+            self._on("model-package", "DescribeModelPackage"),
+            *self._ledger("Query"),
             self._announce(),
             self._page(),
         )
@@ -378,16 +385,33 @@ class Reactions(Stack):
             "JoinLabels",
             name="join_labels",
             surroundings=self._surroundings,
-            triggers=[self._object_created("labels", "labels")],
+            triggers=[
+                self._object_created("labels", "labels"),
+                Trigger(
+                    name="told",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Labels Told"],
+                    detail={"model": [{"exists": True}]},
+                ),
+            ],
             work=DATA_WORK,
         )
         reaction.allow(
-            self._objects("labels", actions=("GetObject", "GetObjectVersion")),
-            self._objects("captured", actions=("GetObject",)),
+            self._objects("labels", actions=("GetObject", "GetObjectVersion", "PutObject")),
+            self._objects("labelled", actions=("GetObject", "PutObject")),
+            self._objects("captured", "runs", actions=("GetObject",)),
+            Grant(
+                actions=["s3:PutObject"],
+                resources=[self._bucket.arn_for_objects(f"*/incoming/{FOLDER}*")],
+                because=ANY_MODEL,
+            ),
             self._objects("reports", actions=("PutObject",)),
-            self._list("labels", "captured"),
+            self._list("labelled", "captured", "incoming"),
+            self._on("model-package", "DescribeModelPackage"),
+            self._send(reaction),
             self._measure(),
-            *self._ledger(),
+            *self._ledger("Query"),
             self._page(),
         )
         return reaction

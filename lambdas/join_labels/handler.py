@@ -1,17 +1,27 @@
-"""Labels that arrive late are joined with what was predicted: how right has the live model been?
+"""Labels that arrive late are joined with what was predicted: how right has the live model been, and what is learnt?
 
-labels ─ join with captured ┬ joined:  report, metrics, ledger
-                            └ refused: page, ledger; the file stays where it is
+labels file ┬ refused: page, ledger; the file stays where it is
+            └ words, kept ─ joined with captured days ┬ quality: report, metrics of the monitors that need labels
+                                                      ├ hard cases, for people
+                                                      └ training data, an upload for each day
+event ─ a labels file, named after the event
+tick ─ days joined again: labels may come before what they are about is captured
 
-Calls: s3:GetObject and s3:GetObjectVersion on */labels/*; s3:ListBucket and s3:GetObject on */captured/*; s3:PutObject
-on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace
-Noria; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
+Calls: s3:GetObject, s3:GetObjectVersion and s3:PutObject on */labels/*; s3:ListBucket, s3:GetObject and s3:PutObject on
+*/labelled/*; s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */runs/*; s3:ListBucket on */incoming/*;
+s3:PutObject on */incoming/labelled/* and */reports/*;
+sagemaker:DescribeModelPackage on the model's packages; sqs:GetQueueUrl and sqs:SendMessage on its own queue;
+kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria;
+sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
+import csv
+import io
 import shlex
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,30 +29,44 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.aws.captures import Captures
+from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
+from noria.aws.labelled import Labelled, Session
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.pages import Page, Pages
+from noria.aws.queues import Queues
+from noria.aws.registry import Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.events import ObjectCreated, S3Object, parse
-from noria.labels import LabelsError, LabelsFile
-from noria.ledger import Fact, Kind
+from noria.deployment import live_package
+from noria.evaluation import Evaluation
+from noria.events import EventError, LabelsTold, ObjectCreated, S3Object, Tick, parse
+from noria.labelled import HARD_CASES, HardCases
+from noria.labels import CLOCK, Arrival, LabelsError, LabelsFile, disagreement, words
+from noria.ledger import Entry, Fact, Kind
+from noria.monitors import Reading, Unknown, monitors
 from noria.names import ObjectKey, key
-from noria.profile import Source
-from noria.quality import Quality, join
+from noria.quality import Quality, reading
 from noria.spec import ModelSpec
+from noria.trial import champion_since
 
-LOOK_BACK_DAYS = 90
-MOST_CAPTURED_BYTES = 2 * 1024**3
-"""Newest first: more would not fit beside the labels into the function's disk."""
+AGAIN = LATE + timedelta(minutes=5)
+"""By then whatever was predicted before its label came has been captured."""
+
+TICK = "Join Labels"
+
+LATEST = "quality/latest.json"
+"""The newest report, under the model's reports/."""
+
+Details = dict[str, str | int | float | bool | list[str] | None]
 
 
 class Outcome(StrEnum):
     JOINED = "LabelsJoined"
     REFUSED = "LabelsRefused"
     KNOWN = "LabelsKnown"
+    WRITTEN = "LabelsWritten"
     FOLDER = "FolderIgnored"
     ELSEWHERE = "OtherAreaIgnored"
 
@@ -51,83 +75,229 @@ class Outcome(StrEnum):
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
-    upload = parse(event, ObjectCreated).detail.object
-    model = upload.key.split("/")[0]
+    said = parse(event, ObjectCreated, LabelsTold, Tick)
     storage = Storage(bucket=env.data_bucket)
-    outcome = join_labels(
-        upload=upload,
-        spec=env.spec(model),
-        captures=Captures(model=model, endpoint=env.names.model(model), storage=storage),
-        storage=storage,
+    model = _model(said)
+    captures = Captures(model=model, endpoint=env.names.model(model), storage=storage)
+    told = Told(
+        registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
-        pages=Pages(topic=env.pages_topic),
         measurements=Measurements(),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=model, key=upload.key)
+    spec = env.spec(model)
+    labelled = Labelled(spec=spec, captures=captures, storage=storage) if spec else None
+    if isinstance(said, ObjectCreated):
+        outcome = join_labels(
+            upload=said.detail.object,
+            labelled=labelled,
+            told=told,
+            pages=Pages(topic=env.pages_topic),
+            uri=storage.uri(said.detail.object.key),
+            again=lambda: Queues().send(
+                env.names.queue("join-labels"), Tick.message(TICK, model=model, time=told.now), delay=AGAIN
+            ),
+        )
+    elif labelled is None:
+        raise LookupError(f"no model is called {model!r}: known are {', '.join(env.models) or 'none'}")
+    elif isinstance(said, LabelsTold):
+        outcome = write_labels(said, spec=labelled.spec, storage=storage)
+    else:
+        outcome = join_again(tick=said, labelled=labelled, told=told)
+    tell(outcome, model=model)
+
+
+def _model(said: LabelsTold | Tick | ObjectCreated) -> str:
+    match said:
+        case ObjectCreated(detail=detail):
+            return detail.object.key.split("/")[0]
+        case LabelsTold(detail=labels):
+            return labels.model
+        case Tick():
+            return said.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Who hears of what was joined, and what is live while it is."""
+
+    registry: Registry
+    ledger: Ledger
+    measurements: Measurements
+    now: datetime
+
+
+def write_labels(said: LabelsTold, *, spec: ModelSpec, storage: Storage) -> Outcome:
+    """What an event says becomes a labels file, so that all labels go one way. The same event again changes nothing."""
+    if not said.id:
+        raise EventError("a 'Labels Told' event has no id, which EventBridge gives: the file is named after it")
+    labels = said.detail
+    clock = labels.told_at.isoformat() if labels.told_at else ""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["inference_id", "row", spec.target, CLOCK])
+    rows.writerows([label.inference_id, label.row, label.label, clock] for label in labels.labels)
+    storage.write_once(key(spec.model, "labels", f"event-{said.id}.csv"), text.getvalue(), content_type="text/csv")
+    return Outcome.WRITTEN
 
 
 def join_labels(
     *,
     upload: S3Object,
-    spec: ModelSpec | None,
-    captures: Captures,
-    storage: Storage,
-    ledger: Ledger,
+    labelled: Labelled | None,
+    told: Told,
     pages: Pages,
-    measurements: Measurements,
-    now: datetime,
+    uri: str,
+    again: Callable[[], None],
 ) -> Outcome:
-    """Join one uploaded version. `spec` is None when nobody has described the model that the key names."""
+    """Join one uploaded version. `labelled` is None when nobody has described the model that the key names.
+
+    `again` books another look, for labels whose predictions have not been captured yet.
+    """
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
     source = ObjectKey.parse(upload.key)
     if source.area != "labels":  # the rule's wildcard also matches a deeper folder of that name
         return Outcome.ELSEWHERE
-    if any(ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
+    if any(told.ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
         return Outcome.KNOWN
-    refuse = partial(_refuse, upload, source, storage=storage, ledger=ledger, pages=pages, now=now)
-    if spec is None:
+    refuse = partial(_refuse, upload, source, uri=uri, ledger=told.ledger, pages=pages, now=told.now)
+    if labelled is None:
         problem = (
             f"no model is called {source.model!r}: upload to <model>/labels/, or describe it in models/ and deploy"
         )
         return refuse([f"{source.filename}: {problem}"])
-    try:
-        quality = _join(upload, source, spec, captures=captures, storage=storage, now=now)
-    except LabelsError as error:
-        return refuse(error.problems)
-    target = key(spec.model, "reports", f"labels-{upload.version}/report.json")
-    storage.write(target, quality.model_dump_json(indent=1))
-    measurements.publish(spec.model, measure(quality), at=now)
-    ledger.record(
-        Fact(
-            model=spec.model,
-            kind=Kind.LABELS_JOINED,
-            subject=upload.version,
-            at=now,
-            summary=_summary(source.filename, quality, spec),
-            details={
-                "key": upload.key,
-                "report": target,
-                "labels": quality.labels,
-                "matched": quality.matched,
-                "coverage": quality.coverage,
-                **{metric.value: value for metric, value in quality.overall.values.items()},
-            },
+    with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
+        session = labelled.session(Path(folder), now=told.now)
+        try:
+            count, matched = _add(upload, source, labelled, session)
+        except LabelsError as error:
+            return refuse(error.problems)
+        session.join()
+        found = _measure(session, told)
+        found.publish(key(source.model, "reports", f"labels-{upload.version}/report.json"), labelled.storage, told)
+    if matched < count:
+        again()
+    told.ledger.record(
+        found.fact(
+            upload.version,
+            f"{source.filename}: {matched:,} of {count:,} labels belong to captured predictions",
+            {"key": upload.key, "labels": count, "matched": matched, "complete": session.complete},
+            at=told.now,
         )
     )
     return Outcome.JOINED
 
 
-def _join(
-    upload: S3Object, source: ObjectKey, spec: ModelSpec, *, captures: Captures, storage: Storage, now: datetime
-) -> Quality:
+def join_again(*, tick: Tick, labelled: Labelled, told: Told) -> Outcome:
+    """Join what may have been captured since labels came that speak of it."""
     with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
-        labels = Path(folder) / "labels"
-        storage.download(upload.key, labels, version=upload.version)
-        files = captures.newest(now=now, days=LOOK_BACK_DAYS, most_bytes=MOST_CAPTURED_BYTES)
-        captured = Source.captured(*captures.fetch(files, Path(folder)))
-        return join(captured, [LabelsFile(labels, source.filename)], spec)
+        session = labelled.session(Path(folder), now=told.now)
+        session.recent()
+        changed = session.join()
+        found = _measure(session, told)
+        name = f"again-{tick.detail.time:%Y-%m-%dT%H%M%S}"
+        found.publish(key(labelled.spec.model, "reports", f"labels-{name}/report.json"), labelled.storage, told)
+    if not changed:
+        return Outcome.KNOWN
+    summary = "Labels that came before their predictions were captured are joined now"
+    told.ledger.record(found.fact(name, summary, {}, at=told.now))
+    return Outcome.JOINED
+
+
+def _add(upload: S3Object, source: ObjectKey, labelled: Labelled, session: Session) -> tuple[int, int]:
+    """Keep what a file says; of how many predictions it speaks, and how many of those were captured."""
+    path, said = session.folder / "upload", session.folder / "said.parquet"
+    arrived = labelled.storage.download(upload.key, path, version=upload.version).modified
+    arrival = Arrival(arrived, upload.version, upload.sequencer)
+    count = words(LabelsFile(path, source.filename), labelled.spec, arrival, to=said)
+    matched = session.find(said, count)
+    if problem := disagreement(said, session.classes, labelled.spec, name=source.filename):
+        raise LabelsError([problem])
+    labelled.keep(said, arrived.astimezone(UTC).date(), session.folder)
+    return count, matched
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What came of a join. `problem`: why the quality could not be measured, where it could not."""
+
+    spec: ModelSpec
+    quality: Quality | None
+    problem: str
+    hard_cases: HardCases
+    datasets: Sequence[str]
+
+    @property
+    def readings(self) -> dict[str, Reading | Unknown]:
+        """What each monitor that needs labels says, by its name."""
+        needs_labels = (monitor for monitor in monitors(self.spec) if monitor.clock == "labels")
+        return {
+            monitor.name: reading(monitor, self.quality, self.spec) if self.quality else Unknown(reason=self.problem)
+            for monitor in needs_labels
+        }
+
+    def publish(self, report: str, storage: Storage, told: Told) -> None:
+        model = self.spec.model
+        storage.write(key(model, "reports", HARD_CASES), self.hard_cases.model_dump_json(indent=1))
+        if self.quality is None:
+            return
+        for target in (report, key(model, "reports", LATEST)):
+            storage.write(target, self.quality.model_dump_json(indent=1))
+        told.measurements.publish(model, measure(self.quality, self.readings, self.spec), at=told.now)
+
+    def fact(self, subject: str, what: str, details: Details, *, at: datetime) -> Fact:
+        readings, quality = self.readings, self.quality
+        unknown = {name: read.reason for name, read in readings.items() if isinstance(read, Unknown)}
+        breached = [
+            monitor.name
+            for monitor in monitors(self.spec)
+            if isinstance(read := readings.get(monitor.name), Reading) and monitor.breached(read.value)
+        ]
+        values = quality.overall.values if quality else {}
+        primary = self.spec.primary_metric
+        score = f"{primary.value} {values[primary]:.3f}" if primary in values else f"no {primary.value}"
+        return Fact(
+            model=self.spec.model,
+            kind=Kind.LABELS_JOINED,
+            subject=subject,
+            at=at,
+            summary=f"{what}: {score} over {quality.matched if quality else 0:,} labelled predictions.",
+            details={
+                **details,
+                "coverage": quality.coverage if quality else None,
+                "breached": breached,
+                "not_enough": list(unknown),
+                "reasons": list(dict.fromkeys(unknown.values())),
+                "datasets": list(self.datasets),
+                **{metric.value: value for metric, value in values.items()},
+            },
+        )
+
+
+def _measure(session: Session, told: Told) -> Found:
+    entries = told.ledger.entries(session.spec.model)
+    live, quality = champion_since(entries), None
+    problem = "no label belongs to a captured prediction of the live version"
+    try:
+        quality = session.quality(live=live, registered=_registered(entries, session, told.registry))
+    except LabelsError as error:  # each file was good for itself, but they do not agree on what labels are called
+        problem = str(error)
+    return Found(
+        spec=session.spec,
+        quality=quality,
+        problem=problem,
+        hard_cases=session.hard_cases(live=live),
+        datasets=session.publish() if session.spec.monitor.labels.train else [],
+    )
+
+
+def _registered(entries: Sequence[Entry], session: Session, registry: Registry) -> Evaluation | None:
+    """What the live package was measured at before it was registered."""
+    package = live_package(entries)
+    evaluation = registry.describe(package).metadata.get("noria:evaluation") if package else None
+    storage = session.labelled.storage
+    return Evaluation.model_validate_json(storage.read(storage.key_of(evaluation))) if evaluation else None
 
 
 def _refuse(
@@ -135,12 +305,12 @@ def _refuse(
     source: ObjectKey,
     problems: Sequence[str],
     *,
-    storage: Storage,
+    uri: str,
     ledger: Ledger,
     pages: Pages,
     now: datetime,
 ) -> Outcome:
-    uri, listed = storage.uri(upload.key), "\n".join(f"- {problem}" for problem in problems)
+    listed = "\n".join(f"- {problem}" for problem in problems)
     pages.send(
         Page(
             subject=f"{source.model}: labels {source.filename} cannot be joined",
@@ -163,21 +333,22 @@ def _refuse(
     return Outcome.REFUSED
 
 
-def measure(quality: Quality) -> list[Measurement]:
-    """Metrics by the names of the spec's in one word: `Auc`, `LogLoss`, `Rmse`."""
+def measure(quality: Quality, readings: Mapping[str, Reading | Unknown], spec: ModelSpec) -> list[Measurement]:
+    """What the monitors read, and the metrics by the names of the spec's in one word: `Auc`, `LogLoss`, `Rmse`.
+
+    Nothing of too few rows: silence is neither good nor bad.
+    """
+    if quality.overall.rows < spec.monitor.min_rows:
+        return []
+    of = {monitor.name: monitor for monitor in monitors(spec)}
     return [
-        Measurement(name="LabelCoverage", value=quality.coverage),
+        *(
+            Measurement(name=of[name].metric, segment=of[name].segment, value=read.value)
+            for name, read in readings.items()
+            if isinstance(read, Reading)
+        ),
         *(
             Measurement(name=metric.value.title().replace("_", ""), value=value)
             for metric, value in quality.overall.values.items()
         ),
     ]
-
-
-def _summary(filename: str, quality: Quality, spec: ModelSpec) -> str:
-    value = quality.overall.values.get(spec.primary_metric)
-    score = f"{spec.primary_metric.value} {value:.3f}" if value is not None else f"no {spec.primary_metric.value}"
-    return (
-        f"{filename}: {quality.matched:,} of {quality.labels:,} labels belong to captured predictions "
-        f"({quality.coverage:.0%} of those now have one): {score}."
-    )

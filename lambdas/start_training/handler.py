@@ -32,6 +32,7 @@ from noria.training import (
     Champion,
     TrainingDataset,
     TrainingRequest,
+    current,
     trained_on,
     training_token,
 )
@@ -71,7 +72,7 @@ def start_training(
     ledger: Ledger,
     now: datetime,
 ) -> Outcome:
-    """Train on every accepted dataset, against the package that is live. The same grant again changes nothing.
+    """Train on all accepted data, against the package that is live. The same grant again changes nothing.
 
     Raises LookupError where the ledger knows no such grant, or no dataset is there: nothing trains by another door.
     """
@@ -81,7 +82,7 @@ def start_training(
     if not ledger.knows(model, Kind.RETRAINING_REQUESTED, granted.request):
         raise LookupError(f"{model}: the ledger has no grant {granted.request!r}; ask with noria retrain {model}")
     entries = ledger.entries(model)
-    datasets = _datasets(model, storage)
+    datasets = current(_datasets(model, storage))
     if not datasets:
         raise LookupError(f"{model}: {granted.request!r} was granted, but no dataset lies under {model}/datasets/")
     cause = Cause(kind=granted.cause, identity=granted.request, text=in_words(granted.cause))

@@ -1,31 +1,43 @@
 """Uploads become datasets, or go to quarantine with a report that says why.
 
-upload ─ download, hash ─ contract ┬ accepted: copy, manifest (last), Dataset Accepted, ledger
+upload ─ download, hash ┐
+live model's baseline  ─┴ contract ┬ accepted: copy, report, manifest (last), Dataset Accepted, ledger
                                    └ refused:  copy, report, Dataset Quarantined, page, ledger
+larger than the disk ─ not looked into, and refused so
 
 Calls: s3:GetObject, s3:GetObjectVersion and s3:GetObjectVersionTagging on */incoming/*; s3:GetObject, s3:PutObject and
-s3:PutObjectTagging on */datasets/* and */quarantine/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
-kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
+s3:PutObjectTagging on */datasets/* and */quarantine/*; s3:GetObject on */baselines/*; s3:ListBucket;
+sagemaker:DescribeModelPackage on the model's packages; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
+import errno
+import shlex
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import ClientError
 
 from noria import contract
 from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
+from noria.aws.queues import retried_soon
+from noria.aws.registry import Registry
 from noria.aws.storage import Download, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.deployment import live_package
 from noria.events import Dataset, DatasetAccepted, DatasetQuarantined, ObjectCreated, Quarantine, S3Object, parse
+from noria.feedback import asked_of_a_part, origin
 from noria.ledger import Fact, Kind
 from noria.names import ObjectKey, key
+from noria.profile import Profile
 from noria.spec import ModelSpec
 from noria.violations import Violation
 
@@ -37,6 +49,20 @@ class Outcome(StrEnum):
     ELSEWHERE = "OtherAreaIgnored"
 
 
+class Baseline(NamedTuple):
+    """What the live model was trained on; None where nothing can be compared, and why."""
+
+    profile: Profile | None
+    because: str | None = None
+
+
+SPILL = 0.2
+"""Share of the free disk that is kept for what a scan cannot hold in memory: hashes of ids, 16 bytes a row."""
+LONGEST_KEY = 1024
+"""Bytes of an object's key: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
+
+
+@retried_soon
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
@@ -47,6 +73,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         upload=upload,
         spec=env.spec(model),
         storage=Storage(bucket=env.data_bucket),
+        registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
         bus=Bus(name=env.event_bus),
         pages=Pages(topic=env.pages_topic),
@@ -60,6 +87,7 @@ def validate_upload(
     upload: S3Object,
     spec: ModelSpec | None,
     storage: Storage,
+    registry: Registry,
     ledger: Ledger,
     bus: Bus,
     pages: Pages,
@@ -68,16 +96,31 @@ def validate_upload(
     """Check one uploaded version. `spec` is None when nobody has described the model that the key names."""
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
-    source = ObjectKey.parse(upload.key)
+    try:
+        source = ObjectKey.parse(upload.key)
+    except ValueError:
+        return Outcome.ELSEWHERE  # as in /incoming/january.csv, which belongs to no model
     if source.area != "incoming":  # the rule's wildcard also matches a deeper folder of that name
         return Outcome.ELSEWHERE
     with tempfile.TemporaryDirectory(prefix="noria-upload-") as folder:
         path = Path(folder) / "upload"
-        file = storage.download(upload.key, path, version=upload.version)
-        if spec is None:
+        file = _download(upload, path, storage)
+        if file is None:
+            report = _too_large(source, upload, _room(path.parent))
+        elif spec is None:
             report = _unknown_model(source, file)
         else:
-            report = contract.check(path, spec, filename=source.filename, now=now, sha256=file.sha256)
+            baseline = _baseline(spec, storage=storage, registry=registry, ledger=ledger)
+            report = contract.check(
+                path,
+                asked_of_a_part(spec) if origin(upload.key) == "labels" else spec,
+                filename=source.filename,
+                now=now,
+                sha256=file.sha256,
+                baseline=baseline.profile,
+            )
+            if baseline.because:
+                report = report.model_copy(update={"no_shift": baseline.because})
     if report.accepted:
         _accept(upload, source, report, storage=storage, ledger=ledger, bus=bus, now=now)
         return Outcome.ACCEPTED
@@ -116,6 +159,7 @@ def _accept(
     )
     if not storage.exists(f"{folder}/manifest.json"):
         storage.copy(upload.key, manifest.key, version=upload.version)
+        storage.write(f"{folder}/report.json", report.model_dump_json(indent=1))
         storage.write_once(f"{folder}/manifest.json", manifest.model_dump_json(indent=1))
     bus.publish(
         DatasetAccepted.of(
@@ -139,11 +183,14 @@ def _accept(
             details={
                 "key": upload.key,
                 "version": upload.version,
+                "origin": origin(upload.key),
                 "rows": report.rows,
                 "bytes": report.bytes,
                 "first_event": report.first_event.isoformat(),
                 "last_event": report.last_event.isoformat(),
+                "report": f"{folder}/report.json",
                 "warnings": [v.message for v in report.violations][:20],
+                "drifted": list(report.shift.drifted) if report.shift else [],
             },
         )
     )
@@ -160,9 +207,10 @@ def _quarantine(
     pages: Pages,
     now: datetime,
 ) -> None:
-    folder = key(source.model, "quarantine", report.sha256)
+    folder = key(source.model, "quarantine", report.sha256 or f"unread-{upload.version}")
     wrong = [violation for violation in report.violations if violation.severity == "reject"]
-    storage.copy(upload.key, f"{folder}/{source.filename}", version=upload.version)
+    if report.sha256:  # what was too large to read is left where it is
+        storage.copy(upload.key, _within(folder, source.filename), version=upload.version)
     storage.write(f"{folder}/report.json", report.model_dump_json(indent=1))
     uri = storage.uri(f"{folder}/report.json")
     bus.publish(
@@ -178,7 +226,7 @@ def _quarantine(
             f"{report.to_text()}",
             where=uri,
             do="Correct the file, check it, and upload it again. The upload is kept; nothing was changed or lost.",
-            command=f"noria validate {source.filename} --model {source.model}",
+            command=f"noria validate {shlex.quote(source.filename)} --model {source.model}",
         )
     )
     ledger.record(
@@ -194,23 +242,53 @@ def _quarantine(
     )
 
 
+def _baseline(spec: ModelSpec, *, storage: Storage, registry: Registry, ledger: Ledger) -> Baseline:
+    """The profile that the live package was registered with. A lack of it refuses no upload."""
+    package = live_package(ledger.entries(spec.model))
+    if package is None:
+        return Baseline(None, "no model is live, so there is nothing to compare with")
+    try:
+        stored = storage.read(storage.key_of(registry.describe(package).metadata["noria:baseline"]))
+        return Baseline(Profile.model_validate_json(stored))
+    except (ClientError, LookupError, ValueError) as error:
+        logger.warning("The baseline cannot be read", package=package, error=str(error))
+        return Baseline(None, f"the baseline of {package} cannot be read: {type(error).__name__}")
+
+
+def _download(upload: S3Object, path: Path, storage: Storage) -> Download | None:
+    """None where the file is larger than the disk has room for."""
+    if upload.size > _room(path.parent):
+        return None
+    try:
+        return storage.download(upload.key, path, version=upload.version)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return None
+        raise
+
+
+def _room(folder: Path) -> int:
+    """Bytes that a file may have to be checked here."""
+    return round(shutil.disk_usage(folder).free * (1 - SPILL))
+
+
+def _within(folder: str, filename: str) -> str:
+    """The key of a file in a folder; of a name that would make it too long, the end, which says what kind it is."""
+    room = LONGEST_KEY - len(f"{folder}/".encode())
+    return f"{folder}/{filename.encode()[-room:].decode(errors='ignore')}"
+
+
+def _too_large(source: ObjectKey, upload: S3Object, room: int) -> contract.Report:
+    message = f"the file has {upload.size / 1e9:,.1f} GB, and at most {room / 1e9:,.1f} GB can be checked: "
+    message += "split it by time into several files, or write it as Parquet, which is smaller"
+    return contract.Report.refusing(
+        source.model, source.filename, Violation(rule="size", message=message), sha256="", size=upload.size
+    )
+
+
 def _unknown_model(source: ObjectKey, file: Download) -> contract.Report:
-    return contract.Report(
-        model=source.model,
-        filename=source.filename,
-        format=None,
-        sha256=file.sha256,
-        bytes=file.size,
-        rows=0,
-        columns=(),
-        first_event=None,
-        last_event=None,
-        accepted=False,
-        violations=(
-            Violation(
-                rule="model",
-                message=f"no model is called {source.model!r}: upload to <model>/incoming/, "
-                f"or describe it in models/{source.model}.yaml and deploy",
-            ),
-        ),
+    message = f"no model is called {source.model!r}: upload to <model>/incoming/, "
+    message += f"or describe it in models/{source.model}.yaml and deploy"
+    return contract.Report.refusing(
+        source.model, source.filename, Violation(rule="model", message=message), sha256=file.sha256, size=file.size
     )

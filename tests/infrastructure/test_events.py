@@ -16,6 +16,7 @@ EVENTS = REPOSITORY / "tests" / "events"
 MEANT = {
     "validate-upload-uploads": {"aws.s3-object-created"},
     "join-labels-labels": set[str](),  # the same event, of another area: below
+    "join-labels-told": {"noria-labels-told"},
     "predict-batch-uploads": set[str](),  # so is this
     "predict-batch-jobs": {"aws.sagemaker-transform-job-state-change"},
     "start-training-grants": {"noria-retraining-requested"},

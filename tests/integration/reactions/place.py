@@ -28,6 +28,7 @@ REACTIONS = (
     "confirm-deployment",
     "probe-deployment",
     "predict-batch",
+    "join-labels",
 )
 
 

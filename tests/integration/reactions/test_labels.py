@@ -20,7 +20,7 @@ LABELS = "inference_id,row,late\nfirst,0,1\nfirst,1,1\nsecond,0,0\nsecond,1,0\ne
 @pytest.fixture
 def spec(place: Place) -> ModelSpec:
     """A model whose champion answered two requests of two rows each, both captured in the same hour."""
-    spec = place.model(segments=[])
+    spec = place.model(segments=[], monitor={"min_rows": 2})
     answered = datetime.now(UTC)
     name = place.names.model(spec.model)
     lines = [
@@ -69,20 +69,22 @@ def deliver(place: Place, model: str, name: str, body: str, times: int = 1) -> s
 def test_labels_are_joined_reported_measured_and_told_once(place: Place, spec: ModelSpec) -> None:
     version = deliver(place, spec.model, "may.csv", LABELS, times=2)
     key = f"{spec.model}/reports/labels-{version}/report.json"
-    assert place.keys(f"{spec.model}/reports/") == [key]
+    reports = [key, *(f"{spec.model}/reports/quality/{name}.json" for name in ("hard-cases", "latest"))]
+    assert place.keys(f"{spec.model}/reports/") == reports
+    assert place.read(reports[-1]) == place.read(key)
     quality = Quality.model_validate_json(place.read(key))
-    assert (quality.predictions, quality.labels, quality.matched, quality.malformed) == (4, 5, 4, 1)
+    assert (quality.predictions, quality.labels, quality.matched) == (4, 5, 4)
     brier = sum((score - label) ** 2 for score, label in zip(SCORES, (1, 1, 0, 0), strict=True)) / 4
-    assert quality.overall.metrics[Metric.BRIER] == pytest.approx(brier)
-    assert quality.overall.metrics[Metric.AUC] == 1.0
+    assert quality.overall.values[Metric.BRIER] == pytest.approx(brier)
+    assert quality.overall.values[Metric.AUC] == 1.0
     (entry,) = place.entries(spec.model)
-    assert (entry.kind, entry.subject, entry.details["report"]) == (Kind.LABELS_JOINED, version, key)
+    assert (entry.kind, entry.subject, entry.details["matched"]) == (Kind.LABELS_JOINED, version, 4)
     assert entry.details["brier"] == pytest.approx(brier)
     listed = boto3.client("cloudwatch").list_metrics(
         Namespace="Noria", Dimensions=[{"Name": "Model", "Value": spec.model}]
     )
     names = {metric["MetricName"] for metric in listed["Metrics"]}
-    assert names >= {"LabelCoverage", "Auc", "LogLoss", "Brier", "F1", "Accuracy"}
+    assert names >= {"Auc", "LogLoss", "Brier", "F1", "Accuracy"}
     assert len(METRICS[spec.task]) == len(quality.overall.metrics)
 
 
