@@ -28,8 +28,8 @@ from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
-from noria.aws.queues import retried_soon
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Download, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package

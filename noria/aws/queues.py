@@ -1,13 +1,17 @@
 """The queues in front of the reactions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+_LONGEST_WAIT = 12 * 3600
+"""SQS: a message is hidden for 12 hours at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +22,13 @@ class Queues:
         """Send a message that is seen after `delay`, at most 15 minutes."""
         url = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
         self.client.send_message(QueueUrl=url, MessageBody=message, DelaySeconds=round(delay.total_seconds()))
+
+    def retry(self, record: Mapping[str, Any]) -> None:
+        """Show a message again to the function that failed on it: in a minute, then in 4, 16 and 64."""
+        failures = int(record["attributes"]["ApproximateReceiveCount"])
+        url = self.client.get_queue_url(QueueName=record["eventSourceARN"].rpartition(":")[2])["QueueUrl"]
+        self.client.change_message_visibility(
+            QueueUrl=url,
+            ReceiptHandle=record["receiptHandle"],
+            VisibilityTimeout=min(_LONGEST_WAIT, 60 * 4 ** (failures - 1)),
+        )
