@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from noria.contract import Live
@@ -55,39 +56,44 @@ def spec(names: Sequence[str] = ("x", "size", "color"), **changes: Any) -> Model
     )
 
 
-def profiles(of: ModelSpec, categories: Sequence[str]) -> tuple[Profile, Profile]:
-    """A baseline and a window in which numbers are larger, and the first category is gone and another is new."""
+@cache
+def drawn(categories: tuple[str, ...]) -> dict[str, tuple[ColumnProfile, ColumnProfile]]:
+    """A baseline and a window of each kind: numbers become larger, the first category goes, and another comes."""
     chance = random.Random(7)  # noqa: S311 -- no secret
+    numbers = [chance.gauss(0, 1) for _ in range(ROWS)]
+    scores = [chance.betavariate(2, 5) for _ in range(ROWS)]
+    integers = [float(chance.randrange(5)) for _ in range(ROWS)]
+    names = [chance.choice(categories) for _ in range(ROWS)]
 
-    def both(kind: str) -> tuple[ColumnProfile, ColumnProfile]:
-        before: list[float | str | None]
-        after: list[float | str | None]
-        if kind == "category":
-            before = [chance.choice(categories) for _ in range(ROWS)]
-            after = [chance.choice([*categories[1:], "brand-new"]) for _ in range(ROWS)]
-        else:
-            before = [chance.gauss(0, 1) if kind == "number" else chance.randrange(5) for _ in range(ROWS)]
-            after = [
-                value + 1 if chance.random() > 0.1 else None for value in before if not isinstance(value, str | None)
-            ]
-        drawn = "category" if kind == "category" else "number"
-        reference = column(before, drawn)  # type: ignore[arg-type]
-        return reference, column(after, drawn, reference.cut)  # type: ignore[arg-type]
+    def shifted(values: list[float]) -> list[float | None]:
+        return [value + 1 if chance.random() > 0.1 else None for value in values]
 
-    drawn = {kind: both(kind) for kind in ("number", "integer", "category")}
-    score = both("number")
-    sides = []
-    for side in (0, 1):
-        sides.append(
-            Profile(
-                model=of.model,
-                rows=ROWS,
-                malformed=3 * side,
-                features={name: drawn[feature.type.value][side] for name, feature in of.features.items()},
-                prediction=score[side],
-            )
+    sides: dict[str, tuple[Sequence[float | str | None], Sequence[float | str | None]]] = {
+        "number": (numbers, shifted(numbers)),
+        "integer": (integers, shifted(integers)),
+        "score": (scores, [score**0.5 for score in scores]),
+        "category": (names, [chance.choice([*categories[1:], "brand-new"]) for _ in range(ROWS)]),
+    }
+    found = {}
+    for kind, (before, after) in sides.items():
+        reference = column(before, "category" if kind == "category" else "number")
+        found[kind] = reference, column(after, reference.kind, reference.cut)
+    return found
+
+
+def profiles(of: ModelSpec, categories: Sequence[str]) -> tuple[Profile, Profile]:
+    columns = drawn(tuple(categories))
+    before, after = (
+        Profile(
+            model=of.model,
+            rows=ROWS,
+            malformed=3 * side,
+            features={name: columns[feature.type.value][side] for name, feature in of.features.items()},
+            prediction=columns["score"][side],
         )
-    return sides[0], sides[1]
+        for side in (0, 1)
+    )
+    return before, after
 
 
 def quality(of: ModelSpec, categories: Sequence[str]) -> Quality:
