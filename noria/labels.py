@@ -295,7 +295,8 @@ def coverage(
             ), first AS (
                 SELECT inference_id, row, min(told_at) AS told_at FROM {words_of(told, spec)} GROUP BY inference_id, row
             ), delayed AS (
-                SELECT told_at, greatest(epoch(told_at) - epoch(time), 0) / 3600 AS hours
+                SELECT told_at, CASE WHEN told_at IS NOT NULL THEN greatest(epoch(told_at) - epoch(time), 0) / 3600 END
+                    AS hours
                 FROM predicted LEFT JOIN first USING (inference_id, row)
             )
             SELECT count(*), count(told_at), quantile_cont(hours, 0.5), quantile_cont(hours, 0.95) FROM delayed""",
