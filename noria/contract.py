@@ -464,7 +464,7 @@ class _Examination:
         if numbered:
             raw.append(f"row_number() OVER () AS {_ROW}")
         values = [f"{typed(f'r{place}', _kind(spec.features[name]))} AS f{place}" for name, place in self._places]
-        values.append(f"{_moment(types.get(spec.time, 'TIMESTAMP'))} AS event")
+        values.append(f"{moment('event_raw', types.get(spec.time, 'TIMESTAMP'))} AS event")
         return f"(SELECT *, {', '.join(values)} FROM (SELECT {', '.join(raw)} FROM {self.reader}))"
 
     def _raw(self, name: str, *, text: bool) -> str:
@@ -620,7 +620,7 @@ class _Examination:
             return replace(found, no_shift="the file has no rows to compare")
         profile = scan.name(self.db, self._relation(), scan.read(values))
         try:
-            shift = drift.compare(self.baseline, profile, self.spec)
+            shift = _compare(self.baseline, profile, self.spec)
         except ValueError as error:
             return replace(found, profile=profile, no_shift=f"the baseline cannot be compared: {error}")
         if not shift.enough:
@@ -671,12 +671,12 @@ def _kind(feature: Feature) -> Kind:
     return "category" if feature.type is FeatureType.CATEGORY else "number"
 
 
-def _moment(sql_type: str) -> str:
-    """SQL: `event_raw` as a UTC time, as training reads it; NULL for what is none that a calendar has."""
+def moment(column: str, sql_type: str) -> str:
+    """SQL: a column as a UTC time, as training reads it; NULL for what is none that a calendar has."""
     if sql_type.startswith("TIMESTAMP") or sql_type == "DATE":
-        time = "try_cast(event_raw AS TIMESTAMP)"
+        time = f"try_cast({column} AS TIMESTAMP)"
     else:
-        text = "CAST(event_raw AS VARCHAR)"
+        text = f"CAST({column} AS VARCHAR)"
         # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 has none. Elsewhere a zone would be ignored.
         plain = f"length({text}) = 19 AND {text}[14] = ':' AND {text}[17] = ':'"
         time = (
@@ -714,6 +714,21 @@ def _too_few(spec: ModelSpec, name: str, count: int, rows: int) -> Violation:
 def _too_many(spec: ModelSpec, rows: int) -> Violation:
     message = f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
     return Violation(rule="max_rows", message=message)
+
+
+def _compare(baseline: Profile, profile: Profile, spec: ModelSpec) -> drift.Report:
+    """The file's profile against the baseline, without a value of a sensitive column. Raises ValueError."""
+    hidden = {name for name, feature in spec.features.items() if feature.sensitive and name in profile.features}
+    columns = {name: profile.features[name] for name in hidden}
+    masked = {name: c.model_copy(update={"new": (MASK,) if c.new else ()}) for name, c in columns.items()}
+    shift = drift.compare(baseline, profile.model_copy(update={"features": profile.features | masked}), spec)
+    features = {
+        name: found.model_copy(update={"vanished_categories": (MASK,)})
+        if name in hidden and found.vanished_categories
+        else found
+        for name, found in shift.features.items()
+    }
+    return shift.model_copy(update={"features": features})
 
 
 def _shifts(spec: ModelSpec, shift: drift.Report) -> Iterator[Violation]:

@@ -14,7 +14,7 @@ from noria.spec import Feature, FeatureType, ModelSpec, Severity, Task
 from noria.sql import label, literal, number
 from noria.violations import LONGEST_SAMPLE, MASK, shortened
 
-_LARGEST = 2.0**53
+LARGEST = 2.0**53
 """Whole numbers beyond this are not exact in a double, which is what models calculate with."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -121,7 +121,7 @@ def _number(spec: ModelSpec, name: str, feature: Feature, place: int) -> Iterato
     wrong, suspect = f"({raw} IS NOT NULL AND {value} IS NULL)", f"count({raw}) > count({value})"
     what = "a number"
     if feature.type is FeatureType.INTEGER:
-        what, largest = "a whole number", number(_LARGEST)
+        what, largest = "a whole number", number(LARGEST)
         wrong += f" OR {value} <> floor({value}) OR abs({value}) > {largest}"
         suspect += (
             f" OR count_if({value} <> floor({value})) > 0 OR max({value}) > {largest} OR min({value}) < -{largest}"

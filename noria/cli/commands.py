@@ -13,6 +13,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
+from noria.cli import contracts
 from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.reports import Reports
@@ -30,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noria: what is live and why, approve and reject, the ledger, the model specs.",
 )
+
+app.add_typer(contracts.app, name="contract")
 
 Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
@@ -358,7 +361,7 @@ def validate(
 ) -> None:
     """Check a file against a model's data contract, as an upload would be. Exit code 1 when it is refused."""
     report = contract.check(file, _spec(model, models_dir), filename=file.name, now=datetime.now(UTC))
-    say(report, report.to_text(), as_json=as_json)
+    say(report, contracts.told(report), as_json=as_json)
     if not report.accepted:
         raise typer.Exit(1)
 
