@@ -176,10 +176,9 @@ def _miscalibration(quality: Quality, spec: ModelSpec) -> Reading | Unknown:
     found = quality.calibration
     if found is None:
         return Unknown(reason="the predictions that have a label carry no probabilities: ask for answers in JSON")
-    told = (
-        f"expected calibration error {found.error:.3f} over {found.rows:,} rows, of which {found.chance:.3f} by chance"
-    )
-    return _few(found.rows, REQUESTS, spec) or Reading(found.value, f"{told}: {found.value:.3f} are the model's.")
+    told = f"Expected calibration error {found.error:.3f} over {found.rows:,} labelled predictions"
+    chance = f"chance explains {f'{found.chance:.3f} of it' if found.value else 'all of it'}"
+    return _few(found.rows, REQUESTS, spec) or Reading(found.value, f"{told}; {chance}.")
 
 
 _READERS: Mapping[str, Callable[[Quality, ModelSpec], Reading | Unknown]] = {
