@@ -3,11 +3,15 @@
 files, captured requests ─ Source ─ edges() ─ Edges        once, from the reference rows
                                   ─ profile() ─ Profile    one scan, on fixed edges
                                                 Profile, Profile ─ merge() ─ Profile
+
+Merging is associative and commutative, to the last bit for all counts, minima, maxima and sketches. A `sum` is one of
+floats: where additions round, sums of n values in another order differ by at most n x 2^-53 of the sum of the absolute
+values (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2), which no statistic here can see.
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +21,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria import capture
+from noria.sketch import BUCKETS, LEVELS, Sketch, index
 from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, tables
 
@@ -34,8 +39,9 @@ class Source:
     """Rows to describe: CSV and Parquet files with a column per feature, or SageMaker data-capture files.
 
     Predictions are described too where they are given: binary classification in a column `score` (probability of the
-    positive class), regression and multiclass in a column `prediction`. `since` (inclusive) and `until` (exclusive)
-    keep captured requests by their inference time.
+    positive class), regression and multiclass in a column `prediction`, multiclass with `confidence` (probability of
+    the predicted label) beside it, where files have it. `since` (inclusive) and `until` (exclusive) keep captured
+    requests by their inference time.
     """
 
     kind: Literal["files", "captured"]
@@ -57,18 +63,26 @@ class Part(BaseModel):
 
 
 class Cut(Part):
-    """Where one column is cut: inner bin edges of a number, or the names of the categories counted one by one."""
+    """Where one column is cut: inner bin edges of a number, or the names of the categories counted one by one.
+
+    `low` and `high` are the least and the largest number of the reference rows, and `complete` tells that they have no
+    other categories: a value beyond is an outlier. None and False where that is not known.
+    """
 
     kind: Kind
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    complete: bool = False
 
 
 class Edges(Part):
-    """Where all columns are cut."""
+    """Where all columns are cut. `segments`: the values of each segment that are counted one by one, at most 100."""
 
     features: dict[str, Cut]
     prediction: Cut | None = None
+    segments: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class ColumnProfile(Part):
@@ -76,7 +90,7 @@ class ColumnProfile(Part):
 
     Numbers: `counts[i]` values x with edges[i-1] < x <= edges[i]; the first and the last bin are open.
     Categories: `categories` holds the count of each category named by the edges, `other` the rows of all others, and
-    `new` the alphabetically first names of those, at most 20.
+    `new` the alphabetically first names of those, at most 20. `low`, `high` and `complete` are those of its `Cut`.
     """
 
     kind: Kind
@@ -90,6 +104,15 @@ class ColumnProfile(Part):
     categories: dict[str, int] = Field(default_factory=dict)
     other: int = 0
     new: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    complete: bool = False
+    sketch: Sketch | None = None
+
+    @property
+    def distinct(self) -> int | None:
+        """How many different values there are, estimated (`noria.sketch`); None where nobody asked."""
+        return self.sketch.estimate if self.sketch else None
 
     @property
     def mean(self) -> float | None:
@@ -98,7 +121,14 @@ class ColumnProfile(Part):
 
     @property
     def cut(self) -> Cut:
-        return Cut(kind=self.kind, edges=self.edges, categories=tuple(self.categories))
+        return Cut(
+            kind=self.kind,
+            edges=self.edges,
+            categories=tuple(self.categories),
+            low=self.low,
+            high=self.high,
+            complete=self.complete,
+        )
 
     def bins(self) -> dict[str, int]:
         """Counts of the values that are there, in order, by a label for people."""
@@ -112,7 +142,8 @@ class ColumnProfile(Part):
 
     def cut_like(self, other: Self) -> bool:
         """Whether both were cut at the same edges, or count the same categories one by one."""
-        return (self.kind, self.edges, {*self.categories}) == (other.kind, other.edges, {*other.categories})
+        ours, theirs = (column.cut.model_copy(update={"categories": ()}) for column in (self, other))
+        return ours == theirs and {*self.categories} == {*other.categories}
 
     def merge(self, other: Self) -> Self:
         """Both sets of rows together; ValueError when they were not cut at the same edges."""
@@ -130,18 +161,39 @@ class ColumnProfile(Part):
                 "other": self.other + other.other,
                 # The first 20 of a union are among the first 20 of its parts, so the order of merging does not matter.
                 "new": tuple(sorted({*self.new, *other.new})[:_NEW]),
+                "sketch": self.sketch.merge(other.sketch) if self.sketch and other.sketch else None,
             }
         )
 
 
+class SegmentCount(Part):
+    """Rows of one value of a segment; `selected` of them have a positive prediction (binary classification)."""
+
+    rows: int
+    selected: int | None = None
+
+    def merge(self, other: Self) -> Self:
+        both = self.selected is not None and other.selected is not None
+        selected = (self.selected or 0) + (other.selected or 0) if both else None
+        return self.model_copy(update={"rows": self.rows + other.rows, "selected": selected})
+
+
 class Profile(Part):
-    """What a set of rows looks like. `malformed` counts captured records that could not be read and are in no count."""
+    """What a set of rows looks like. `malformed` counts captured records that could not be read and are in no count.
+
+    `confidence` is the probability of what was predicted, of a classification. `outliers` counts rows with a feature
+    beyond all of the reference rows: a number outside their range, a category that none of them has. Both are None, as
+    are the columns' `distinct`, and `segments` is empty, where only the distributions were asked for.
+    """
 
     model: str
     rows: int
     malformed: int = 0
     features: dict[str, ColumnProfile]
     prediction: ColumnProfile | None = None
+    confidence: ColumnProfile | None = None
+    outliers: int | None = None
+    segments: dict[str, dict[str, SegmentCount]] = Field(default_factory=dict)
 
     @property
     def edges(self) -> Edges:
@@ -149,6 +201,7 @@ class Profile(Part):
         return Edges(
             features={name: column.cut for name, column in self.features.items()},
             prediction=self.prediction.cut if self.prediction else None,
+            segments={name: tuple(values) for name, values in self.segments.items()},
         )
 
     def merge(self, other: Self) -> Self:
@@ -157,13 +210,21 @@ class Profile(Part):
             raise ValueError(f"profiles of {self.model} and {other.model} with different columns do not merge")
         if (self.prediction is None) != (other.prediction is None):
             raise ValueError("a profile with predictions does not merge with one without")
-        predictions = self.prediction and other.prediction and self.prediction.merge(other.prediction)
+        segments, others = ({name: {*of} for name, of in one.segments.items()} for one in (self, other))
+        if segments != others:
+            raise ValueError("profiles that count different segments do not merge: profile both on the edges of one")
         return self.model_copy(
             update={
                 "rows": self.rows + other.rows,
                 "malformed": self.malformed + other.malformed,
                 "features": {name: column.merge(other.features[name]) for name, column in self.features.items()},
-                "prediction": predictions,
+                "prediction": self.prediction and other.prediction and self.prediction.merge(other.prediction),
+                "confidence": self.confidence and other.confidence and self.confidence.merge(other.confidence),
+                "outliers": None if self.outliers is None or other.outliers is None else self.outliers + other.outliers,
+                "segments": {
+                    name: {value: count.merge(other.segments[name][value]) for value, count in values.items()}
+                    for name, values in self.segments.items()
+                },
             }
         )
 
@@ -172,19 +233,22 @@ def edges(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> 
     """Where to cut, found in reference rows; the same rows give the same edges, in memory that does not grow with them.
 
     Numbers: deciles of at most 200,000 rows, or one bin per value where there are at most 8. Categories: the 100 most
-    frequent.
+    frequent; values of a segment the same.
     """
     with connect(resources) as db:
         relation = _read(db, source, spec)
-        cuts = {
-            column: Cut(kind=kind, categories=_frequent(db, relation, column))
-            for column, kind in relation.columns.items()
-            if kind == "category"
+        columns = {column: kind for column, kind in relation.columns.items() if column != _CONFIDENCE}
+        cuts = {column: _categories(db, relation.sql, column) for column, kind in columns.items() if kind == "category"}
+        cuts |= _deciles(db, relation.sql, [column for column, kind in columns.items() if kind == "number"])
+        places = {name: _feature(index) for index, name in enumerate(spec.features)}
+        segments = {
+            name: cuts[places[name]].categories or _frequent(db, relation.sql, places[name])[:_CATEGORIES]
+            for name in spec.segments
         }
-        cuts |= _deciles(db, relation, [column for column, kind in relation.columns.items() if kind == "number"])
     return Edges(
-        features={name: cuts[_feature(index)] for index, name in enumerate(spec.features)},
+        features={name: cuts[place] for name, place in places.items()},
         prediction=cuts.get(_PREDICTION),
+        segments=segments,
     )
 
 
@@ -197,7 +261,7 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
     cut = cut or edges(source, spec, resources=resources)
     with connect(resources) as db:
         relation = _read(db, source, spec)
-        scan = Scan(spec, cut, predicted=_PREDICTION in relation.columns)
+        scan = Scan(spec, cut, predicted=relation.columns, whole=True)
         wanted = [_count("malformed"), *scan.expressions]
         malformed, total, *values = _row(db, f"SELECT {', '.join(wanted)} FROM {relation.sql}")
         return scan.name(db, relation.sql, scan.read([total - malformed, *values], malformed=malformed))
@@ -211,7 +275,8 @@ class Scan:
         found = scan.read(values)
 
     `present` are the features that the relation has (all, when left out); the profile describes those alone.
-    `predicted` tells whether it has a column of predictions, `p`.
+    `predicted` names the columns of predictions that it has: `p`, and of a classification `c`, the confidence.
+    `whole` asks also what comparing distributions does not need: different values, outliers, segments.
     """
 
     def __init__(
@@ -220,16 +285,25 @@ class Scan:
         cut: Edges | None = None,
         *,
         present: Collection[str] | None = None,
-        predicted: bool = False,
+        predicted: Collection[str] = (),
+        whole: bool = False,
     ) -> None:
-        self._spec = spec
+        cut = cut or Edges(features={})
+        self._spec, self._whole = spec, whole
         self._places = {name: _feature(i) for i, name in enumerate(spec.features) if present is None or name in present}
         kinds = _kinds(spec)
-        cuts = {_feature(i): cut.features.get(name) if cut else None for i, name in enumerate(spec.features)}
-        self._counters = {column: _Counter(column, kinds[column], cuts[column]) for column in self._places.values()}
-        if predicted:
-            kind = _prediction_kind(spec)
-            self._counters[_PREDICTION] = _Counter(_PREDICTION, kind, cut.prediction if cut else None)
+        self._counters = [
+            _Counter(column, kinds[column], cut.features.get(name), distinct=whole)
+            for name, column in self._places.items()
+        ]
+        self._prediction = (
+            _Counter(_PREDICTION, _prediction_kind(spec), cut.prediction) if _PREDICTION in predicted else None
+        )
+        self._confidence = _Counter(_CONFIDENCE, "number", _CONFIDENCE_CUT) if _CONFIDENCE in predicted else None
+        self._selected = f"{_PREDICTION} >= 0.5" if self._prediction and spec.task is Task.BINARY else None
+        self._segments = (
+            {name: values for name, values in cut.segments.items() if name in self._places} if whole else {}
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -239,20 +313,42 @@ class Scan:
 
     @property
     def expressions(self) -> list[str]:
-        """SQL aggregates over `f0` … `fn` (and `p`)."""
-        return ["count(*)", *(e for counter in self._counters.values() for e in counter.expressions)]
+        """SQL aggregates over `f0` … `fn` (and `p`, `c`)."""
+        described = [counter for counter in (*self._counters, self._prediction, self._confidence) if counter]
+        return [
+            "count(*)",
+            *(expression for counter in described for expression in counter.expressions),
+            *([self._outliers] if self._whole else []),
+            *(
+                _count(condition)
+                for name, values in self._segments.items()
+                for value in values
+                for condition in self._conditions(name, value)
+            ),
+        ]
 
     def read(self, values: Sequence[Any], *, malformed: int = 0) -> Profile:
         """The profile, from the values of `expressions` in their order."""
         rows, *counts = values
         rest = iter(counts)
-        columns = {column: counter.read(rows, rest) for column, counter in self._counters.items()}
+        features = [counter.read(rows, rest) for counter in self._counters]
+        prediction = self._prediction.read(rows, rest) if self._prediction else None
+        confidence = self._confidence.read(rows, rest) if self._confidence else None
         return Profile(
             model=self._spec.model,
             rows=rows,
             malformed=malformed,
-            features={name: columns[column] for name, column in self._places.items()},
-            prediction=columns.get(_PREDICTION),
+            features=dict(zip(self._places, features, strict=True)),
+            prediction=prediction,
+            confidence=confidence,
+            outliers=next(rest) if self._whole else None,
+            segments={
+                name: {
+                    value: SegmentCount(rows=next(rest), selected=next(rest) if self._selected else None)
+                    for value in values
+                }
+                for name, values in self._segments.items()
+            },
         )
 
     def name(self, db: duckdb.DuckDBPyConnection, relation: str, found: Profile) -> Profile:
@@ -267,11 +363,25 @@ class Scan:
             prediction = prediction.model_copy(update={"new": _new(db, relation, _PREDICTION, prediction)})
         return found.model_copy(update={"features": found.features | features, "prediction": prediction})
 
+    @property
+    def _outliers(self) -> str:
+        beyond = [condition for counter in self._counters for condition in counter.beyond]
+        return _count(" OR ".join(beyond) or "false")
 
-def typed(expression: str, kind: Kind) -> str:
-    """SQL of a text, or of a finite double; NULL for what is neither."""
+    def _conditions(self, segment: str, value: str) -> Iterator[str]:
+        place = self._places[segment]
+        equal = f"{place} = {literal(value) if _kinds(self._spec)[place] == 'category' else number(float(value))}"
+        yield equal
+        if self._selected:
+            yield f"{equal} AND {self._selected}"
+
+
+def typed(expression: str, kind: Kind, given: str = "VARCHAR") -> str:
+    """SQL of a text, or of a finite double; NULL for what is neither. `given` is the type in SQL, where it is known."""
     cast = f"TRY_CAST({expression} AS {_SQL_TYPES[kind]})"
-    return cast if kind == "category" else f"CASE WHEN isfinite({cast}) THEN {cast} END"
+    if kind == "category" or given in _FINITE:
+        return cast
+    return f"CASE WHEN isfinite({cast}) THEN {cast} END"
 
 
 def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = None) -> ColumnProfile:
@@ -284,13 +394,11 @@ def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = N
 
 def column_of(db: duckdb.DuckDBPyConnection, query: str, kind: Kind, cut: Cut | None = None) -> ColumnProfile:
     """Describe column `x` of a query."""
-    relation = _Relation(_select(f"({query})", "false", {_PREDICTION: "x"}, {_PREDICTION: kind}), {_PREDICTION: kind})
-    if cut is None and kind == "category":
-        cut = Cut(kind=kind, categories=_frequent(db, relation, _PREDICTION))
-    elif cut is None:
-        cut = _deciles(db, relation, [_PREDICTION])[_PREDICTION]
-    counter = _Counter(_PREDICTION, kind, cut)
-    total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation.sql}")
+    relation = f"(SELECT {typed('x', kind)} AS x FROM ({query}))"
+    if cut is None:
+        cut = _categories(db, relation, "x") if kind == "category" else _deciles(db, relation, ["x"])["x"]
+    counter = _Counter("x", kind, cut, distinct=True)
+    total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation}")
     return counter.read(total, iter(counts))
 
 
@@ -302,7 +410,9 @@ class _Relation:
     columns: Mapping[str, Kind]
 
 
-_PREDICTION = "p"
+_PREDICTION, _CONFIDENCE = "p", "c"
+_CONFIDENCE_CUT = Cut(kind="number", edges=tuple(twentieth / 20 for twentieth in range(1, 20)))
+_FINITE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT")
 _SQL_TYPES: Mapping[Kind, str] = {"number": "DOUBLE", "category": "VARCHAR"}
 
 
@@ -332,82 +442,126 @@ class _Counter:
 
     column: str
     kind: Kind
-    cut: Cut | None
+    asked: Cut | None
+    distinct: bool = False
 
     @property
-    def edges(self) -> tuple[float, ...]:
-        return self.cut.edges if self.cut and self.cut.kind == self.kind else ()
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.cut.categories if self.cut and self.cut.kind == self.kind else ()
+    def cut(self) -> Cut:
+        """A column that changed its type is counted in one bin."""
+        return self.asked if self.asked and self.asked.kind == self.kind else Cut(kind=self.kind)
 
     @property
     def expressions(self) -> list[str]:
         x = self.column
+        sketch = [_sketch(x)] if self.distinct else []
         if self.kind == "category":
-            return [f"count({x})", *(_count(f"{x} = {literal(name)}") for name in self.categories)]
-        # Counting what is at most an edge, for each edge, is three times as fast as DuckDB's histogram().
-        return [f"count({x})", f"min({x})", f"max({x})", f"sum({x})"] + [
-            _count(f"{x} <= {number(edge)}") for edge in self.edges
-        ]
+            # One histogram of places is five times as fast as a count for each name, and holds no others.
+            named = f"histogram({_place(x, self.cut)})" if self.cut.categories else "NULL"
+            return [f"count({x})", named, *sketch]
+        # Counting what is at most an edge, for each edge, is three times as fast as DuckDB's histogram() with bins.
+        at_most = (_count(f"{x} <= {number(edge)}") for edge in self.cut.edges)
+        return [f"count({x})", f"min({x})", f"max({x})", f"sum({x})", *at_most, *sketch]
+
+    @property
+    def beyond(self) -> Iterator[str]:
+        """SQL conditions of which one holds for an outlier."""
+        x = self.column
+        for operator, bound in (("<", self.cut.low), (">", self.cut.high)):
+            if bound is not None:
+                yield f"{x} {operator} {number(bound)}"
+        if self.cut.complete and self.cut.categories:
+            yield f"({x} IS NOT NULL AND coalesce({_place(x, self.cut)}, 0) = 0)"
 
     def read(self, rows: int, values: Iterator[Any]) -> ColumnProfile:
-        present = next(values)
-        if self.kind == "category":
-            categories = {name: next(values) for name in self.categories}
-            other = present - sum(categories.values())
-            return ColumnProfile(kind="category", rows=rows, missing=rows - present, categories=categories, other=other)
-        low, high, total = next(values), next(values), next(values)
-        at_most = [0, *(next(values) for _ in self.edges), present]
-        return ColumnProfile(
-            kind="number",
-            rows=rows,
-            missing=rows - present,
-            min=low,
-            max=high,
-            sum=total or 0.0,
-            edges=self.edges,
-            counts=tuple(high - low for low, high in pairwise(at_most)),
+        present, cut = next(values), self.cut
+        described = ColumnProfile(
+            kind=self.kind, rows=rows, missing=rows - present, low=cut.low, high=cut.high, complete=cut.complete
         )
+        found: dict[str, Any]
+        if self.kind == "category":
+            places = next(values) or {}
+            categories = {name: places.get(place, 0) for place, name in enumerate(cut.categories, start=1)}
+            found = {"categories": categories, "other": present - sum(categories.values())}
+        else:
+            low, high, total = next(values), next(values), next(values)
+            at_most = [0, *(next(values) for _ in cut.edges), present]
+            counts = tuple(high - low for low, high in pairwise(at_most))
+            found = {"min": low, "max": high, "sum": total or 0.0, "edges": cut.edges, "counts": counts}
+        if self.distinct:
+            found["sketch"] = _sketched(next(values))
+        return described.model_copy(update=found)
+
+
+def _place(column: str, cut: Cut) -> str:
+    """SQL: the position of a category among those counted one by one, from 1; else NULL, or 0 in other dialects."""
+    return f"array_position({listing(map(literal, cut.categories))}, {column})"
+
+
+def _sketch(column: str) -> str:
+    """SQL of a column's sketch: what no other engine has in this form, as `hash` differs from one to the next.
+
+    The bits from 0 as a text; NULL of no values. Elsewhere it is an aggregate of the distinct values of `sketch.index`.
+    """
+    return f"bitstring_agg({index(f'hash({column})')}::SMALLINT, 0::SMALLINT, {BUCKETS * LEVELS - 1}::SMALLINT)"
+
+
+def _sketched(bits: str | None) -> Sketch:
+    return Sketch(bits=f"{int(bits[::-1], 2):x}") if bits else Sketch()
 
 
 def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Relation:
     features = {_feature(index): name for index, name in enumerate(spec.features)}
-    columns = _kinds(spec)
-    predicted = "score" if spec.task is Task.BINARY else "prediction"
-    prediction = {_PREDICTION: _prediction_kind(spec)}
+    answered = {_PREDICTION: "score" if spec.task is Task.BINARY else "prediction"}
     if source.kind == "captured":
-        columns |= prediction
+        places = {column: column for column in features} | answered
+        if spec.task is Task.MULTICLASS:
+            places[_CONFIDENCE] = "list_max(map_values(scores))"
         captured = capture.relation(source.paths, spec, since=source.since, until=source.until)
-        places = {column: column for column in features} | {_PREDICTION: predicted}
-        return _Relation(_select(captured, "malformed", places, columns), columns)
-    found = {table: _names(db, table) for table in tables(source.paths)}
-    for table, names in found.items():
-        if absent := [name for name in spec.features if name not in names]:
-            raise ValueError(f"no column {', '.join(absent)} in {table}: describe files that have all features")
-    if found and all(predicted in names for names in found.values()):
-        columns |= prediction
-    places = {column: identifier(name) for column, name in [*features.items(), (_PREDICTION, predicted)]}
-    parts = [_select(table, "false", places, columns) for table in found] or [_nothing(columns)]
-    return _Relation(f"({' UNION ALL '.join(parts)})", columns)
+        return _relation(spec, places, [_Table(captured, "malformed")])
+    if spec.task is Task.MULTICLASS:
+        answered[_CONFIDENCE] = "confidence"
+    found = [_Table(table, types=_types(db, table)) for table in tables(source.paths)]
+    for table in found:
+        if absent := [name for name in spec.features if name not in table.types]:
+            raise ValueError(f"no column {', '.join(absent)} in {table.sql}: describe files that have all features")
+    everywhere = {column: name for column, name in answered.items() if found and all(name in t.types for t in found)}
+    return _relation(spec, {column: identifier(name) for column, name in (features | everywhere).items()}, found)
 
 
-def _select(table: str, malformed: str, places: Mapping[str, str], columns: Mapping[str, Kind]) -> str:
-    """Typed columns by their plain names."""
-    clean = (f"{typed(places[column], kind)} AS {column}" for column, kind in columns.items())
-    return f"(SELECT {malformed} AS malformed, {', '.join(clean)} FROM {table})"
+@dataclass(frozen=True)
+class _Table:
+    """SQL of a table, of whether a row of it is malformed, and its columns' types where they are known."""
+
+    sql: str
+    malformed: str = "false"
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
-def _nothing(columns: Mapping[str, Kind]) -> str:
-    return _select("(SELECT 1 WHERE false)", "false", dict.fromkeys(columns, "NULL"), columns)
+def _relation(spec: ModelSpec, places: Mapping[str, str], found: Sequence[_Table]) -> _Relation:
+    """Columns by their plain names, from where they are in each table."""
+    kinds = _kinds(spec) | {_PREDICTION: _prediction_kind(spec), _CONFIDENCE: "number"}
+    columns: dict[str, Kind] = {column: kinds[column] for column in places}
+    if not found:
+        places, found = dict.fromkeys(places, "NULL"), [_Table("(SELECT 1 WHERE false)")]
+    sql = f"({' UNION ALL '.join(_select(table, places, columns) for table in found)})"
+    if spec.task is Task.BINARY and _PREDICTION in columns:
+        columns[_CONFIDENCE] = "number"
+        likelier = f"CASE WHEN {_PREDICTION} >= 0.5 THEN {_PREDICTION} ELSE 1 - {_PREDICTION} END"
+        sql = f"(SELECT *, {likelier} AS {_CONFIDENCE} FROM {sql})"
+    return _Relation(sql, columns)
 
 
-def _names(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
-    return {name for name, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()}
+def _select(table: _Table, places: Mapping[str, str], columns: Mapping[str, Kind]) -> str:
+    types = {identifier(name): given for name, given in table.types.items()}
+    clean = (f"{typed(places[c], kind, types.get(places[c], '?'))} AS {c}" for c, kind in columns.items())
+    return f"(SELECT {table.malformed} AS malformed, {', '.join(clean)} FROM {table.sql})"
 
 
-def _deciles(db: duckdb.DuckDBPyConnection, relation: _Relation, columns: list[str]) -> dict[str, Cut]:
+def _types(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    return {name: given for name, given, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()}
+
+
+def _deciles(db: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> dict[str, Cut]:
     shares = listing(str(i / _BINS) for i in range(1, _BINS))
     wanted = ", ".join(
         f"quantile_disc({c}, {shares}), "
@@ -416,11 +570,19 @@ def _deciles(db: duckdb.DuckDBPyConnection, relation: _Relation, columns: list[s
     )
     if not columns:
         return {}
-    sample = f"(FROM {relation.sql} USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (0))"
+    sample = f"(FROM {relation} USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (0))"
     found = _row(db, f"SELECT {wanted} FROM {sample}")
+    ends = _row(db, f"SELECT {', '.join(f'min({c}), max({c})' for c in columns)} FROM {relation}")
     return {
-        column: Cut(kind="number", edges=_around(values) if values else tuple(sorted({*(deciles or ())})))
-        for column, deciles, values in zip(columns, found[::2], found[1::2], strict=True)
+        column: Cut(
+            kind="number",
+            edges=_around(values) if values else tuple(sorted({*(deciles or ())})),
+            low=low,
+            high=high,
+        )
+        for column, deciles, values, low, high in zip(
+            columns, found[::2], found[1::2], ends[::2], ends[1::2], strict=True
+        )
     }
 
 
@@ -431,12 +593,18 @@ def _around(values: list[float]) -> tuple[float, ...]:
     return (ordered[0] - gap, *ordered)
 
 
-def _frequent(db: duckdb.DuckDBPyConnection, relation: _Relation, column: str) -> tuple[str, ...]:
+def _categories(db: duckdb.DuckDBPyConnection, relation: str, column: str) -> Cut:
+    names = _frequent(db, relation, column)
+    return Cut(kind="category", categories=names[:_CATEGORIES], complete=len(names) <= _CATEGORIES)
+
+
+def _frequent(db: duckdb.DuckDBPyConnection, relation: str, column: str) -> tuple[str, ...]:
+    """The most frequent values as texts, one more than are counted one by one where there are more."""
     rows = db.execute(
-        f"SELECT {column} FROM {relation.sql} WHERE {column} IS NOT NULL "
-        f"GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT {_CATEGORIES}"
+        f"SELECT {column} FROM {relation} WHERE {column} IS NOT NULL "
+        f"GROUP BY {column} ORDER BY count(*) DESC, {column} LIMIT {_CATEGORIES + 1}"
     ).fetchall()
-    return tuple(name for (name,) in rows)
+    return tuple(str(name) for (name,) in rows)
 
 
 def _new(db: duckdb.DuckDBPyConnection, relation: str, column: str, described: ColumnProfile) -> tuple[str, ...]:

@@ -80,7 +80,11 @@ class Monitor(Part):
     when: Annotated[Threshold, WithJsonSchema({"type": "string", "pattern": r"^\d+ of \d+$"})] = Field(
         Threshold(breaching=2, of=3), description="windows that must breach, of the last so many, to raise an alarm"
     )
-    psi: float = Field(0.25, gt=0, description="population stability index above which a feature has drifted")
+    psi: float = Field(
+        0.1,
+        gt=0,
+        description="population stability index above which a feature has drifted, if chance does not explain it",
+    )
     prediction_psi: float | None = Field(None, gt=0, description="the same of the predictions; `psi` when left out")
     invalid: float = Field(0.05, gt=0, le=1, description="share of requested rows that may break the data contract")
     outliers: float = Field(

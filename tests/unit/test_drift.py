@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import chi2_contingency, ks_2samp, wasserstein_distance
 
-from noria.drift import compare, jensen_shannon, psi
-from noria.profile import ColumnProfile, Profile
+from noria.drift import chi_squared, compare, jensen_shannon, kolmogorov_smirnov, psi, vanished, wasserstein
+from noria.profile import ColumnProfile, Profile, column
 from tests.unit.engine_data import spec_of
 
 
@@ -47,7 +48,8 @@ def test_distances_agree_with_an_independent_computation(pair: tuple[list[int], 
     baseline, window = number(*before, missing=missing_before), number(*after, missing=missing_after)
     both = np.array(pair)
     p, q = both[:, both.any(axis=0)]
-    smooth_p, smooth_q = ((c + 1) / (c.sum() + len(c)) for c in (p, q))
+    pooled = (p + q) / (p + q).sum()
+    smooth_p, smooth_q = ((c + len(c) * pooled) / (c.sum() + len(c)) for c in (p, q))
     assert psi(baseline, window) == pytest.approx(
         np.sum((smooth_q - smooth_p) * np.log(smooth_q / smooth_p)), abs=1e-12
     )
@@ -105,9 +107,86 @@ def test_rare_categories_count_as_one_so_that_chance_does_not_add_up() -> None:
     assert psi(one, category(moved)) > 0.25
 
 
+def test_a_rare_bin_that_few_rows_miss_is_no_change() -> None:
+    rare = {f"c{n}": 2 for n in range(10)}
+    baseline, window = category(rare | {"a": 19_980}), category(dict.fromkeys(rare, 0) | {"a": 500})
+    assert psi(baseline, window) < 0.005
+
+
 def test_a_window_without_rows_is_no_distance() -> None:
-    assert jensen_shannon(number(5, 5), number(0, 0)) == 0
-    assert psi(number(0, 0), number(0, 0)) == 0
+    for measure in (psi, jensen_shannon, kolmogorov_smirnov, wasserstein):
+        for one in (number(5, 5), number(0, 0)):
+            assert measure(one, number(0, 0)) == 0
+    assert chi_squared(number(5, 5), number(0, 0)) == (0.0, 1.0)
+
+
+# --- against the exact statistics of the values
+
+SAMPLE = st.lists(st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float), min_size=1, max_size=60)
+
+
+def shares(described: ColumnProfile) -> np.ndarray:
+    return np.array(described.counts) / sum(described.counts)
+
+
+def held_to_scipy(before: Sequence[float], after: Sequence[float]) -> None:
+    """Both statistics on the edges are as near to the exact ones as their docstrings promise."""
+    one = column(before, "number")
+    two = column(after, "number", one.cut)
+    exact = ks_2samp(before, after).statistic
+    largest = max(shares(one).max(), shares(two).max())
+    assert exact - largest - 1e-9 <= kolmogorov_smirnov(one, two) <= exact + 1e-9
+    low, high = min(*before, *after), max(*before, *after)
+    widths = np.diff([low, *(min(max(edge, low), high) for edge in one.edges), high])
+    widths[1:-1] /= 2
+    bound = float(widths @ (shares(one) + shares(two)))
+    assert wasserstein(one, two) == pytest.approx(wasserstein_distance(before, after), abs=bound + 1e-6)
+
+
+@given(SAMPLE, SAMPLE)
+@settings(max_examples=8, deadline=None)
+def test_distances_on_the_edges_are_within_their_bounds_of_any_values(before: list[float], after: list[float]) -> None:
+    held_to_scipy(before, after)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("draw", ["normal", "lognormal"])
+def test_distances_on_the_edges_are_near_those_of_the_values(draw: str, moved: float) -> None:
+    random = np.random.default_rng(7)
+    before, after = (getattr(random, draw)(size=size) + by for size, by in ((4000, 0.0), (2000, moved)))
+    held_to_scipy(before.tolist(), after.tolist())
+    one = column(before.tolist(), "number")
+    two = column(after.tolist(), "number", one.cut)
+    assert wasserstein(one, two) == pytest.approx(wasserstein_distance(before, after), abs=0.06)
+    assert kolmogorov_smirnov(one, two) == pytest.approx(ks_2samp(before, after).statistic, abs=0.1)
+
+
+@pytest.mark.parametrize("bins", [2, 3, 4, 7, 20])
+@pytest.mark.parametrize("change", [0.0, 0.05, 0.3])
+def test_chi_squared_is_that_of_the_table_of_counts(bins: int, change: float) -> None:
+    random = np.random.default_rng(bins)
+    table = np.array([random.integers(40, 200, bins), random.integers(40, 200, bins)])
+    table[1] += (table[1] * change * random.random(bins)).astype(int)
+    names = [f"c{n}" for n in range(bins)]
+    one, two = (category(dict(zip(names, map(int, row), strict=True))) for row in table)
+    exact = chi2_contingency(table, correction=False)
+    assert chi_squared(one, two) == pytest.approx((exact.statistic, exact.pvalue), rel=1e-9)
+
+
+def test_chance_makes_as_many_small_probabilities_as_it_should() -> None:
+    random = np.random.default_rng(3)
+    zipf = 1 / np.arange(1, 22) ** 1.5
+    draws = [random.multinomial(rows, zipf / zipf.sum()) for rows in (20_000, *[500] * 2000)]
+    baseline, *windows = (number(*map(int, draw)) for draw in draws)
+    small = sum(chi_squared(baseline, window).p_value < 0.01 for window in windows)
+    assert 8 <= small <= 36  # 20 are expected; further off is rarer than once in 1,000
+
+
+def test_categories_vanish_where_chance_does_not_explain_it() -> None:
+    baseline = category({"a": 900, "b": 95, "c": 5})
+    assert vanished(baseline, category({"a": 100, "b": 0, "c": 0})) == ("b",)
+    assert vanished(baseline, category({"a": 10_000, "b": 1, "c": 0})) == ("c",)
+    assert vanished(baseline, category({"a": 0, "b": 0, "c": 0})) == ()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +200,7 @@ def test_a_window_without_rows_is_no_distance() -> None:
     ids=["edges", "bins", "kind", "categories"],
 )
 def test_columns_cut_elsewhere_are_refused(one: ColumnProfile, other: ColumnProfile) -> None:
-    for measure in (psi, jensen_shannon):
+    for measure in (psi, jensen_shannon, chi_squared, kolmogorov_smirnov):
         with pytest.raises(ValueError, match="cut at different edges"):
             measure(one, other)
 
@@ -156,6 +235,36 @@ def test_drifted_features_are_named_most_drifted_first() -> None:
     )
     assert "2 of 3 features drifted" in report.summary
     assert "3 captured records could not be read" in report.summary
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "drifted"),
+    [((50, 50), (30, 70), False), ((5000, 5000), (3000, 7000), True), ((50_000, 50_000), (45_000, 55_000), False)],
+    ids=["large, and may be chance", "large, and not by chance", "not by chance, and small"],
+)
+def test_a_change_must_be_large_and_not_by_chance(
+    before: tuple[int, int], after: tuple[int, int], drifted: bool
+) -> None:
+    spec = spec_of(monitor={"min_rows": 100, "psi": 0.1})
+    rows = {"size": number(sum(before), 0), "color": category({"red": sum(before), "blue": 0})}
+    baseline, window = (
+        Profile(model=spec.model, rows=sum(before), features={"x": number(*counts), **rows})
+        for counts in (before, after)
+    )
+    found = compare(baseline, window, spec)
+    assert (found.features["x"].drifted, found.drifted) == (drifted, ("x",) if drifted else ())
+
+
+def test_numbers_and_categories_have_the_statistics_of_their_kind() -> None:
+    window = profile_of(x=number(900, 100), color=category({"red": 990, "blue": 10}))
+    report = compare(profile_of(), window, SPEC)
+    x, color = report.features["x"], report.features["color"]
+    assert x.ks == kolmogorov_smirnov(STABLE["x"], window.features["x"])
+    assert (x.chi2, x.p_value) == chi_squared(STABLE["x"], window.features["x"])
+    assert (color.chi2, color.p_value) == chi_squared(STABLE["color"], window.features["color"])
+    assert (color.ks, color.wasserstein) == (None, None)
+    gone = compare(profile_of(), profile_of(color=category({"red": 1000, "blue": 0})), SPEC)
+    assert gone.features["color"].vanished_categories == ("blue",)
 
 
 def test_a_feature_that_stops_arriving_has_drifted() -> None:

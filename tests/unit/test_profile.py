@@ -82,7 +82,7 @@ def test_csv_parquet_and_captured_requests_say_the_same(tmp_path: Path) -> None:
     of_csv = described(Source.files(csv_file(tmp_path / "f.csv", ROWS, [*SPEC.features])))
     of_parquet = described(Source.files(parquet_file(tmp_path / "f.parquet", ROWS)))
     of_requests = described(Source.captured(captured_file(tmp_path / "f.jsonl", ROWS)))
-    assert of_csv == of_parquet == of_requests.model_copy(update={"prediction": None})
+    assert of_csv == of_parquet == of_requests.model_copy(update={"prediction": None, "confidence": None})
 
 
 def test_files_of_both_kinds_are_one_set_of_rows_whatever_the_order_of_columns(tmp_path: Path) -> None:
