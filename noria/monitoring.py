@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from noria import drift
+from noria import drift, fairness
 from noria.contract import Live
+from noria.evaluation import Rates
 from noria.explain import WindowAttribution
 from noria.labels import Coverage
 from noria.ledger import Entry, Kind
@@ -191,10 +192,7 @@ def _finding(monitor: Monitor, reading: Reading | Unknown) -> Finding:
 
 
 def _read(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
-    kind = "Business" if monitor.metric.startswith(BUSINESS) else monitor.metric
-    if kind not in _READERS:
-        return Unknown(reason="it is not measured yet")
-    needs_rows, read = _READERS[kind]
+    needs_rows, read = _READERS["Business" if monitor.metric.startswith(BUSINESS) else monitor.metric]
     return Unknown(reason=evidence.few) if needs_rows and evidence.few else read(monitor, evidence)
 
 
@@ -220,6 +218,35 @@ def _invalid(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     if live.share is None:
         return Unknown(reason="no requested row could be read")
     return Reading(live.share, f"{live.invalid:,} of {live.rows:,} rows break the data contract.")
+
+
+def _outliers(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    """The share beyond what chance explains: of n rows as those of the training, one more is the largest of all in one
+    of n + 1 cases, or the smallest (exchangeability), and of a category that was not seen as often as one was seen once
+    (Good, The population frequencies of species, Biometrika 40, 1953).
+    """
+    window, columns = evidence.window, evidence.baseline.features.values()
+    if window.outliers is None:
+        return Unknown(reason="the baseline does not say how far its values reach: train anew")
+    numbers = sum(2 / (c.rows - c.missing + 1) for c in columns if c.kind == "number")
+    once = sum(sum(n == 1 for n in c.categories.values()) / max(1, c.rows - c.missing) for c in columns)
+    share, chance = window.outliers / window.rows, min(1.0, numbers + once)
+    told = f"{window.outliers:,} of {window.rows:,} rows hold a value beyond all of the training data"
+    return Reading(max(0.0, share - chance), f"{told}; chance explains {chance:.1%} of rows.")
+
+
+def _confidence(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+    before, now = (p.confidence.mean if p.confidence else None for p in (evidence.baseline, evidence.window))
+    if before is None or now is None:
+        which = "baseline" if before is None else "window"
+        return Unknown(reason=f"no prediction of the {which} carries a probability")
+    return Reading(before - now, f"Mean probability of what is predicted {now:.3f}, {before:.3f} in training.")
+
+
+def _selected(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    counts = evidence.window.segments.get(monitor.segment or "", {})
+    rates = {v: Rates(rows=c.rows, selected=c.selected) for v, c in counts.items() if c.selected is not None}
+    return fairness.reading(monitor, fairness.measure(rates))
 
 
 def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -272,6 +299,9 @@ _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unkno
     "InvalidShare": (True, _invalid),
     "Business": (True, _business),
     "PredictionDrifted": (True, _prediction),
+    "OutlierShare": (True, _outliers),
+    "ConfidenceDrop": (True, _confidence),
+    "DisparateImpact": (True, _selected),
     "AttributionCorrelation": (True, _attribution),
     "QualityLoss": (False, _outcomes),
     "CalibrationError": (False, _outcomes),
