@@ -90,6 +90,7 @@ class Explanations:
     def of_row(self, package: str, row: Row, variant: Variant) -> Local:
         """Explain what the variant that serves `package` answers to one row."""
         training = self.attribution(package)
+        self._require(training.features)
         asked = {name: row[name] for name in training.features}
         ask = self._asking(package, training, variant)
         return local(asked, training.background, ask, self.spec.task, seed=training.seed)
@@ -102,10 +103,8 @@ class Explanations:
 
     def _sample(self, source: Source, features: Sequence[str], most: int) -> list[dict[str, Any]]:
         """Rows that were answered, at most so many, chosen by what identifies them."""
-        places = {name: place for place, name in enumerate(self.spec.features)}
-        if lacking := [name for name in features if name not in places]:
-            raise UnexplainedError(f"the spec no longer has what the package was trained on: {', '.join(lacking)}")
-        columns = ", ".join(f"f{place}" for place in places.values())
+        self._require(features)
+        columns = ", ".join(f"f{place}" for place in range(len(self.spec.features)))
         requests = capture.relation(source.paths, self.spec, since=source.since, until=source.until)
         with connect(MODEST) as db:
             found = db.execute(
@@ -114,6 +113,10 @@ class Explanations:
             ).fetchall()
         instances = [capture.instance(values, self.spec) for values in found]
         return [{name: instance[name] for name in features} for instance in instances]
+
+    def _require(self, features: Sequence[str]) -> None:
+        if lacking := [name for name in features if name not in self.spec.features]:
+            raise UnexplainedError(f"the spec no longer has what the package was trained on: {', '.join(lacking)}")
 
     def _asking(self, package: str, training: Attribution, variant: Variant) -> Ask:
         """Raises `UnexplainedError` where something else answers than `package`, now or while it is asked."""

@@ -14,6 +14,7 @@ from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli import contracts
+from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.reports import Reports
@@ -248,6 +249,22 @@ def report(
     """Save the page of a monitored window here, to be opened in a browser."""
     fetched = Reports(Deployed(env), model).fetch(window, out)
     say(fetched, fetched.text, as_json=as_json)
+
+
+@app.command()
+def explain(
+    model: str,
+    inference_id: Annotated[str, typer.Argument(help="as the client sent it, or the captured event's id")],
+    *,
+    row: Annotated[int, typer.Option("--row", min=0, help="which row of the request, from 0")] = 0,
+    days: Annotated[int, typer.Option("--days", min=1, help="how far back it is looked for")] = 7,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Why a captured prediction is what it is: what each feature of the row adds to the average prediction."""
+    explained = Explainer(Deployed(env), _spec(model, models_dir)).explain(inference_id, row, days=days)
+    say(explained, explained.text, as_json=as_json)
 
 
 @app.command()
