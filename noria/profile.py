@@ -502,7 +502,8 @@ def _sketch(column: str) -> str:
 
     The bits from 0 as a text; NULL of no values. Elsewhere it is an aggregate of the distinct values of `sketch.index`.
     """
-    return f"bitstring_agg({index(f'hash({column})')}::SMALLINT, 0::SMALLINT, {BUCKETS * LEVELS - 1}::SMALLINT)"
+    bit = f"CASE WHEN {column} IS NOT NULL THEN {index(f'hash({column})')} END"
+    return f"bitstring_agg(({bit})::SMALLINT, 0::SMALLINT, {BUCKETS * LEVELS - 1}::SMALLINT)"
 
 
 def _sketched(bits: str | None) -> Sketch:

@@ -63,7 +63,7 @@ def _slope(filled: Sequence[int], values: float) -> float:
 
 
 def index(hashed: str) -> str:
-    """SQL: the bit that a hash (UBIGINT) sets; NULL of NULL."""
+    """SQL: the bit that a hash (UBIGINT) sets."""
     # x xor (x - 1) has as many ones as x ends in zeros, and one more; the bit of the last level is always there.
     rest = f"(({hashed} >> 7) | {1 << (LEVELS - 1)}::UBIGINT)"
     return f"(({hashed} & {BUCKETS - 1}) + {BUCKETS} * (bit_count(xor({rest}, {rest} - 1)) - 1))"

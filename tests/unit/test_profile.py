@@ -9,7 +9,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noria.profile import ColumnProfile, Cut, Edges, Profile, Source, edges, profile
+from noria.profile import (
+    ColumnProfile,
+    Cut,
+    Edges,
+    Kind,
+    Profile,
+    SegmentCount,
+    Source,
+    column,
+    column_of,
+    edges,
+    profile,
+)
+from noria.sketch import BOUND, Sketch
 from noria.spec import ModelSpec, Task
 from noria.sql import connect
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
@@ -138,6 +151,83 @@ def test_predictions_are_described_by_what_the_task_predicts(
     assert prediction.categories == {"a": 1} if kind == "category" else prediction.max == 0.75
 
 
+def test_rows_beyond_the_reference_are_outliers(tmp_path: Path) -> None:
+    reference = Source.files(csv_file(tmp_path / "r.csv", ROWS, [*SPEC.features]))
+    cut = edges(reference, SPEC, resources=SMALL)
+    assert described(reference, cut=None).outliers == 0
+    inside = {"x": 0.0, "size": 2, "color": "red"}
+    rows: list[Row] = [
+        inside,
+        dict.fromkeys(inside, None),
+        inside | {"x": -1.5},
+        inside | {"x": -1.6},
+        inside | {"x": 7.5, "size": 9},
+        inside | {"size": 0},
+        inside | {"color": "violet"},
+        {"x": None, "size": None, "color": "violet"},
+    ]
+    found = described(Source.captured(captured_file(tmp_path / "f.jsonl", rows)), cut=cut)
+    assert (found.rows, found.outliers) == (8, 5)
+
+
+def test_where_not_all_categories_have_a_name_an_unknown_one_is_no_outlier(tmp_path: Path) -> None:
+    spec = spec_of(features={"color": {"type": "category"}})
+    path = csv_file(tmp_path / "r.csv", [{"color": f"c{n}"} for n in range(101)], ["color"])
+    cut = edges(Source.files(path), spec, resources=SMALL)
+    new = csv_file(tmp_path / "f.csv", [{"color": "violet"}], ["color"])
+    assert described(Source.files(new), spec, cut).outliers == 0
+
+
+def test_confidence_is_the_probability_of_what_is_predicted(tmp_path: Path) -> None:
+    scores = [0.02, 0.5, 0.75, 1.0]
+    lines = [record(f"e{n}", [ROWS[0]], [{"prediction": 1, "score": score}]) for n, score in enumerate(scores)]
+    of_binary = described(Source.captured(write(tmp_path / "b.jsonl", lines)))
+    assert of_binary.confidence is not None
+    assert of_binary.confidence.sum == pytest.approx(0.98 + 0.5 + 0.75 + 1.0)
+    assert of_binary.confidence.counts[9] == of_binary.confidence.counts[14] == 1
+    answers = [{"prediction": "a", "scores": {"a": 0.5, "b": 0.3, "c": 0.2}}, {"prediction": "b", "scores": {"b": 1.0}}]
+    lines = [record(f"e{n}", [ROWS[0]], [answer]) for n, answer in enumerate(answers)]
+    of_many = described(Source.captured(write(tmp_path / "m.jsonl", lines)), spec_of(Task.MULTICLASS))
+    assert of_many.confidence is not None
+    assert of_many.confidence.mean == pytest.approx(0.75)
+    path = write(tmp_path / "r.jsonl", [record("e", [ROWS[0]], [{"prediction": 2.5}])])
+    assert described(Source.captured(path), spec_of(Task.REGRESSION)).confidence is None
+
+
+def test_values_of_segments_are_counted_with_the_rows_that_are_selected(tmp_path: Path) -> None:
+    spec = spec_of(segments=["color", "size"])
+    rows = [(row, score) for row, score in zip(ROWS, (0.9, 0.1, 0.8, 0.5, 0.4), strict=True)]
+    lines = [record(f"e{n}", [row], [{"prediction": 1, "score": score}]) for n, (row, score) in enumerate(rows)]
+    found = described(Source.captured(write(tmp_path / "f.jsonl", lines)), spec, None)
+    counted = {name: {v: (c.rows, c.selected) for v, c in of.items()} for name, of in found.segments.items()}
+    assert counted == {
+        "color": {"red": (2, 1), "blue": (1, 0), "green": (1, 1)},
+        "size": {"1.0": (2, 1), "2.0": (1, 1), "4.0": (1, 0)},
+    }
+    of_files = described(Source.files(csv_file(tmp_path / "f.csv", ROWS, [*SPEC.features])), spec, found.edges)
+    assert {value: (c.rows, c.selected) for value, c in of_files.segments["color"].items()} == {
+        "red": (2, None),
+        "blue": (1, None),
+        "green": (1, None),
+    }
+
+
+@pytest.mark.parametrize("values", [0, 1, 2, 3, 10])
+def test_few_different_values_are_counted_exactly(values: int) -> None:
+    assert column([float(n % values) for n in range(100)] if values else [None], "number").distinct == values
+
+
+@pytest.mark.parametrize("values", [100, 3_000, 100_000])
+@pytest.mark.parametrize("kind", ["number", "category"])
+def test_many_different_values_are_counted_within_the_bound(values: int, kind: Kind) -> None:
+    with connect(SMALL) as db:
+        db.execute("CREATE TABLE given AS SELECT (range % ?) * 3 AS x FROM range(2 * ?)", [values, values])
+        queries = ("FROM given", "FROM given WHERE x % 2 = 0", "FROM given WHERE x % 2 = 1")
+        whole, even, odd = (column_of(db, query, kind, Cut(kind=kind)) for query in queries)
+    assert whole.distinct == pytest.approx(values, rel=BOUND)
+    assert even.merge(odd).merge(even).sketch == whole.sketch
+
+
 def test_records_that_cannot_be_read_are_counted_apart(tmp_path: Path) -> None:
     path = captured_file(tmp_path / "f.jsonl", ROWS)
     path.write_text(path.read_text() + "cut of\n" + record("event", "1,2\n", "1,0.5\n") + "\n")
@@ -218,6 +308,9 @@ COUNT = st.integers(0, 10**6)
 EXACT = st.integers(-(2**20), 2**20).map(float)  # sums of these do not round
 
 
+SKETCH = st.integers(0, 2**3072 - 1).map(lambda bits: Sketch(bits=f"{bits:x}"))
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     counts = draw(st.lists(COUNT, min_size=3, max_size=3))
@@ -233,6 +326,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         sum=draw(EXACT) if some else 0.0,
         edges=(0.0, 1.0),
         counts=tuple(counts),
+        sketch=draw(SKETCH),
     )
     names = draw(st.sets(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), max_size=20)) if other else set()
     category = ColumnProfile(
@@ -242,6 +336,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         categories=dict(zip(("red", "blue"), counts, strict=False)),
         other=other,
         new=tuple(sorted(names)),
+        sketch=draw(SKETCH),
     )
     return Profile(
         model="example",
@@ -249,6 +344,9 @@ def profiles(draw: st.DrawFn) -> Profile:
         malformed=draw(COUNT),
         features={"x": number, "color": category},
         prediction=number,
+        confidence=number,
+        outliers=draw(st.none() | COUNT),
+        segments={"color": {name: SegmentCount(rows=draw(COUNT), selected=draw(COUNT)) for name in ("red", "blue")}},
     )
 
 
@@ -273,6 +371,7 @@ def test_profiles_that_were_cut_elsewhere_do_not_merge(tmp_path: Path) -> None:
         whole.model_copy(update={"prediction": None}),
         whole.model_copy(update={"model": "another"}),
         whole.model_copy(update={"features": {}}),
+        whole.model_copy(update={"segments": {"color": {}}}),
     ):
         for one, two in ((whole, other), (other, whole)):
             with pytest.raises(ValueError, match=r"merge"):
