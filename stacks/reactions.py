@@ -330,7 +330,6 @@ class Reactions(Stack):
         reaction = Reaction(self, "MonitorModel", name="monitor_model", surroundings=self._surroundings, work=DATA_WORK)
         reaction.allow(
             self._objects("captured", "baselines", "labelled", actions=("GetObject",)),
-            self._objects("labels", actions=("GetObjectVersion",)),
             self._objects("reports", actions=("GetObject", "PutObject")),
             self._list("captured", "baselines", "labelled", "reports"),
             self._on("model-package", "DescribeModelPackage"),

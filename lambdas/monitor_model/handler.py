@@ -7,12 +7,12 @@ What a window cannot tell is "not enough data" in the report, and no value of an
 is measured leaves the others be, and is counted in `MonitorFailures`; only without captures, baseline or ledger the
 message comes again, and ends among the dead letters.
 
-Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:GetObjectVersion on
-*/labels/*; s3:ListBucket and s3:GetObject on */labelled/*; s3:ListBucket, s3:GetObject and s3:PutObject on
-*/reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
-model's packages; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and
-sagemaker:InvokeEndpoint on its endpoint; cloudwatch:GetMetricData, and cloudwatch:PutMetricData in namespace Noria;
-dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:ListBucket and s3:GetObject on
+*/labelled/*; s3:ListBucket, s3:GetObject and s3:PutObject on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages; sagemaker:DescribeEndpoint,
+sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and sagemaker:InvokeEndpoint on its endpoint;
+cloudwatch:GetMetricData, and cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
 """
 
 from collections.abc import Sequence
@@ -60,6 +60,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     storage, registry = Storage(bucket=env.data_bucket), Registry()
     endpoint = env.names.model(tick.model)
     captures = Captures(model=tick.model, endpoint=endpoint, storage=storage)
+    labelled = Labelled(spec=spec, captures=captures, storage=storage)
     outcome = monitor_model(
         tick=tick,
         spec=spec,
@@ -68,10 +69,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             captures=captures,
             storage=storage,
             explanations=Explanations.of(spec, endpoint=endpoint, storage=storage, registry=registry),
-            labelled=Labelled(spec=spec, captures=captures, storage=storage),
+            labelled=labelled,
         ),
         experiments=Experiments(
-            spec=spec, captures=captures, storage=storage, traffic=TrafficMetrics(endpoint=endpoint)
+            spec=spec, captures=captures, labelled=labelled, traffic=TrafficMetrics(endpoint=endpoint)
         ),
         storage=storage,
         registry=registry,
@@ -158,7 +159,7 @@ def _judge(
     now: datetime,
 ) -> None:
     """Report what is on trial as far as it is known; the ledger tells each change of the verdict."""
-    experiment = experiments.run(trial, entries, until=window.end)
+    experiment = experiments.run(trial, until=window.end)
     target = window.report(experiment.model, FILE)
     storage.write(target, experiment.model_dump_json(indent=1))
     measurements.publish(experiment.model, measure_experiment(experiment), at=now)

@@ -11,11 +11,10 @@ from pathlib import Path
 from noria import capture
 from noria.aws.captures import Captures
 from noria.aws.endpoints import CHAMPION
+from noria.aws.labelled import Labelled
 from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.experiment import Experiment, Side, compare
-from noria.labels import LabelsFile
-from noria.ledger import Entry, Kind
 from noria.names import key
 from noria.profile import Source
 from noria.spec import ModelSpec
@@ -32,10 +31,10 @@ FILE = "experiment.json"
 class Experiments:
     spec: ModelSpec
     captures: Captures
-    storage: Storage
+    labelled: Labelled
     traffic: TrafficMetrics
 
-    def run(self, trial: Trial, entries: Sequence[Entry], *, until: datetime) -> Experiment:
+    def run(self, trial: Trial, *, until: datetime) -> Experiment:
         """Compare both variants over all that was captured until then, or as far as the captures of both go."""
         packages = {CHAMPION: trial.champion, trial.kind: trial.rival}
         with tempfile.TemporaryDirectory(prefix="noria-experiment-") as folder:
@@ -61,7 +60,7 @@ class Experiments:
                 kind=trial.kind,
                 champion=sides[CHAMPION],
                 rival=sides[trial.kind],
-                labels=self._labels(entries, trial.since, _folder(folder, "labels")),
+                labels=[self.labelled.labels(trial.since, _folder(folder, "labels"))],
                 since=trial.since,
                 until=end,
                 complete=not ends,
@@ -73,17 +72,6 @@ class Experiments:
             requests = capture.relation(files, self.spec, since=since, until=until)
             found = db.execute(f"SELECT max(time) FROM {requests} WHERE NOT malformed").fetchone()
         return found[0].replace(tzinfo=UTC) + timedelta(microseconds=1) if found and found[0] else until
-
-    def _labels(self, entries: Sequence[Entry], since: datetime, folder: Path) -> list[LabelsFile]:
-        """Labels that were joined since then, and so are known to be good, oldest first."""
-        joined = [entry for entry in entries if entry.kind is Kind.LABELS_JOINED and entry.at >= since]
-        found = []
-        for number, entry in enumerate(joined):
-            upload = str(entry.details["key"])
-            path = folder / f"{number:06}"
-            self.storage.download(upload, path, version=entry.subject)
-            found.append(LabelsFile(path, upload.rsplit("/", 1)[-1]))
-        return found
 
 
 def newest(storage: Storage, model: str) -> Experiment | None:

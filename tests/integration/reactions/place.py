@@ -1,6 +1,7 @@
 """An environment's shared resources in a local cloud, and handlers called as Lambda calls them."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -128,7 +129,8 @@ class Place:
         }
 
     def uploaded(self, key: str, version: str, size: int = 1) -> dict[str, Any]:
-        described = {"key": key, "size": size, "version-id": version}
+        # Larger for each later version of a key, as S3's are.
+        described = {"key": key, "size": size, "version-id": version, "sequencer": f"{time.time_ns():018X}"}
         return self.event("aws.s3", "Object Created", {"bucket": {"name": BUCKET}, "object": described})
 
 
