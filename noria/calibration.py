@@ -14,6 +14,7 @@ probability forecasts through decomposition of the empirical score, Climate Dyna
 # ruff: noqa: S608 -- SQL is built from names of our own
 
 import math
+from collections.abc import Sequence
 
 import duckdb
 
@@ -68,10 +69,24 @@ def calibration(db: duckdb.DuckDBPyConnection, task: Task) -> Calibration | None
     if not rows:
         return None
     bins = [Bin(rows=n, predicted=predicted, happened=happened) for n, predicted, happened, _ in found]
-    spreads = [n / rows * math.sqrt(variance) for n, *_, variance in found]
     error = sum(b.rows / rows * abs(b.predicted - b.happened) for b in bins)
-    # The absolute value of a normal variable of spread s has mean s √(2/π) and variance s² (1 - 2/π).
-    chance = math.sqrt(2 / math.pi) * sum(spreads)
-    most = chance + quantile(SURE) * math.sqrt((1 - 2 / math.pi) * sum(s * s for s in spreads))
+    chance, most = of_chance([n / rows * math.sqrt(variance) for n, *_, variance in found])
     value = math.sqrt(error**2 - chance**2) if error > most else 0.0
     return Calibration(rows=rows, error=error, chance=chance, value=value, bins=tuple(bins))
+
+
+def of_chance(spreads: Sequence[float]) -> tuple[float, float]:
+    """Mean of the sum of the absolute values of normal variables with such spreads, and what it surely stays below.
+
+    Of one of spread 1, mean, variance and third central moment are √(2/π), 1 - 2/π and √(2/π) (4/π - 1). The sum leans
+    to the right the more the fewer there are (Cornish and Fisher, Moments and cumulants in the specification of
+    distributions, Revue de l'Institut International de Statistique 5, 1938).
+    """
+    first = math.sqrt(2 / math.pi)
+    mean = first * sum(spreads)
+    deviation = math.sqrt((1 - 2 / math.pi) * sum(s**2 for s in spreads))
+    if not deviation:
+        return mean, mean
+    skewness = first * (4 / math.pi - 1) * sum(s**3 for s in spreads) / deviation**3
+    z = quantile(SURE)
+    return mean, mean + deviation * (z + (z * z - 1) * skewness / 6)
