@@ -23,7 +23,7 @@ def write_models(folder: Path) -> Path:
     for path in (REPOSITORY / "models").glob("*.yaml"):
         (folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     spec = yaml.safe_load((REPOSITORY / "models" / "flight-delay.yaml").read_text(encoding="utf-8"))
-    serve = {"mode": "realtime", "count": 1, "strategy": "all_at_once", "bake": "1m"}
+    serve = {"mode": "realtime", "count": 1, "strategy": "all_at_once", "bake": "2m"}
     text = yaml.safe_dump({**spec, "model": CONTROL, "serve": serve}, sort_keys=False)
     (folder / f"{CONTROL}.yaml").write_text(text, encoding="utf-8")
     return folder
