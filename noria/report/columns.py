@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
 from noria.drift import Drift
 from noria.profile import ColumnProfile
@@ -16,9 +15,6 @@ from noria.report.page import Column, badge, facts, name, shortened, table
 _CATEGORIES, _COMPARED = 9, 20
 _NEW = 5
 _TICKS = 5
-
-_Place = TypeVar("_Place", int, float)
-_Mark = TypeVar("_Mark")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,7 @@ def mini(pair: Pair) -> Html:
 def card(pair: Pair, title: Html) -> Html:
     """The column's distributions, one over the other, and what sums them up."""
     drawn = _numbers(pair) if pair.baseline.kind == "number" else _categories(pair)
-    value = tag("span", tag("small", "PSI "), distance(pair.psi if pair.drift else None), class_="value")
+    value = tag("span", tag("small", "PSI "), distance(pair.psi), class_="value") if pair.drift else None
     return tag(
         "article",
         tag("header", tag("h3", title), value),
@@ -131,11 +127,14 @@ def _facts(pair: Pair) -> list[tuple[str, str]]:
         if before.min is not None and after.min is not None:
             range_ = (f"{figure(side.min)} to {figure(side.max)}" for side in (before, after))
             found.append(("range", _change(*range_)))
+    if before.distinct is not None and after.distinct is not None and before.distinct != after.distinct:
+        found.append(("different values, about", _change(f"{before.distinct:,}", f"{after.distinct:,}")))
     if before.missing or after.missing:
         found.append(("missing", _change(*(percent(_share(side.missing, side.rows)) for side in (before, after)))))
-    if pair.drift and pair.drift.new_categories:
-        new = pair.drift.new_categories
-        found.append(("unknown in training", str(len(new)) if pair.sensitive else _listed(new)))
+    if pair.drift:
+        for term, names in (("new", pair.drift.new_categories), ("gone", pair.drift.vanished_categories)):
+            if names:
+                found.append((term, str(len(names)) if pair.sensitive else _listed(names)))
     if pair.sensitive:
         found.append(("values", "not shown: sensitive"))
     return found
@@ -179,10 +178,14 @@ def _bins(pair: Pair) -> list[Slot]:
     else:
         labels = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
     slots = [_slot(label, b, w, pair) for label, b, w in zip(labels, before.counts, after.counts, strict=True)]
-    if not _valued(before):
-        return slots
-    # Below and above all values that training knew there is something to draw only where the window has them.
-    return [slot for slot in slots if slot.label not in ("less", "more") or slot.window]
+    return slots[_seen(pair)]
+
+
+def _seen(pair: Pair) -> slice:
+    """From the first to the last bin in which either side has something."""
+    sums = [b + w for b, w in zip(pair.baseline.counts, pair.window.counts, strict=True)]
+    places = [place for place, both in enumerate(sums) if both]
+    return slice(places[0], places[-1] + 1) if places else slice(0, len(sums))
 
 
 def _valued(column: ColumnProfile) -> bool:
@@ -194,11 +197,13 @@ def _ticks(pair: Pair, slots: Sequence[Slot]) -> list[tuple[float, str]]:
     """Where to write what: edges between bins, or values below their bars; as many as have room."""
     counted = [slot for slot in slots if not slot.apart]
     if _valued(pair.baseline):
-        return [(place + 0.5, slot.label) for place, slot in _some(list(enumerate(counted)))]
-    return _some([(place + 1.0, label) for place, label in enumerate(distinct(pair.baseline.edges))])
+        return _some([(place + 0.5, slot.label) for place, slot in enumerate(counted)])
+    first = _seen(pair).start
+    edges = [(place + 1.0 - first, label) for place, label in enumerate(distinct(pair.baseline.edges))]
+    return _some([(place, label) for place, label in edges if 0 <= place <= len(counted)])
 
 
-def _some(marks: list[tuple[_Place, _Mark]]) -> list[tuple[_Place, _Mark]]:
+def _some(marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return marks[:: max(1, -(-len(marks) // _TICKS))]
 
 

@@ -31,6 +31,14 @@ def distance(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+def chance(probability: float) -> str:
+    """
+    >>> chance(0.2512), chance(1e-30)
+    ('0.251', '< 0.001')
+    """
+    return "< 0.001" if probability < 0.001 else f"{probability:.3f}"
+
+
 def percent(share: float | None) -> str:
     """A share of rows; what is there is never said to be none, nor what is not all to be all.
 

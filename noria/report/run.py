@@ -13,7 +13,7 @@ from noria.report import charts, columns, outcomes
 from noria.report.charts import Line
 from noria.report.columns import Pair
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, distance, figure, length, moment, percent, span
+from noria.report.numbers import chance, count, distance, figure, length, moment, percent, span
 from noria.report.page import Column, aside, badge, commands, name, page, pill, section, table, tiles
 
 _CARDS = 9
@@ -28,6 +28,7 @@ def render(run: Run) -> str:
     pairs, quality = _pairs(run), run.quality
     sections = [
         ("changed", "What changed most", _changed(run, pairs)),
+        ("predictions", "Predictions", _predictions(run)),
         ("monitors", "All monitors", _monitors(run)),
         ("trends", "Trends", _trends(run)),
         ("features", "Features", _features(run, pairs)),
@@ -166,26 +167,39 @@ def _pairs(run: Run) -> list[Pair]:
 
 
 def _changed(run: Run, pairs: Sequence[Pair]) -> Html | None:
-    before, after = run.baseline.prediction, run.window.prediction
-    prediction = (
-        [Pair(name="prediction", baseline=before, window=after, drift=run.drift.prediction, sensitive=False)]
-        if before and after and before.cut_like(after)
-        else []
-    )
     if not run.window.rows:
         return aside("No request was captured in this window.")
     drifted = [pair for pair in pairs if pair.drifted]
-    shown = (drifted or list(pairs[:2]))[:_CARDS]
-    cards = [
-        columns.card(pair, join("the predictions") if pair in prediction else name(pair.name))
-        for pair in sorted([*shown, *prediction], key=lambda pair: -pair.psi)
-    ]
+    shown = (drifted or list(pairs[:3]))[:_CARDS]
     left_out = len(drifted) - _CARDS
     return join(
+        tag("p", _drifted(run), class_="lead"),
         _legend(run),
-        tag("div", *cards, class_="cards"),
+        tag("div", *(columns.card(pair, name(pair.name)) for pair in shown), class_="cards"),
         aside(f"{count(left_out, 'more drifted feature')} in the table below.") if left_out > 0 else None,
     )
+
+
+def _drifted(run: Run) -> str:
+    report = run.drift
+    if not report.features:
+        return "Too few rows to tell a change from chance; how they look all the same:"
+    limit = f"a PSI above {figure(report.threshold)} that is not by chance"
+    if not report.drifted:
+        return f"No feature has drifted, which is {limit}; those that come closest:"
+    return f"{len(report.drifted)} of {count(len(report.features), 'feature')} drifted: {limit}."
+
+
+def _predictions(run: Run) -> Html | None:
+    cards = [
+        columns.card(Pair(name=title, baseline=before, window=after, drift=drift, sensitive=False), join(title))
+        for title, before, after, drift in (
+            ("what is predicted", run.baseline.prediction, run.window.prediction, run.drift.prediction),
+            ("confidence: the probability of it", run.baseline.confidence, run.window.confidence, None),
+        )
+        if before and after and before.cut_like(after) and after.rows
+    ]
+    return tag("div", *cards, class_="cards") if cards else None
 
 
 def _legend(run: Run) -> Html:
@@ -197,7 +211,7 @@ def _legend(run: Run) -> Html:
         "p",
         tag("span", swatch("baseline", 1, 16), f"training, {count(run.baseline.rows, 'row')}"),
         tag("span", swatch("window", 5, 8), f"this window, {count(run.window.rows, 'row')}"),
-        tag("span", f"bars: share of rows; lines: least, mean, most; drifted: PSI above {figure(run.drift.threshold)}"),
+        tag("span", "bars: share of rows; lines: least, mean, most"),
         class_="legend",
     )
 
@@ -206,14 +220,8 @@ def _features(run: Run, pairs: Sequence[Pair]) -> Html | None:
     shown = pairs[:_FEATURES]
     if not shown:
         return None
-    head = [
-        Column("feature"),
-        Column("training and window"),
-        Column("state"),
-        Column("PSI", figures=True),
-        Column("Jensen–Shannon", figures=True),
-        Column("missing", figures=True),
-    ]
+    head = [Column("feature"), Column("training and window"), Column("state", tight=True)]
+    head += [Column(title, figures=True) for title in ("PSI", "JS", "KS", "Wasserstein", "p (χ²)", "missing")]
     rows = [_row(pair) for pair in shown]
     caption = "Each feature's distance from training, the largest first"
     notes = [
@@ -235,6 +243,10 @@ def _features(run: Run, pairs: Sequence[Pair]) -> Html | None:
         if more
         else None,
         *notes,
+        aside(
+            "PSI: population stability index. JS: Jensen–Shannon distance. KS: Kolmogorov–Smirnov. Wasserstein: in the "
+            "feature's unit. p: how likely chance alone makes the two differ as much."
+        ),
     )
 
 
@@ -246,12 +258,22 @@ def _names(names: Sequence[str]) -> Html:
 def _row(pair: Pair) -> list[str | None]:
     drift = pair.drift
     if drift is None:
-        return [name(pair.name), columns.mini(pair), badge("not compared"), None, None, None]
+        return [name(pair.name), columns.mini(pair), badge("not compared"), *[None] * 6]
     missing = percent(drift.missing_window)
     if drift.missing_change:
         missing = f"{percent(drift.missing_baseline)} → {missing}"
     state = badge("drifted", symbol="▲", kind="breach") if drift.drifted else badge("stable", symbol="✓", kind="ok")
-    return [name(pair.name), columns.mini(pair), state, distance(drift.psi), distance(drift.js), missing]
+    return [
+        name(pair.name),
+        columns.mini(pair),
+        state,
+        distance(drift.psi),
+        distance(drift.js),
+        distance(drift.ks) if drift.ks is not None else None,
+        figure(drift.wasserstein) if drift.wasserstein is not None else None,
+        chance(drift.p_value),
+        missing,
+    ]
 
 
 # --- monitors

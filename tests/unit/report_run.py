@@ -72,6 +72,7 @@ def drawn(categories: tuple[str, ...]) -> dict[str, tuple[ColumnProfile, ColumnP
         "number": (numbers, shifted(numbers)),
         "integer": (integers, shifted(integers)),
         "score": (scores, [score**0.5 for score in scores]),
+        "confidence": ([max(score, 1 - score) for score in scores], [max(score, 0.5) for score in scores]),
         "category": (names, [chance.choice([*categories[1:], "brand-new"]) for _ in range(ROWS)]),
     }
     found = {}
@@ -90,6 +91,7 @@ def profiles(of: ModelSpec, categories: Sequence[str]) -> tuple[Profile, Profile
             malformed=3 * side,
             features={name: columns[feature.type.value][side] for name, feature in of.features.items()},
             prediction=columns["score"][side],
+            confidence=columns["confidence"][side],
         )
         for side in (0, 1)
     )
