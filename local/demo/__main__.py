@@ -76,6 +76,8 @@ def play_all(cloud: LocalCloud, story: Story) -> None:
             play.broken_upload()
         with story.scene("July is not January: drift, retraining, canary, live"):
             play.drift_and_retraining()
+        with story.scene("September has landed: late labels, an explanation, and a report"):
+            play.late_labels(WORK / "report.html")
         with story.scene("A control whose requests do not change stays quiet"):
             control.go_live()
             control.stays_quiet()

@@ -176,6 +176,36 @@ class Play:
             self._measure(month)
         story.check("the new model answers July to September", detail=self._aucs())
 
+    def late_labels(self, page: Path) -> None:
+        """September's flights have landed: how right was the model, why, and what does the report show?"""
+        world, story = self.world, self.world.story
+        rows, since = self.sample(9), datetime.now(UTC).replace(microsecond=0)
+        called = f"september-{since:%H%M%S}"
+        predict(world, [self.instance(row) for row in rows], called=called)
+        world.wait_for_captured(since, records=-(-len(rows) // BATCH))
+        begin, mark = time.monotonic(), world.last_entry()
+        told = [f"{called}-{n // BATCH},{n % BATCH},{row[self.spec.target]}" for n, row in enumerate(rows)]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "september.csv"
+            file.write_text("\n".join([f"inference_id,row,{self.spec.target}", *told]) + "\n", encoding="utf-8")
+            world.noria("label", world.model, str(file))
+        joined = world.wait_for(Kind.LABELS_JOINED, after=mark, never=[Kind.LABELS_REFUSED])
+        expect(joined.details["matched"] == len(rows), f"{len(rows)} labels should match: {joined.summary}")
+        story.check("the outcomes of September arrive, and are joined with what was predicted", detail=joined.summary)
+        why = world.noria("explain", world.model, f"{called}-0")
+        parts = why["average"] + sum(feature["contribution"] for feature in why["features"])
+        expect(abs(parts - why["explained"]) < 1e-6, f"the parts of {why} are not the whole")
+        most = ", ".join(f"{f['feature']} {f['contribution']:+.2f}" for f in why["features"][:3])
+        story.check(
+            "noria explain says what one prediction rests on",
+            detail=f"{why['explained']:.2f} = {why['average']:.2f} on average, {most}, …",
+        )
+        world.noria("monitor", world.model, "--since", since.isoformat())
+        watched = world.wait_for(Kind.MONITORED, after=mark, where=lambda e: e.subject.startswith(since.isoformat()))
+        world.noria("report", world.model, "--out", str(page))
+        expect(page.stat().st_size < 1_000_000, f"{page} has {page.stat().st_size:,} bytes")
+        story.check("every monitor looks at the window; the page", detail=f"{watched.summary} {page}", since=begin)
+
     def bad_candidate(self, fault: Fault, ending: str) -> None:
         """A bad version meets the canary's alarms. `ending` is what the stack then reports."""
         world, story = self.world, self.world.story

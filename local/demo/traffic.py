@@ -19,22 +19,23 @@ BATCH = 50
 """Rows of a request that nobody is waiting for."""
 
 
-def predict(world: World, rows: Sequence[Row], *, batch: int = BATCH) -> list[float]:
-    """Scores of `rows`, asked of the endpoint in requests of `batch` rows."""
+def predict(world: World, rows: Sequence[Row], *, called: str | None = None) -> list[float]:
+    """Scores of `rows`, asked in requests of `BATCH` rows, the n-th with inference id `<called>-<n>`."""
     runtime = world.client("sagemaker-runtime")
 
-    def ask(part: Sequence[Row]) -> list[float]:
+    def ask(number: int, part: Sequence[Row]) -> list[float]:
         response = runtime.invoke_endpoint(
             EndpointName=world.endpoint,
+            **({"InferenceId": f"{called}-{number}"} if called else {}),
             ContentType="application/json",
             Accept="application/json",
             Body=json.dumps({"instances": part}),
         )
         return [float(prediction["score"]) for prediction in json.loads(response["Body"].read())["predictions"]]
 
-    parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    parts = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return [score for scores in pool.map(ask, parts) for score in scores]
+        return [score for scores in pool.map(ask, range(len(parts)), parts) for score in scores]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from local.cloud import REPOSITORY, LocalCloud
+from local.demo.control import CONTROL, Control
 from local.demo.scenes import Play
 from local.demo.story import Check, Scene, Story
 from local.demo.world import Pager, World
@@ -52,6 +53,11 @@ def play(world: World) -> Play:
         pager=Pager(world),
         sample_rows=1000,
     )
+
+
+@pytest.fixture(scope="session")
+def control(world: World, play: Play) -> Control:
+    return Control(world=World(cloud=world.cloud, model=CONTROL, story=world.story), play=play)
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,11 @@
 """The whole loop on the local cloud, in the order in which it turns: each test builds on the one before."""
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
+from local.demo.control import Control
 from local.demo.faults import Fault
 from local.demo.scenes import Play
 from local.demo.world import World
@@ -37,6 +39,22 @@ def test_drift_retrains_and_the_new_model_goes_live_without_a_failed_request(liv
     assert len(booked) == 1, booked
     schedule = live.world.client("scheduler").get_schedule(Name=booked[0]["Name"], GroupName=booked[0]["GroupName"])
     assert schedule["ScheduleExpression"] == f"at({again:%Y-%m-%dT%H:%M:%S})"
+
+
+def test_late_labels_are_joined_a_prediction_is_explained_and_all_is_on_one_page(
+    live: Play, control: Control, tmp_path: Path
+) -> None:
+    control.learn()
+    live.late_labels(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "flight-delay" in page
+    assert "<svg" in page
+
+
+def test_a_control_whose_requests_do_not_change_stays_quiet(live: Play, control: Control) -> None:
+    control.go_live()
+    control.stays_quiet()
+    assert not [entry for entry in control.world.entries() if entry.kind is Kind.RETRAINING_REQUESTED]
 
 
 @pytest.mark.parametrize(("fault", "ending"), [(Fault.FAILS, "success"), (Fault.SWAPPED, "failure")])

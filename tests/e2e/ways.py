@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from local.cloud import REPOSITORY
+from local.demo.control import write_models
 
 MODEL = "flight-delay"
 
@@ -20,9 +21,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def write(folder: Path) -> Path:
-    """The specs of this repository and those of every way, in `folder`."""
-    for path in (REPOSITORY / "models").glob("*.yaml"):
-        (folder / path.name).write_text(path.read_text())
+    """The specs of the demo and those of every way, in `folder`."""
+    write_models(folder)
     spec = yaml.safe_load((REPOSITORY / "models" / f"{MODEL}.yaml").read_text())
     for name, serve in WAYS.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "model": name, "serve": serve}, sort_keys=False))
