@@ -525,7 +525,11 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
     for table in found:
         if absent := [name for name in spec.features if name not in table.types]:
             raise ValueError(f"no column {', '.join(absent)} in {table.sql}: describe files that have all features")
-    everywhere = {column: name for column, name in answered.items() if found and all(name in t.types for t in found)}
+    everywhere = {
+        column: name
+        for column, name in answered.items()
+        if found and name not in spec.features and all(name in table.types for table in found)
+    }
     return _relation(spec, {column: identifier(name) for column, name in (features | everywhere).items()}, found)
 
 

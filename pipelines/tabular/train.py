@@ -225,10 +225,12 @@ def _baseline(rows: Path, table: Table, spec: ModelSpec, bundle: Path, resources
     """Profile the training rows beside what the finished bundle predicts for them."""
     answers = load(bundle).answer(table.inputs)
     column = "score" if spec.task is Task.BINARY else "prediction"
-    values = np.array([answer[column] for answer in answers])
+    predicted = {column: np.array([answer[column] for answer in answers])}
+    if spec.task is Task.MULTICLASS:
+        predicted["confidence"] = np.array([max(answer["scores"].values()) for answer in answers])
     with tempfile.TemporaryDirectory(dir=resources.temp_directory) as folder, connect(resources) as db:
         path = Path(folder) / "predicted.parquet"
-        db.register("predictions", {column: values})
+        db.register("predictions", predicted)
         db.sql(f"FROM read_parquet({literal(str(rows))}) POSITIONAL JOIN predictions").write_parquet(str(path))
         source = profile.Source.files(path)
         return profile.profile(source, spec, profile.edges(source, spec, resources=resources), resources=resources)

@@ -190,6 +190,9 @@ def test_confidence_is_the_probability_of_what_is_predicted(tmp_path: Path) -> N
     of_many = described(Source.captured(write(tmp_path / "m.jsonl", lines)), spec_of(Task.MULTICLASS))
     assert of_many.confidence is not None
     assert of_many.confidence.mean == pytest.approx(0.75)
+    rows = [{**ROWS[0], "prediction": "a", "confidence": 0.5}, {**ROWS[1], "prediction": "b", "confidence": 1.0}]
+    of_file = Source.files(csv_file(tmp_path / "m.csv", rows, [*rows[0]]))
+    assert described(of_file, spec_of(Task.MULTICLASS)).confidence == of_many.confidence
     path = write(tmp_path / "r.jsonl", [record("e", [ROWS[0]], [{"prediction": 2.5}])])
     assert described(Source.captured(path), spec_of(Task.REGRESSION)).confidence is None
 

@@ -53,6 +53,8 @@ def test_a_bundle_holds_all_that_serving_and_monitoring_need(trained: Callable[[
     assert set(baseline.features) == {"x", "color", "size"}
     assert baseline.prediction is not None
     assert baseline.prediction.rows == baseline.rows
+    assert (baseline.confidence is None) == (example.spec.task is Task.REGRESSION)
+    assert baseline.outliers == 0
 
 
 def test_a_signature_names_features_in_order_with_types_and_categories(trained: Callable[[Task], Any]) -> None:
