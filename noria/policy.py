@@ -76,13 +76,14 @@ class Quiet(Part):
 class Retrain(Part):
     after: tuple[Trigger, ...] = Field(
         ("upload", "drift", "quality", "bias"),
-        description="what trains by itself: each accepted dataset, alarms of that kind. The first dataset always does.",
+        description="what trains by itself: each uploaded dataset (joined labels do not), alarms of that kind. "
+        "The first dataset always does.",
     )
     new_rows: int | None = Field(
-        None, ge=1, description="so many accepted rows that no training has seen are a reason of their own"
+        None, ge=1, description="so many accepted rows that no training has learnt from are a reason of their own"
     )
-    min_new_rows: int = Field(1, ge=1, description="fewer new rows than this, and an alarm retrains nothing")
-    cooldown: Duration = Field(timedelta(hours=24), description="shortest time between two retrainings")
+    min_new_rows: int = Field(1, ge=1, description="fewer new rows than this, and nothing retrains by itself")
+    cooldown: Duration = Field(timedelta(hours=24), description="shortest time from a retraining to the next by itself")
     budget: Annotated[Budget, WithJsonSchema({"type": "string", "pattern": r"^\d+ per (day|week|month)$"})] = Field(
         Budget(count=4, per="month"), description="how many retrainings in a rolling period"
     )

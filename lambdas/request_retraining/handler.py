@@ -17,14 +17,14 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict
 
 from noria import policy
 from noria.aws.bus import Bus
-from noria.aws.environment import BookingEnvironment
+from noria.aws.environment import BookingEnvironment, Variables
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.metrics import Measurements
 from noria.aws.schedules import Schedules
@@ -114,60 +114,58 @@ class Asked(BaseModel):
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()
     said = parse(event, AlarmStateChange, DatasetAccepted, RetrainingWanted, TrainingEnded, Tick)
-    if isinstance(said, AlarmStateChange) or (isinstance(said, Tick) and said.detail_type == "Recheck Alarm"):
-        alarm = _alarm(said)
-        watched = _watched(alarm, env)
-        if watched is None:
-            tell(Outcome.OTHER, model="none", alarm=alarm)
-            return
-        spec, monitor, cause = watched
-        if not _raised(said, Measurements()):
-            tell(Outcome.CALM, model=spec.model, alarm=alarm)
-            return
-        asked = Asked.by_alarm(said, alarm, monitor, cause)
-    else:
-        spec = env.required_spec(said.model if isinstance(said, Tick) else said.detail.model)
-        asked = _asked(said)
+    question = understand(said, env=env, measurements=Measurements())
+    if isinstance(question, Outcome):
+        tell(question, model="none", said=said.detail_type)
+        return
     outcome = request_retraining(
-        asked=asked,
-        spec=spec,
+        asked=question.asked,
+        spec=question.spec,
         ledger=Ledger(table=env.ledger_table),
         bus=Bus(name=env.event_bus),
         schedules=Schedules.of(env),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=spec.model, request=asked.request)
+    tell(outcome, model=question.spec.model, request=question.asked.request)
 
 
-def _asked(said: DatasetAccepted | RetrainingWanted | TrainingEnded | Tick) -> Asked:
-    if isinstance(said, RetrainingWanted):
-        return Asked.by_hand(said)
-    if isinstance(said, Tick) and said.detail_type == "Start Training":
-        return Asked.by_schedule(said)
-    return Asked.by_data(said)
+class Question(NamedTuple):
+    spec: ModelSpec
+    asked: Asked
 
 
-def _alarm(event: AlarmStateChange | Tick) -> str:
-    if isinstance(event, AlarmStateChange):
-        return event.detail.alarm
-    if event.detail.alarm is None:
-        raise ValueError(f"a {event.detail_type!r} tick names no alarm")
-    return event.detail.alarm
+def understand(
+    said: AlarmStateChange | DatasetAccepted | RetrainingWanted | TrainingEnded | Tick,
+    *,
+    env: Variables,
+    measurements: Measurements,
+) -> Question | Outcome:
+    """What a message asks of which model; an outcome, where it asks nothing."""
+    match said:
+        case AlarmStateChange(detail=change):
+            return _of_alarm(change.alarm, said, env, raised=change.state.value == "ALARM")
+        case Tick(detail_type="Recheck Alarm", detail=tick):
+            if tick.alarm is None:
+                raise ValueError(f"a {said.detail_type!r} tick names no alarm")
+            return _of_alarm(tick.alarm, said, env, raised=measurements.alarm_state(tick.alarm) == "ALARM")
+        case Tick(detail_type="Start Training"):
+            return Question(env.required_spec(said.model), Asked.by_schedule(said))
+        case Tick():
+            return Question(env.required_spec(said.model), Asked.by_data(said))
+        case RetrainingWanted(detail=wish):
+            return Question(env.required_spec(wish.model), Asked.by_hand(said))
+        case _:
+            return Question(env.required_spec(said.detail.model), Asked.by_data(said))
 
 
-def _watched(alarm: str, env: BookingEnvironment) -> tuple[ModelSpec, Monitor, policy.Cause] | None:
-    """The model and the monitor whose alarm may ask for a training; None for any other alarm."""
+def _of_alarm(alarm: str, said: AlarmStateChange | Tick, env: Variables, *, raised: bool) -> Question | Outcome:
     for spec in (env.required_spec(model) for model in env.models):
         for monitor in monitors(spec):
             if monitor.trigger and env.names.monitor_alarm(spec.model, monitor.name) == alarm:
-                return spec, monitor, monitor.trigger
-    return None
-
-
-def _raised(event: AlarmStateChange | Tick, measurements: Measurements) -> bool:
-    if isinstance(event, AlarmStateChange):
-        return event.detail.state.value == "ALARM"
-    return measurements.alarm_state(_alarm(event)) == "ALARM"
+                if not raised:
+                    return Outcome.CALM
+                return Question(spec, Asked.by_alarm(said, alarm, monitor, monitor.trigger))
+    return Outcome.OTHER
 
 
 def request_retraining(
@@ -257,6 +255,7 @@ def _fact(asked: Asked, spec: ModelSpec, cause: policy.Cause, decision: Decision
             "alarm": asked.alarm,
             "because": asked.why,
             "by": asked.by,
+            "forced": asked.ask is not None and asked.ask.forced,
             "rules": list(decision.rules),
             "reasons": list(decision.reasons),
             "would": decision.would,

@@ -16,11 +16,13 @@ from noria.aws.storage import Storage
 from noria.cli import contracts
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
+from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
+from noria.cli.training import Policy
 from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
@@ -151,6 +153,54 @@ def upload(
         Uploaded(model=model, file=str(file), uri=storage.uri(target)),
         f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}",
         as_json=as_json,
+    )
+
+
+@app.command()
+def label(
+    model: str,
+    file: Annotated[
+        Path | None, typer.Argument(help="a labels file, CSV or Parquet", exists=True, dir_okay=False)
+    ] = None,
+    *,
+    inference_id: Annotated[
+        str | None, typer.Option("--id", help="of one prediction instead: its inference id")
+    ] = None,
+    row: Annotated[int, typer.Option("--row", min=0, help="with --id: its row in the request")] = 0,
+    value: Annotated[str | None, typer.Option("--label", help="with --id: what came of it")] = None,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what came of predictions: late, twice or corrected, the last word counts."""
+    one = inference_id is not None and value is not None
+    if (file is None) != one or (inference_id is None) != (value is None):
+        raise Refused(f"Name a labels file, or one prediction: noria label {model} --id … --label …")
+    labelling = Labelling(Deployed(env), _spec(model, models_dir))
+    if inference_id is not None and value is not None:
+        given = labelling.give_one(inference_id, row, value)
+    elif file is not None:
+        given = labelling.give(file)
+    say(
+        given,
+        f"Labels of {given.predictions:,} predictions are in {given.uri}\nFollow it with: noria events {model}",
+        as_json=as_json,
+    )
+
+
+@app.command("hard-cases")
+def list_hard_cases(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """Predictions worth a look: the least confident to label, and the most confident that were wrong to review."""
+    found = hard_cases(Deployed(env), model)
+    if as_json:
+        write_json(found.model_dump(mode="json"))
+        return
+    rows = [HardCaseRow.of(why, case) for why in ("unsure", "surprising") for case in getattr(found, why)]
+    show(
+        rows,
+        columns=list(HardCaseRow.model_fields),
+        as_json=False,
+        empty=f"None of the predictions of {model} since {found.since:%Y-%m-%d %H:%M} UTC is worth a look.",
     )
 
 
@@ -350,6 +400,35 @@ def rollback(
     arn = changes.deployed.package_arn(to) if to else None
     change = changes.ask("rollback", package=arn, reason=reason, dry_run=dry_run)
     say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def retrain(
+    model: str,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="why; kept in the ledger")],
+    force: Annotated[bool, typer.Option("--force", help="even where that goes over the budget")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be decided")] = False,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Train anew on all data there is. Never beside another training and, unless forced, never over the budget."""
+    wish = Policy(Deployed(env), _spec(model, models_dir)).retrain(reason=reason, force=force, dry_run=dry_run)
+    say(wish, wish.text, as_json=as_json)
+
+
+@app.command()
+def policy(
+    model: str, models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, as_json: AsJson = False
+) -> None:
+    """What would come of it if something asked for a training now, and why."""
+    show(
+        Policy(Deployed(env), _spec(model, models_dir)).outlook(),
+        columns=["asks", "answer", "because", "again_at"],
+        as_json=as_json,
+        empty="Nothing may ask for a training.",
+    )
 
 
 def _changes(model: str, models_dir: Path, env: str) -> Changes:

@@ -53,7 +53,7 @@ def test_the_same_upload_event_twice_changes_nothing(play: Play, world: World) -
     queue = sqs.get_queue_url(QueueName=world.names.queue("validate-upload"))["QueueUrl"]
     for _ in range(2):
         sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(_object_created(world, key)))
-    world.wait_until("empty queue", lambda: _idle(world, "validate-upload") and _idle(world, "start-training"))
+    world.wait_until("empty queue", lambda: _idle(world, "validate-upload") and _idle(world, "request-retraining"))
     assert [entry.number for entry in world.entries()] == [entry.number for entry in before]
     assert _of_uploads(world) == objects
 

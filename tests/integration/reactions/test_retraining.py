@@ -1,19 +1,23 @@
 """Alarms, data, schedules and people ask; the answer is in the ledger, on the bus, and in a booked look later."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from typer.testing import CliRunner
 
 from lambdas.request_retraining.handler import handler as request_retraining
 from local.cloud import ACCOUNT, REGION
+from noria.cli.commands import app
 from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
 from noria.training import training_token
-from tests.integration.reactions.place import Place
+from tests.integration.reactions.place import BUCKET, Place
 
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-request-retraining"
 
@@ -315,3 +319,69 @@ def test_a_dry_run_says_what_it_would_do_and_asks_nobody_to_train(place: Place) 
     assert held.summary.startswith("january.csv (1,000 rows) would be trained on: ")
     assert declined.summary.startswith("Drift alarm: would train: ")
     assert held.details["would"] is declined.details["would"] is True
+
+
+# --- the command
+
+
+@pytest.fixture
+def noria(place: Place, tmp_path: Path) -> Callable[..., Any]:
+    """Runs the command for a model's spec; its answer, or why it refused."""
+    places = {"data-bucket": BUCKET, "event-bus": "noria-local", "ledger-table": "ledger"}
+    for name, value in places.items():
+        parameter = f"/noria/local/{name}"
+        boto3.client("ssm").put_parameter(Name=parameter, Value=value, Type="String", Overwrite=True)
+
+    def run(spec: ModelSpec, command: str, *options: str) -> Any:
+        (tmp_path / f"{spec.model}.yaml").write_text(spec.model_dump_json())
+        place.sagemaker.create_model_package_group(ModelPackageGroupName=place.names.model(spec.model))
+        arguments = [command, spec.model, *options, "--env", "local", "--models", str(tmp_path), "--json"]
+        answer = CliRunner().invoke(app, arguments)
+        place.sagemaker.delete_model_package_group(ModelPackageGroupName=place.names.model(spec.model))
+        return json.loads(answer.stdout) if answer.exit_code == 0 else str(answer.exception)
+
+    return run
+
+
+def test_a_person_asks_by_command_and_may_look_first(place: Place, noria: Callable[..., Any]) -> None:
+    spec = place.model(retrain={"after": []})
+    accept(place, spec, "january")
+    looked = noria(spec, "retrain", "--reason", "a new airport", "--dry-run")
+    assert (looked["request"], looked["decision"]["retrain"]) == (None, True)
+    assert place.events(spec.model, "Retraining Wanted") == []
+    asked = noria(spec, "retrain", "--reason", "a new airport")
+    (told,) = place.events(spec.model, "Retraining Wanted")
+    assert told["request"] == asked["request"]
+    place.deliver(request_retraining, place.event("noria", "Retraining Wanted", told))
+    (entry,) = place.entries(spec.model, Kind.RETRAINING_REQUESTED)
+    assert entry.details["because"] == "a new airport"
+    assert str(entry.details["by"]).startswith("arn:aws:")
+    assert "a training is under way" in noria(spec, "retrain", "--reason", "once more", "--force")
+
+
+def test_what_the_policy_refuses_is_refused_at_once_and_named(place: Place, noria: Callable[..., Any]) -> None:
+    spec = place.model(retrain={"budget": "0 per week"})
+    assert "there is no data: noria upload" in noria(spec, "retrain", "--reason", "a test")
+    accept(place, spec, "january")
+    assert noria(spec, "retrain", "--reason", "a test").endswith("Go over the budget with --force.")
+    assert "Give a reason" in noria(spec, "retrain", "--reason", " ")
+    assert noria(spec, "retrain", "--reason", "a test", "--force")["forced"] is True
+
+
+def test_the_policy_says_what_would_come_of_each_that_may_ask(place: Place, noria: Callable[..., Any]) -> None:
+    spec = place.model(retrain={"after": ["drift"], "schedule": "rate(7 days)", "cooldown": "5h"})
+    first = {row["asks"]: row for row in noria(spec, "policy")}
+    assert {asks: row["answer"] for asks, row in first.items()} == dict.fromkeys(
+        ("data", "drift alarm", "schedule", "by hand"), "no"
+    )
+    accept(place, spec, "january")
+    assert noria(spec, "policy")[0]["asks"] == "first data"
+    record(place, spec, Kind.RETRAINING_REQUESTED, "before", cause="drift")
+    end(place, spec, begin(place, spec, "before", "january"))
+    accept(place, spec, "february")
+    rows = {row["asks"]: row for row in noria(spec, "policy")}
+    assert "an alarm of drift, or the schedule rate(7 days), or a person" in rows["data"]["because"]
+    assert "the cooldown of 5h ends" in rows["drift alarm"]["because"]
+    assert rows["drift alarm"]["again_at"]
+    assert rows["by hand"]["answer"] == "yes"
+    assert place.kinds(spec.model)[-1] is Kind.DATASET_ACCEPTED, "looking changes nothing"
