@@ -71,6 +71,11 @@ pipeline: sdk
 benchmark-serving: setup
 	@$(BIN)/python -m benchmarks.serving
 
+## benchmark-monitors: count false alarms and what is found, over thousands of monitor runs, in about fifteen minutes
+.PHONY: benchmark-monitors
+benchmark-monitors: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.monitors
+
 ## schema: write the JSON Schema that editors check models/*.yaml with
 .PHONY: schema
 schema: .venv/.ready
