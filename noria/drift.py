@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from noria.profile import ColumnProfile, Profile
 from noria.spec import ModelSpec
+from noria.violations import MASK
 
 _CATEGORY_BINS = 20
 _RUN_ODDS = 1 / 2000
@@ -181,6 +182,7 @@ def compare(baseline: Profile, window: Profile, spec: ModelSpec) -> Report:
     comparable = {name: (b, w) for name, (b, w) in pairs.items() if b and w and b.kind == w.kind}
     odds = _RUN_ODDS / (len(comparable) + 1)
     features = {name: _drift(b, w, threshold, odds) for name, (b, w) in comparable.items()} if enough else {}
+    features |= {name: _masked(found) for name, found in features.items() if _sensitive(name, spec)}
     before, after = baseline.prediction, window.prediction
     both = before and after and before.kind == after.kind
     limit = spec.monitor.prediction_psi or threshold
@@ -221,6 +223,16 @@ def _drift(baseline: ColumnProfile, window: ColumnProfile, limit: float, odds: f
         vanished_categories=vanished(baseline, window),
         drifted=index > limit and test.p_value < odds,
     )
+
+
+def _sensitive(name: str, spec: ModelSpec) -> bool:
+    return name in spec.features and spec.features[name].sensitive
+
+
+def _masked(found: Drift) -> Drift:
+    """How many categories came and went, and not which."""
+    new, gone = ((MASK,) * len(names) for names in (found.new_categories, found.vanished_categories))
+    return found.model_copy(update={"new_categories": new, "vanished_categories": gone})
 
 
 def _missing(column: ColumnProfile) -> float:
