@@ -20,6 +20,7 @@ from local.demo.traffic import BATCH, predict, steady
 from local.demo.world import Pager, World
 from noria import drift, profile
 from noria.ledger import Entry, Kind, verify
+from noria.monitoring import Run
 from noria.spec import FeatureType, ModelSpec
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
@@ -139,7 +140,7 @@ class Play:
         world.noria("monitor", world.model, "--since", since.isoformat())
         # The schedule's own windows are told beside the one that was asked for.
         monitored = world.wait_for(Kind.MONITORED, after=mark, where=lambda e: e.subject.startswith(since.isoformat()))
-        report = drift.Report.model_validate(world.read_json(str(monitored.details["report"])))
+        report = Run.model_validate(world.read_json(str(monitored.details["report"]))).drift
         story.psi = {name: feature.psi for name, feature in report.features.items()}
         drifted = set(report.drifted)
         expect(drifted & set(WEATHER), f"drift in the weather expected: {monitored.summary}")
