@@ -17,6 +17,7 @@ from local.cloud import ACCOUNT, REGION, LocalCloud
 from local.demo import flights
 from noria import spec as specs
 from noria.evaluation import Evaluation
+from noria.explain import Attribution
 from noria.golden import Golden, attributes
 from noria.profile import Profile
 from noria.spec import Metric, ModelSpec
@@ -207,6 +208,9 @@ def test_january_becomes_a_package_that_awaits_approval(wheel: Wheel, first: dic
     assert {"EWR", "JFK", "LGA"} <= set(evaluation.segments["origin"])
     baseline = Profile.model_validate_json(wheel.read(metadata["noria:baseline"]))
     assert baseline.rows == evaluation.trained_on.rows
+    attribution = Attribution.model_validate_json(wheel.read(metadata["noria:attribution"]))
+    assert set(attribution.weights) == set(SPEC.features)
+    assert attribution.seconds < 10, "it is not to make trainings slow"
 
 
 def test_the_bundle_is_what_a_serving_container_loads(wheel: Wheel, first: dict[str, Any]) -> None:
