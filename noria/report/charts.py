@@ -54,7 +54,6 @@ def svg(title: str, *parts: str, width: float, height: float, class_: str = "cha
         viewBox=f"0 0 {short(width)} {short(height)}",
         role="img",
         class_=class_,
-        aria_label=title,
     )
 
 

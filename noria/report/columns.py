@@ -1,4 +1,4 @@
-"""A column of the baseline beside the same of the window; no value of a sensitive one is shown."""
+"""A column of the baseline beside the same of the window. Values of sensitive ones were masked (noria.masking)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -226,8 +226,6 @@ def _named(pair: Pair, most: int) -> list[Slot]:
     shares = [_slot(label, count, after.categories[label], pair) for label, count in before.categories.items()]
     shares.sort(key=lambda slot: (-max(slot.baseline, slot.window), slot.label))
     kept = shares[:most]
-    if pair.sensitive:
-        kept = [replace(slot, label=f"value {place}") for place, slot in enumerate(kept, 1)]
     rest = shares[most:]
     if rest:
         sums = sum(slot.baseline for slot in rest), sum(slot.window for slot in rest)

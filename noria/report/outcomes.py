@@ -1,7 +1,7 @@
 """What late labels say of a model: how right it is, whether its probabilities hold, and whom it treats how."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from noria.evaluation import Calibration, Estimate, Fairness, Rates
 from noria.labels import Coverage
@@ -9,7 +9,7 @@ from noria.quality import Quality, Score
 from noria.report import charts
 from noria.report.html import Html, join, tag
 from noria.report.numbers import count, figure, hours, percent, span
-from noria.report.page import Column, aside, facts, name, table, tiles
+from noria.report.page import Column, aside, facts, name, shortened, table, tiles
 from noria.spec import Metric
 
 _VALUES = 30
@@ -123,15 +123,12 @@ def calibration(found: Calibration) -> Html:
     )
 
 
-def segments(quality: Quality, *, sensitive: Sequence[str]) -> Html | None:
+def segments(quality: Quality) -> Html | None:
     """Each segment's values: how right the model is about them, and how it treats them."""
     if not quality.overall.metrics:
         return None
     metric, _ = primary(quality)
-    parts = [
-        _segment(segment, quality, metric, masked=segment in sensitive)
-        for segment in dict.fromkeys([*quality.segments, *quality.fairness])
-    ]
+    parts = [_segment(segment, quality, metric) for segment in dict.fromkeys([*quality.segments, *quality.fairness])]
     return join(*parts)
 
 
@@ -148,7 +145,7 @@ class _Value:
         return max(self.score.rows if self.score else 0, self.rates.rows if self.rates else 0)
 
 
-def _segment(segment: str, quality: Quality, metric: Metric, *, masked: bool) -> Html | None:
+def _segment(segment: str, quality: Quality, metric: Metric) -> Html | None:
     scores, fairness = quality.segments.get(segment, {}), quality.fairness.get(segment)
     rates = fairness.values if fairness else {}
     values = [
@@ -156,8 +153,6 @@ def _segment(segment: str, quality: Quality, metric: Metric, *, masked: bool) ->
         for label in dict.fromkeys([*scores, *rates])
     ]
     values.sort(key=lambda value: (-value.rows, value.label))
-    if masked:
-        values = [replace(value, label=f"value {place}") for place, value in enumerate(values, 1)]
     if not values:
         return None
     shown = values[:_VALUES]
@@ -183,7 +178,7 @@ def _segment(segment: str, quality: Quality, metric: Metric, *, masked: bool) ->
         tag("h3", "By ", name(segment)),
         facts(*_unequal(fairness)) if fairness else None,
         table("Rows with labels, the most frequent value first; upright line: all rows", head, rows),
-        aside(*_left_out(len(values) - len(shown), fairness, masked=masked)),
+        aside(*_left_out(len(values) - len(shown), fairness)),
         class_="part",
     )
 
@@ -213,9 +208,9 @@ def _unequal(fairness: Fairness) -> Iterator[tuple[str, str]]:
             yield term, f"{figure(found.value)} ({_between(found)})"
 
 
-def _left_out(more: int, fairness: Fairness | None, *, masked: bool) -> Iterator[str]:
+def _left_out(more: int, fairness: Fairness | None) -> Iterator[str]:
     if more > 0:
         yield f"{count(more, 'rarer value')} not listed. "
     if fairness and (few := fairness.left_out):
-        named = "" if masked else f": {', '.join([*few][:5])}"
-        yield f"Left out for having too few rows to judge{named}{' …' if len(few) > 5 and not masked else ''}."
+        yield f"Left out for having too few rows to judge: {', '.join(map(shortened, [*few][:5]))}"
+        yield " …" if len(few) > 5 else "."

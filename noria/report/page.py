@@ -50,11 +50,11 @@ def section(id_: str, title: str, *children: str | None, lead: str | None = None
 def name(given: str) -> Html:
     """What somebody else has named, a feature or a category: set apart from the text around it."""
     short = shortened(given)
-    return tag("bdi", short, title=given[: 4 * _LONGEST_NAME] if short != given else None)
+    return tag("bdi", short, title=given[: 2 * _LONGEST_NAME] if short != given else None)
 
 
-def shortened(given: str) -> str:
-    return given if len(given) <= _LONGEST_NAME else f"{given[: _LONGEST_NAME - 1]}…"
+def shortened(given: str, length: int = _LONGEST_NAME) -> str:
+    return given if len(given) <= length else f"{given[: length - 1]}…"
 
 
 @dataclass(frozen=True)

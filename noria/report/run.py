@@ -3,33 +3,38 @@
 verdict, decision ─ what changed most ─ all monitors ─ features ─ contract ─ quality ─ bias ─ weights ─ business ─ next
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
+from noria import masking
 from noria.contract import Live
 from noria.monitoring import Run
 from noria.monitors import Finding, Monitor
 from noria.names import version
+from noria.profile import SegmentCount
 from noria.report import charts, columns, outcomes
 from noria.report.charts import Line
 from noria.report.columns import Pair
 from noria.report.html import Html, join, tag
 from noria.report.numbers import chance, count, distance, figure, length, moment, percent, span
-from noria.report.page import Column, aside, badge, commands, name, page, pill, section, table, tiles
+from noria.report.page import Column, aside, badge, commands, name, page, pill, section, shortened, table, tiles
 
 _CARDS = 9
 _FEATURES = 200
 _AT_ONCE = 25
-_WEIGHTS = 30
+_WEIGHTS = _VALUES = 30
 _VIOLATIONS = 50
 
 
 def render(run: Run) -> str:
     """One HTML document without anything beside it; under 1 MB, whatever the run holds."""
+    run = _masked(run)
     pairs, quality = _pairs(run), run.quality
     sections = [
         ("changed", "What changed most", _changed(run, pairs)),
         ("predictions", "Predictions", _predictions(run)),
         ("monitors", "All monitors", _monitors(run)),
+        ("asked", "Whom it is asked about", _asked(run)),
         ("trends", "Trends", _trends(run)),
         ("features", "Features", _features(run, pairs)),
         ("contract", "Data contract", _contract(run.live) if run.live else None),
@@ -40,7 +45,7 @@ def render(run: Run) -> str:
             outcomes.calibration(quality.calibration) if quality and quality.calibration else None,
         ),
         ("labels", "Labels", outcomes.coverage(run.labels) if run.labels else None),
-        ("segments", "Segments", outcomes.segments(quality, sensitive=run.sensitive) if quality else None),
+        ("segments", "Segments", outcomes.segments(quality) if quality else None),
         ("weights", "What predictions rest on", _weights(run)),
         ("business", "Business", _business(run)),
         ("next", "What to do next", _next(run)),
@@ -58,6 +63,13 @@ def render(run: Run) -> str:
         ),
         title=f"{run.model}: {_VERDICTS[_state(run)][0].lower()}, {span(run.start, run.end)}",
     )
+
+
+def _masked(run: Run) -> Run:
+    """A run holds no values of sensitive features; whoever made this one may not have known."""
+    baseline, window = masking.profiles(run.baseline, run.window, run.sensitive)
+    quality = masking.quality(run.quality, run.sensitive) if run.quality else None
+    return run.model_copy(update={"baseline": baseline, "window": window, "quality": quality})
 
 
 # --- the top
@@ -200,6 +212,46 @@ def _predictions(run: Run) -> Html | None:
         if before and after and before.cut_like(after) and after.rows
     ]
     return tag("div", *cards, class_="cards") if cards else None
+
+
+def _asked(run: Run) -> Html | None:
+    """For each value of each segment: its share of rows, and the share that is predicted positive."""
+    parts = []
+    for segment, then in run.baseline.segments.items():
+        now = run.window.segments.get(segment, {})
+        if not run.window.rows or not then:
+            continue
+        values = sorted(then, key=lambda value: (-max(then[value].rows, now[value].rows if value in now else 0), value))
+        shares = [
+            (value, then[value].rows / max(run.baseline.rows, 1), now[value].rows / run.window.rows)
+            for value in values
+            if value in now
+        ]
+        highest = max((max(before, after) for _, before, after in shares), default=1.0)
+        selects = any(found.selected is not None for found in now.values())
+        rows = [
+            [
+                name(value),
+                charts.pair(before, after, highest),
+                percent(before),
+                percent(after),
+                *([_selected(then[value]), _selected(now[value])] if selects else []),
+            ]
+            for value, before, after in shares[:_VALUES]
+        ]
+        titles = ["training", "window", *(["selected in training", "selected in window"] if selects else [])]
+        head = [Column("value"), Column("share"), *(Column(title, figures=True) for title in titles)]
+        more = len(shares) - _VALUES
+        parts += [
+            tag("h3", "By ", name(segment)),
+            table("Shares of rows, the most frequent value first", head, rows, class_="sheet bars"),
+            aside(f"{count(more, 'rarer value')} not listed.") if more > 0 else None,
+        ]
+    return tag("div", *parts, class_="part") if parts else None
+
+
+def _selected(found: SegmentCount) -> str:
+    return percent(found.selected / found.rows if found.selected is not None and found.rows else None)
 
 
 def _legend(run: Run) -> Html:
@@ -383,7 +435,7 @@ def _contract(live: Live) -> Html:
             badge("invalid", symbol="▲", kind="breach") if violation.severity == "reject" else badge("warning"),
             f"{violation.count:,}",
             percent(violation.count / live.rows if live.rows else None),
-            violation.message,
+            shortened(violation.message, 200),
             _names(violation.samples) if violation.samples else None,
         ]
         for violation in ordered[:_VIOLATIONS]
@@ -462,5 +514,30 @@ def _next(run: Run) -> Html:
 
 
 def _commands(run: Run) -> Iterator[str]:
-    yield f"noria events {run.model}"
-    yield f"noria monitor {run.model}"
+    of = {monitor.name: monitor for monitor in run.monitors}
+    told = {of[monitor].runbook for monitor in run.breached}
+    wanted = [
+        (f"events {run.model}", "what happened, and what was decided", True),
+        (f"policy {run.model}", "what may retrain, and what stands against it now", True),
+        (f"monitor {run.model}", "compare again, now", bool(told)),
+        (
+            f"retrain {run.model} --reason … --dry-run",
+            "what would be decided by hand",
+            any(of[monitor].trigger for monitor in run.breached),
+        ),
+        (
+            f"explain {run.model} INFERENCE_ID",
+            "why one prediction is what it is",
+            bool(told & {"attribution", "confidence", "prediction-drift", "quality"}),
+        ),
+        (f"label {run.model} FILE", "tell what came of predictions", "label-coverage" in told or run.quality is None),
+    ]
+    for command, why, shown in wanted:
+        if shown:
+            yield from (f"# {why}", f"noria {command}{_environment(run)}")
+
+
+def _environment(run: Run) -> str:
+    """The environment as an option, by the name of the package's group (noria.names)."""
+    found = re.search(rf"/noria-(.+)-{re.escape(run.model)}/", run.package)
+    return f" --env {found[1]}" if found else ""

@@ -13,7 +13,7 @@ from noria.explain import Change, WindowAttribution
 from noria.labels import Coverage
 from noria.monitoring import Point, Run
 from noria.monitors import Finding, State, monitors
-from noria.profile import ColumnProfile, Profile, column
+from noria.profile import ColumnProfile, Profile, SegmentCount, column
 from noria.quality import Quality, QualityLoss, Score
 from noria.spec import Metric, ModelSpec
 from noria.violations import Violation
@@ -92,6 +92,13 @@ def profiles(of: ModelSpec, categories: Sequence[str]) -> tuple[Profile, Profile
             features={name: columns[feature.type.value][side] for name, feature in of.features.items()},
             prediction=columns["score"][side],
             confidence=columns["confidence"][side],
+            segments={
+                name: {
+                    value: SegmentCount(rows=count, selected=count // (4 - side))
+                    for value, count in columns["category"][side].categories.items()
+                }
+                for name in of.segments
+            },
         )
         for side in (0, 1)
     )

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,6 +264,20 @@ def test_values_of_sensitive_features_are_nowhere() -> None:
     assert "not shown: sensitive" in hidden
 
 
+def test_segments_are_told_by_their_share_and_by_whom_the_model_selects() -> None:
+    of = run()
+    rows = {
+        row.children[0].said: [cell.said for cell in row.children[2:]]
+        for row in by_id(read(render(of)), "asked").all("tr")
+    }
+    before, after = (side.features["color"] for side in (of.baseline, of.window))
+    for value in ("green", "blue"):
+        shares = [numbers.percent(side.categories[value] / ROWS) for side in (before, after)]
+        chosen = [side.categories[value] // part / side.categories[value] for side, part in ((before, 4), (after, 3))]
+        assert rows[value] == [*shares, *map(numbers.percent, chosen)]
+    assert rows["red"][1:] == ["0%", numbers.percent((before.categories["red"] // 4) / before.categories["red"]), "–"]
+
+
 def test_a_window_without_requests_is_told_as_such() -> None:
     of = run()
     empty = of.window.model_copy(update={"rows": 0})
@@ -311,13 +326,17 @@ def test_a_trend_draws_each_window_and_marks_those_beyond_the_limit() -> None:
 def test_what_to_do_names_a_runbook_for_each_breach_and_commands_that_exist() -> None:
     of = run()
     todo = by_id(read(render(of)), "next")
-    known = {str(command.name or command.callback.__name__) for command in app.registered_commands if command.callback}
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
     (pre,) = todo.all("pre")
-    asked = [line.split()[:3] for line in pre.said.splitlines() if line.strip()]
-    assert asked
-    for program, command, model in asked:
+    lines = [line for line in pre.said.splitlines() if not line.startswith("# ")]
+    assert len(lines) >= 4
+    for line in lines:
+        program, command, model, *_ = line.split()
         assert (program, model) == ("noria", of.model)
-        assert command in known
+        known = {option for parameter in group.commands[command].params for option in parameter.opts}
+        assert {*re.findall(r"--[a-z-]+", line)} <= known
+        assert line.endswith("--env dev")
     runbooks = [code.said for item in todo.all("li") for code in item.all("code")]
     of_monitor = {monitor.name: f"docs/runbooks/{monitor.runbook}.md" for monitor in of.monitors}
     assert runbooks == [of_monitor[name] for name in of.breached]
