@@ -115,6 +115,13 @@ class Place:
         """Takes what was sent to a reaction's queue."""
         return [json.loads(body) for body in drain(self.names.queue(reaction))]
 
+    def delayed(self, reaction: str) -> int:
+        """How many messages a reaction's queue holds back for later."""
+        sqs: Any = boto3.client("sqs")
+        name = "ApproximateNumberOfMessagesDelayed"
+        url = sqs.get_queue_url(QueueName=self.names.queue(reaction))["QueueUrl"]
+        return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+
     def event(self, source: str, detail_type: str, detail: dict[str, Any]) -> dict[str, Any]:
         return {
             "version": "0",

@@ -1,17 +1,28 @@
 """Late labels are joined with captured predictions once; what cannot be joined is paged once and kept."""
 
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import boto3
+import duckdb
 import pytest
 
 from lambdas.join_labels.handler import handler as join_labels
-from noria.ledger import Kind
+from lambdas.start_training.handler import handler as start_training
+from lambdas.validate_upload.handler import handler as validate_upload
+from noria.aws.ledger import Ledger
+from noria.deployment import Desired
+from noria.labelled import HardCases
+from noria.ledger import Fact, Kind
 from noria.quality import Quality
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec
-from tests.integration.reactions.place import Place
+from tests.integration.reactions.place import BUCKET, IMAGE, Place
+from tests.integration.reactions.test_training import evaluation as evaluated
+from tests.integration.reactions.test_training import granted, pipeline
+from tests.integration.reactions.test_uploads import table
 
 SCORES = (0.9, 0.8, 0.2, 0.6)
 LABELS = "inference_id,row,late\nfirst,0,1\nfirst,1,1\nsecond,0,0\nsecond,1,0\nelsewhere,0,1\n"
@@ -21,21 +32,34 @@ LABELS = "inference_id,row,late\nfirst,0,1\nfirst,1,1\nsecond,0,0\nsecond,1,0\ne
 def spec(place: Place) -> ModelSpec:
     """A model whose champion answered two requests of two rows each, both captured in the same hour."""
     spec = place.model(segments=[], monitor={"min_rows": 2})
-    answered = datetime.now(UTC)
-    name = place.names.model(spec.model)
-    lines = [
-        captured(spec, "first", SCORES[:2], answered),
-        captured(spec, "second", SCORES[2:], answered),
-        captured(spec, "second", SCORES[2:], answered),  # data capture may deliver a record again
-        "cut of",
-    ]
-    place.put(f"{spec.model}/captured/{name}/champion/{answered:%Y/%m/%d/%H}/1.jsonl", "\n".join(lines))
-    place.put(f"{spec.model}/captured/{name}/challenger/{answered:%Y/%m/%d/%H}/1.jsonl", lines[0])
+    capture(place, spec)
     return spec
 
 
+TWO_REQUESTS: Mapping[str, Sequence[float]] = {"first": SCORES[:2], "second": SCORES[2:]}
+
+
+def capture(
+    place: Place,
+    spec: ModelSpec,
+    answered: Mapping[str, Sequence[float]] = TWO_REQUESTS,
+    at: datetime | None = None,
+) -> None:
+    """Requests by their inference ids, with the champion's scores, and the first of them with the challenger's."""
+    at = at or datetime.now(UTC)
+    name = place.names.model(spec.model)
+    lines = [captured(spec, request, scores, at) for request, scores in answered.items()]
+    # Data capture may deliver a record again, and a file may be cut off.
+    folder = f"{at:%Y/%m/%d/%H}/{at:%M-%S}.jsonl"
+    place.put(f"{spec.model}/captured/{name}/champion/{folder}", "\n".join([*lines, lines[-1], "cut of"]))
+    place.put(f"{spec.model}/captured/{name}/challenger/{folder}", lines[0])
+
+
 def captured(spec: ModelSpec, request: str, scores: Sequence[float], answered: datetime) -> str:
-    instance = {name: "AA" if f.type is FeatureType.CATEGORY else 1 for name, f in spec.features.items()}
+    instance = {
+        name: (f.values[0] if f.values else "AA") if f.type is FeatureType.CATEGORY else 1
+        for name, f in spec.features.items()
+    }
     predictions = [{"prediction": int(score >= 0.5), "score": score} for score in scores]
     json_text = {"observedContentType": "application/json", "encoding": "JSON"}
     return json.dumps(
@@ -88,13 +112,263 @@ def test_labels_are_joined_reported_measured_and_told_once(place: Place, spec: M
     assert len(METRICS[spec.task]) == len(quality.overall.metrics)
 
 
-def test_a_correction_of_labels_is_joined_anew(place: Place, spec: ModelSpec) -> None:
+def test_a_correction_replaces_and_all_words_are_kept(place: Place, spec: ModelSpec) -> None:
     versions = [
-        deliver(place, spec.model, "may.csv", body) for body in (LABELS, LABELS.replace("first,0,1", "first,0,0"))
+        deliver(place, spec.model, "may.csv", LABELS),
+        deliver(place, spec.model, "june.csv", "inference_id,row,late\nfirst,0,0\n"),
+        deliver(place, spec.model, "may.csv", LABELS.replace("second,0,0", "second,0,1")),
     ]
     told = place.entries(spec.model, Kind.LABELS_JOINED)
     assert [entry.subject for entry in told] == versions
-    assert told[0].details["auc"] != told[1].details["auc"]
+    assert [entry.details["matched"] for entry in told] == [4, 1, 4]
+    errors = [[score - label for score, label in zip(SCORES, labels, strict=True)] for labels in TRUTHS]
+    assert [entry.details["brier"] for entry in told] == pytest.approx([sum(e**2 for e in of) / 4 for of in errors])
+    assert {(i, row): len(words) for variant, i, row, _, words in joined(place, spec) if variant == "champion"} == {
+        ("first", 0): 3,
+        ("first", 1): 2,
+        ("second", 0): 2,
+        ("second", 1): 2,
+    }
+
+
+TRUTHS = ((1, 1, 0, 0), (0, 1, 0, 0), (1, 1, 1, 0))
+"""What is known after each of the three files: the last repeats `may.csv`, and so speaks of the first row again."""
+
+
+def joined(place: Place, spec: ModelSpec) -> list[tuple[str, str, int, str, list[Any]]]:
+    """Rows of the joined table: variant, inference id, row, label, words."""
+    rows = []
+    for key in place.keys(f"{spec.model}/labelled/joined/"):
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
+            file.write(place.read(key))
+            file.flush()
+            rows += db.execute(
+                "SELECT variant, inference_id, row, label, words FROM read_parquet(?)", [file.name]
+            ).fetchall()
+    return rows
+
+
+def test_every_variant_that_answered_is_joined_and_the_champion_alone_is_measured(
+    place: Place, spec: ModelSpec
+) -> None:
+    version = deliver(place, spec.model, "may.csv", LABELS)
+    assert {(variant, i, row): label for variant, i, row, label, _ in joined(place, spec)} == {
+        ("champion", "first", 0): "1",
+        ("champion", "first", 1): "1",
+        ("champion", "second", 0): "0",
+        ("champion", "second", 1): "0",
+        ("challenger", "first", 0): "1",
+        ("challenger", "first", 1): "1",
+    }
+    quality = Quality.model_validate_json(place.read(f"{spec.model}/reports/labels-{version}/report.json"))
+    assert quality.matched == 4
+
+
+def test_a_death_before_the_ledger_heals_at_the_next_delivery(
+    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise DiedError
+
+    key = f"{spec.model}/labels/may.csv"
+    event = place.uploaded(key, place.put(key, LABELS))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", die)
+        with pytest.raises(DiedError):
+            place.deliver(join_labels, event)
+    made = place.keys(f"{spec.model}/labelled/"), place.keys(f"{spec.model}/incoming/"), joined(place, spec)
+    place.deliver(join_labels, event)
+    again = place.keys(f"{spec.model}/labelled/"), place.keys(f"{spec.model}/incoming/"), joined(place, spec)
+    assert made == again
+    assert place.kinds(spec.model) == [Kind.LABELS_JOINED]
+
+
+# --- by event
+
+
+def test_labels_of_an_event_become_one_file_that_goes_the_way_of_all_files(place: Place, spec: ModelSpec) -> None:
+    labels = [{"inference_id": "first", "row": 0, "label": 1}, {"inference_id": "second", "row": 1, "label": False}]
+    detail = {"model": spec.model, "labels": labels, "told_at": "2026-11-21T09:58:00+00:00"}
+    event = place.event("noria", "Labels Told", detail)
+    for _ in range(2):
+        place.deliver(join_labels, event)
+    (key,) = place.keys(f"{spec.model}/labels/")
+    assert key == f"{spec.model}/labels/event-{event['id']}.csv"
+    assert place.read(key).decode().splitlines() == [
+        "inference_id,row,late,labelled_at",
+        "first,0,1,2026-11-21T09:58:00+00:00",
+        "second,1,False,2026-11-21T09:58:00+00:00",
+    ]
+    assert place.entries(spec.model) == []  # nothing is joined until the file's own event comes
+
+
+# --- late, and too early
+
+
+def test_labels_that_come_before_what_they_are_about_is_captured_are_joined_later(place: Place) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    version = deliver(place, spec.model, "may.csv", LABELS)
+    (entry,) = place.entries(spec.model)
+    assert (entry.subject, entry.details["matched"]) == (version, 0)
+    assert place.delayed("join-labels") >= 1
+    capture(place, spec)
+    tick = {"model": spec.model, "time": datetime.now(UTC).isoformat()}
+    for _ in range(2):
+        event = {"source": "noria.schedule", "detail-type": "Join Labels", "detail": tick}
+        place.deliver(join_labels, event)
+    _, again = place.entries(spec.model)
+    assert again.details["auc"] == 1.0
+    assert len(joined(place, spec)) == 6
+
+
+def test_what_all_labels_are_about_is_looked_for_no_more(place: Place, spec: ModelSpec) -> None:
+    before = place.delayed("join-labels")
+    deliver(place, spec.model, "may.csv", LABELS.replace("elsewhere,0,1\n", ""))
+    assert place.delayed("join-labels") == before
+
+
+# --- what monitors say
+
+
+def test_too_few_labels_publish_nothing_and_the_ledger_says_why(place: Place) -> None:
+    spec = place.model(segments=[])
+    capture(place, spec)
+    deliver(place, spec.model, "may.csv", LABELS)
+    (entry,) = place.entries(spec.model)
+    assert entry.details["breached"] == []
+    assert entry.details["not_enough"] == ["quality", "calibration"]
+    (reason,) = as_list(entry.details["reasons"])
+    assert "4 predictions with a label are fewer than 500 (monitor.min_rows)" in reason
+    assert measured(place, spec) == {}
+
+
+def test_a_live_version_is_measured_against_its_registration_since_it_is_live(place: Place) -> None:
+    spec = place.model(segments=[], gates={}, monitor={"min_rows": 100, "quality": 0.1})
+    now = datetime.now(UTC)
+    capture(place, spec, {f"old{n}": [0.9] for n in range(150)}, at=now - timedelta(minutes=50))
+    live(place, spec, registered=0.95, at=now - timedelta(minutes=40))
+    capture(place, spec, {f"new{n}": [n / 150] for n in range(150)}, at=now - timedelta(minutes=30))
+    labels = [f"old{n},0" for n in range(150)] + [f"new{n},{(n * 7) % 2}" for n in range(150)]
+    version = deliver(place, spec.model, "may.csv", "\n".join(["inference_id,late", *labels]))
+    quality = Quality.model_validate_json(place.read(f"{spec.model}/reports/labels-{version}/report.json"))
+    assert (quality.matched, quality.predictions) == (150, 150)
+    assert quality.registration is not None
+    assert quality.registration.registered.value == 0.95
+    assert quality.registration.value == pytest.approx((0.95 - quality.overall.values[Metric.AUC]) / 0.95)
+    (entry,) = place.entries(spec.model, Kind.LABELS_JOINED)
+    assert entry.details["matched"] == 300
+    assert "quality" in as_list(entry.details["breached"])
+    assert measured(place, spec)["QualityLoss"] == pytest.approx(quality.registration.value)
+
+
+def as_list(value: object) -> list[str]:
+    assert isinstance(value, list)
+    return value
+
+
+def measured(place: Place, spec: ModelSpec) -> dict[str, float]:
+    """The newest value of each metric of the model that has no other dimension."""
+    cloudwatch: Any = boto3.client("cloudwatch")
+    now = datetime.now(UTC)
+    own = [{"Name": "Model", "Value": spec.model}]
+    names = {
+        metric["MetricName"]
+        for metric in cloudwatch.list_metrics(Namespace="Noria", Dimensions=own)["Metrics"]
+        if metric["Dimensions"] == own
+    }
+    return {
+        name: cloudwatch.get_metric_statistics(
+            Namespace="Noria",
+            MetricName=name,
+            Dimensions=own,
+            StartTime=now - timedelta(hours=1),
+            EndTime=now + timedelta(hours=1),
+            Period=7200,
+            Statistics=["Maximum"],
+        )["Datapoints"][0]["Maximum"]
+        for name in names
+    }
+
+
+def live(place: Place, spec: ModelSpec, *, registered: float, at: datetime) -> None:
+    """A package that is live since `at`, with the first metric that it was registered with."""
+    evaluation = json.loads(evaluated(passed=True))
+    evaluation["metrics"]["auc"] = {"value": registered, "low": registered - 0.01, "high": registered + 0.01}
+    key = f"{spec.model}/runs/one/evaluation.json"
+    place.put(key, json.dumps(evaluation))
+    name = place.names.model(spec.model)
+    place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    package = place.sagemaker.create_model_package(
+        ModelPackageGroupName=name,
+        ModelApprovalStatus="Approved",
+        CustomerMetadataProperties={"noria:evaluation": f"s3://{BUCKET}/{key}"},
+        InferenceSpecification={
+            "Containers": [{"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/nothing"}],
+            "SupportedContentTypes": ["application/json"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+    )["ModelPackageArn"]
+    desired = Desired(package=package)
+    details = desired.details
+    place.ledger.record(
+        Fact(model=spec.model, kind=Kind.DEPLOYED, subject=package, at=at, summary="live", details=details)
+    )
+
+
+# --- what is learnt of them
+
+
+def test_labels_become_training_data_that_corrections_supersede(place: Place, spec: ModelSpec) -> None:
+    deliver(place, spec.model, "may.csv", LABELS)
+    deliver(place, spec.model, "june.csv", "inference_id,row,late\nfirst,0,0\n")
+    made = place.keys(f"{spec.model}/incoming/labelled/")
+    assert len(made) == 2
+    for key in made:
+        version = place.s3.head_object(Bucket=BUCKET, Key=key)["VersionId"]
+        place.deliver(validate_upload, place.uploaded(key, version))
+    accepted = place.entries(spec.model, Kind.DATASET_ACCEPTED)
+    assert [(entry.details["origin"], entry.details["rows"]) for entry in accepted] == [("labels", 4)] * 2
+    uploaded_csv = f"{spec.model}/incoming/january.csv"
+    place.deliver(validate_upload, place.uploaded(uploaded_csv, place.put(uploaded_csv, table(spec))))
+    uploaded = place.entries(spec.model, Kind.DATASET_ACCEPTED)[-1]
+    assert uploaded.details["origin"] == "upload"
+    pipeline(place, spec)
+    place.deliver(start_training, granted(place, spec))
+    (started,) = place.entries(spec.model, Kind.TRAINING_STARTED)
+    assert set(as_list(started.details["datasets"])) == {accepted[1].subject, uploaded.subject}
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
+        file.write(place.read(f"{spec.model}/datasets/{accepted[1].subject}/data.parquet"))
+        file.flush()
+        labels = db.execute("SELECT late FROM read_parquet(?) ORDER BY ts, late", [file.name]).fetchall()
+    assert sorted(labels) == [("0",), ("0",), ("0",), ("1",)]
+
+
+def test_labels_are_not_learnt_from_where_the_spec_says_so(place: Place) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2, "labels": {"train": False}})
+    capture(place, spec)
+    deliver(place, spec.model, "may.csv", LABELS)
+    assert place.keys(f"{spec.model}/incoming/") == []
+    assert len(joined(place, spec)) == 6
+
+
+# --- what people should look at
+
+
+def test_hard_cases_are_listed_beside_the_report(place: Place, spec: ModelSpec) -> None:
+    deliver(place, spec.model, "may.csv", "inference_id,row,late\nfirst,0,0\nfirst,1,1\n")
+    found = HardCases.model_validate_json(place.read(f"{spec.model}/reports/quality/hard-cases.json"))
+    assert [(case.inference_id, case.row) for case in found.unsure] == [("second", 1), ("second", 0)]
+    assert [case.measure for case in found.unsure] == pytest.approx([0.6, 0.8])
+    (wrong,) = found.surprising
+    assert (wrong.inference_id, wrong.row, wrong.label) == ("first", 0, "0")
+    assert wrong.measure == pytest.approx(0.1)
+    assert set(wrong.features) == set(spec.features)
+
+
+# --- what cannot be joined
 
 
 def test_labels_of_nothing_that_was_captured_say_so(place: Place) -> None:
