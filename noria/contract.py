@@ -42,6 +42,9 @@ SAMPLED = 100_000
 in it together: n rows that repeat another escape notice with a probability of (1 - SAMPLED / rows)^n, and once one is
 seen all are counted."""
 MOST_COLUMNS = 20_000
+WIDE = 200
+"""Features that are read in one scan. Among more, rows that repeat another are not looked for."""
+_NAMED = 1000
 
 
 class Part(BaseModel):
@@ -157,7 +160,7 @@ def check(
         sha256=digest,
         bytes=size,
         rows=found.rows,
-        columns=found.columns,
+        columns=tuple(map(shortened, found.columns[:_NAMED])),
         first_event=found.first,
         last_event=found.last,
         accepted=not any(violation.severity == "reject" for violation in violations),
@@ -397,8 +400,8 @@ class _Examination:
         self.present = [name for name in spec.features if name in self.types]
         self.complete = all(name in self.types for name in spec.columns)
         self.sensitive = any(feature.sensitive for feature in spec.features.values())
+        self.of_features = [*rules.of_features(spec, self.present)]
         self.rules = [
-            *rules.of_features(spec, self.present),
             *(rules.of_time(spec, file.now) if spec.time in self.types else ()),
             *(rules.of_target(spec) if spec.target in self.types else ()),
         ]
@@ -409,37 +412,52 @@ class _Examination:
         violations = list(_columns(spec, columns))
         if self.kind == "parquet" and rows > spec.max_rows:
             return _Found(violations=[*violations, _too_many(spec, rows)], rows=rows, columns=columns)
-        scan = Scan(spec, self.baseline.edges, present=self.present) if self.baseline else None
-        asked = {
+        whole = {
             "rows": "count(*)",
             "first": "min(event)",
             "last": "max(event)",
             "outcomes": self._outcomes(),
             "sampled": f"len({self._sample(rows)})",
             "sampled_distinct": f"list_unique({self._sample(rows)})",
-            **{f"present {name}": f"count(r{place})" for name, place in self._places},
-            **{f"suspect {number}": rule.suspect for number, rule in enumerate(self.rules)},
+            **{f"suspect {rule.rule}": rule.suspect for rule in self.rules},
         }
-        profiled = scan.expressions if scan else []
-        # The reader's table of refused lines is there once the whole answer is fetched.
-        (values,) = self.db.execute(
-            f"SELECT {', '.join([*asked.values(), *profiled])} FROM {self._relation()}"
-        ).fetchall()
-        answer = dict(zip(asked, values, strict=False))
-        refused = refused_lines(self.db, sensitive=self.sensitive) if self.kind == "csv" else []
-        suspected = [rule for number, rule in enumerate(self.rules) if answer[f"suspect {number}"]]
-        violations += refused
+        answer: dict[str, Any] = {}
+        profile: Profile | None = None
+        # A scan holds 2,048 values of each column that it reads: thousands of features are read in several.
+        for names in _groups(self.present):
+            part, described = self._ask(names, {} if answer else whole)
+            answer |= part
+            profile = described if profile is None or described is None else _beside(profile, described)
+        suspected = [rule for rule in self.rules if answer[f"suspect {rule.rule}"]]
+        suspected += [rule for rule in self.of_features if answer[_key(rule)]]
+        # The reader's table of refused lines is there once a whole answer is fetched.
+        violations += refused_lines(self.db, sensitive=self.sensitive) if self.kind == "csv" else []
         violations += self._broken(suspected)
         violations += self._missing(answer)
         violations += self._whole(answer)
-        result = _Found(
+        found = _Found(
             violations=violations,
             rows=answer["rows"],
             columns=columns,
             first=_utc(answer["first"]),
             last=_utc(answer["last"]),
         )
-        return result if scan is None else self._shifted(result, scan, values[len(asked) :])
+        return self._shifted(found, profile) if profile else found
+
+    def _ask(self, names: Sequence[str], whole: Mapping[str, str]) -> tuple[dict[str, Any], Profile | None]:
+        """One scan: the questions about the whole file, and those about some features with their profile."""
+        places = dict(self._places)
+        asked = {
+            **whole,
+            **{f"present {name}": f"count(r{places[name]})" for name in names},
+            **{_key(rule): rule.suspect for rule in rules.of_features(self.spec, names)},
+        }
+        scan = Scan(self.spec, self.baseline.edges, present=names) if self.baseline else None
+        questions = [*asked.values(), *(scan.expressions if scan else ())]
+        relation = self._relation(names)
+        (values,) = self.db.execute(f"SELECT {', '.join(questions)} FROM {relation}").fetchall()
+        profile = scan.name(self.db, relation, scan.read(values[len(asked) :])) if scan else None
+        return dict(zip(asked, values, strict=False)), profile
 
     # --- what is asked
 
@@ -451,19 +469,18 @@ class _Examination:
     def _raws(self) -> list[str]:
         return [f"r{place}" for _, place in self._places]
 
-    def _relation(self, *, numbered: bool = False) -> str:
+    def _relation(self, names: Sequence[str], *, numbered: bool = False) -> str:
         """The columns that `noria.rules` speaks of, the id, and the row's number where it is wanted."""
-        spec, types = self.spec, self.types
-        raw: list[str] = []
-        for name, place in self._places:
-            raw.append(f"{self._raw(name, text=_kind(spec.features[name]) == 'category')} AS r{place}")
+        spec, types, places = self.spec, self.types, dict(self._places)
+        kinds = {name: _kind(spec.features[name]) for name in names}
+        raw = [f"{self._raw(name, text=kind == 'category')} AS r{places[name]}" for name, kind in kinds.items()]
         raw.append(f"{identifier(spec.time) if spec.time in types else 'NULL::TIMESTAMP'} AS event_raw")
         labels = spec.task is not Task.REGRESSION
         raw.append(f"{self._raw(spec.target, text=labels) if spec.target in types else 'NULL::VARCHAR'} AS y")
         raw.append(f"{self._raw(spec.id, text=True) if spec.id in types and spec.id else 'NULL::VARCHAR'} AS {_ID}")
         if numbered:
             raw.append(f"row_number() OVER () AS {_ROW}")
-        values = [f"{typed(f'r{place}', _kind(spec.features[name]))} AS f{place}" for name, place in self._places]
+        values = [f"{typed(f'r{places[name]}', kind)} AS f{places[name]}" for name, kind in kinds.items()]
         values.append(f"{moment('event_raw', types.get(spec.time, 'TIMESTAMP'))} AS event")
         return f"(SELECT *, {', '.join(values)} FROM (SELECT {', '.join(raw)} FROM {self.reader}))"
 
@@ -489,7 +506,7 @@ class _Examination:
         """
         if self.spec.id not in self.types:
             return False
-        ids = f"(SELECT {_ID} AS id FROM {self._relation()} WHERE {_ID} IS NOT NULL)"
+        ids = f"(SELECT {_ID} AS id FROM {self._relation([])} WHERE {_ID} IS NOT NULL)"
         ((repeated,),) = self.db.execute(f"SELECT count(*) > count(DISTINCT hash(id)) FROM {ids}").fetchall()
         return bool(repeated)
 
@@ -506,7 +523,7 @@ class _Examination:
 
     def _sample(self, rows: int) -> str:
         """SQL: hashes of about `SAMPLED` rows, all of those that are equal, or none of them."""
-        if self.spec.id or not self.complete:
+        if self.spec.id or not self.complete or len(self.present) > WIDE:
             return "NULL::UBIGINT[]"  # rows that differ in their ids are not equal, and of half a row nobody knows
         whole = f"hash({', '.join(['event_raw', 'y', *self._raws])})"
         if rows <= SAMPLED:
@@ -525,12 +542,13 @@ class _Examination:
         looked = suspected[:MOST]
         if not looked:
             return
+        names = [name for name in dict.fromkeys(rule.column for rule in looked) if name in self.spec.features]
         details = ", ".join(
             f"struct_pack(n := count_if({rule.broken}), rows := min({_ROW}, {FIRST}) FILTER ({rule.broken}), "
             f"samples := min({rule.sample}, {_READ}) FILTER ({rule.broken}))"
             for rule in looked
         )
-        (values,) = self.db.execute(f"SELECT {details} FROM {self._relation(numbered=True)}").fetchall()
+        (values,) = self.db.execute(f"SELECT {details} FROM {self._relation(names, numbered=True)}").fetchall()
         for rule, value in zip(looked, values, strict=True):
             if value["n"]:
                 yield _violation(rule, value)
@@ -558,7 +576,9 @@ class _Examination:
         repeated_ids = self._repeated_ids()
         if repeated_ids:
             yield from self._repeated("unique", _ID, allowed=0)
-        if (repeated_ids and self.complete) or (answer["sampled"] or 0) > (answer["sampled_distinct"] or 0):
+        if (repeated_ids and self.complete and len(self.present) <= WIDE) or (answer["sampled"] or 0) > (
+            answer["sampled_distinct"] or 0
+        ):
             everything = ", ".join(["event_raw", "y", _ID, *self._raws])
             yield from self._repeated("duplicates", everything, allowed=spec.contract.duplicates * rows)
 
@@ -570,7 +590,7 @@ class _Examination:
         count = f"SELECT count(DISTINCT {rules.outcome(self.spec)}) FROM "
         ((labels,),) = self.db.execute(f"{count}(SELECT unnest(?::VARCHAR[]) AS y)", [found]).fetchall()
         if len(found) == _FEW and (self.spec.task is Task.BINARY or labels < 2):
-            ((labels,),) = self.db.execute(count + self._relation()).fetchall()
+            ((labels,),) = self.db.execute(count + self._relation([])).fetchall()
         return int(labels)
 
     def _of_outcomes(self, rows: int, outcomes: int) -> Iterator[Violation]:
@@ -585,8 +605,8 @@ class _Examination:
 
     def _repeated(self, rule: str, what: str, *, allowed: float) -> Iterator[Violation]:
         """How many rows repeat what an earlier one has, and the first of them. Hashes are counted, and spill."""
-        spec = self.spec
-        relation = f"(SELECT hash({what}) AS h, {_ROW}, {_ID} FROM {self._relation(numbered=True)})"
+        spec, names = self.spec, [] if rule == "unique" else self.present
+        relation = f"(SELECT hash({what}) AS h, {_ROW}, {_ID} FROM {self._relation(names, numbered=True)})"
         there = f"WHERE {_ID} IS NOT NULL" if rule == "unique" else ""
         ((count, hashes, firsts),) = self.db.execute(
             f"SELECT sum(n - 1), arg_min(h, first, {FIRST}), min(first, {FIRST}) FROM "
@@ -614,11 +634,10 @@ class _Examination:
             message=message,
         )
 
-    def _shifted(self, found: _Found, scan: Scan, values: Sequence[Any]) -> _Found:
+    def _shifted(self, found: _Found, profile: Profile) -> _Found:
         """With the file's profile, and how far it is from the baseline, if the two can be compared."""
-        if not found.rows or self.baseline is None:
+        if self.baseline is None or not found.rows:
             return replace(found, no_shift="the file has no rows to compare")
-        profile = scan.name(self.db, self._relation(), scan.read(values))
         try:
             shift = _compare(self.baseline, profile, self.spec)
         except ValueError as error:
@@ -627,6 +646,19 @@ class _Examination:
             return replace(found, profile=profile, no_shift=shift.summary)
         violations = [*found.violations, *_shifts(self.spec, shift)]
         return replace(found, profile=profile, shift=shift, violations=violations)
+
+
+def _groups(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + WIDE] for start in range(0, len(names), WIDE)] or [[]]
+
+
+def _beside(profile: Profile, other: Profile) -> Profile:
+    """Two profiles of the same rows, with different features."""
+    return profile.model_copy(update={"features": profile.features | other.features})
+
+
+def _key(rule: Rule) -> str:
+    return f"suspect {rule.rule} of {rule.column}: {rule.broken}"
 
 
 _ROW, _ID = '"\x01row"', '"\x01id"'
@@ -658,7 +690,7 @@ def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
         shown = [shortened(name) for name in unexpected[:FIRST]]
         named = ", ".join(map(repr, shown)) + (" …" if len(unexpected) > FIRST else "")
         yield Violation(
-            column=unexpected[0] if len(unexpected) == 1 else None,
+            column=shown[0] if len(unexpected) == 1 else None,
             rule="unexpected",
             severity=severity(spec, "unexpected"),
             count=len(unexpected),
