@@ -34,7 +34,7 @@ _FORECAST = {
 }
 
 _BINNED = f"""
-    WITH forecast AS (SELECT inference_id, {{forecast}}), ties AS (
+    WITH forecast AS ({{forecast}}), ties AS (
         SELECT p, count(*) AS n FROM forecast GROUP BY p
     ), total AS (
         SELECT sum(n) AS rows, greatest(1, least({BINS}, rows // {SEGMENT_ROWS})) AS bins FROM ties
@@ -60,11 +60,14 @@ more than that: rows of one request are alike.
 """
 
 
-def calibration(db: duckdb.DuckDBPyConnection, task: Task) -> Calibration | None:
+def by_labels(db: duckdb.DuckDBPyConnection, task: Task) -> Calibration | None:
     """Of all rows of table `matched` (noria.quality); None where no row has a probability, as in regression."""
-    if task not in _FORECAST:
-        return None
-    found = db.execute(_BINNED.format(forecast=_FORECAST[task])).fetchall()
+    return of_forecasts(db, f"SELECT inference_id, {_FORECAST[task]}") if task in _FORECAST else None
+
+
+def of_forecasts(db: duckdb.DuckDBPyConnection, query: str) -> Calibration | None:
+    """Of a query of inference_id, p (a probability) and y (1 where it happened, else 0); None of no rows."""
+    found = db.execute(_BINNED.format(forecast=query)).fetchall()
     rows = sum(n for n, *_ in found)
     if not rows:
         return None

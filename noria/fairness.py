@@ -32,17 +32,17 @@ LEFT_OUT = 20
 
 
 class Selected(Protocol):
-    """Rows that share one value of a segment, and how many of them are predicted positive."""
+    """Rows that share one value of a segment, and how many of them are predicted positive, where that is known."""
 
     @property
     def rows(self) -> int: ...
     @property
-    def selected(self) -> int: ...
+    def selected(self) -> int | None: ...
 
 
 def by_selection(counts: Mapping[str, Selected]) -> Fairness:
     """Of predictions alone, as profiles count them."""
-    return measure({value: Rates(rows=count.rows, selected=count.selected) for value, count in counts.items()})
+    return measure({v: Rates(rows=c.rows, selected=c.selected) for v, c in counts.items() if c.selected is not None})
 
 
 def by_labels(db: duckdb.DuckDBPyConnection, segment: str) -> Fairness:

@@ -30,6 +30,7 @@ def _failures(measured: Measurements, spec: ModelSpec) -> Iterator[str]:
             f"latency_p95_ms is {measured.latency_p95_ms:.1f}, above its limit {limit:g}: "
             "train fewer or smaller trees, or raise the gate."
         )
+    yield from _calibration(measured, spec.gates.calibration)
     for segment, largest in spec.gates.bias.items():
         yield from _bias(measured, spec.primary_metric, segment, largest)
 
@@ -62,6 +63,18 @@ def _metric(measured: Measurements, metric: Metric, gate: MetricGate) -> Iterato
             f"rows, a margin of {margin:+.4f} where {gate.beats_champion_by:g} is asked: "
             "keep the champion, or train on newer data."
         )
+
+
+def _calibration(measured: Measurements, limit: float | None) -> Iterator[str]:
+    found = measured.calibration
+    if limit is None or found is None or found.value <= limit:
+        return
+    off = max(found.bins, key=lambda b: abs(b.predicted - b.happened) * b.rows)
+    yield (
+        f"calibration error is {found.value:.4f} beyond chance, above its limit {limit:g}; where {off.predicted:.3f} "
+        f"is predicted on average, it happens in {off.happened:.3f} of {off.rows:,} rows: "
+        "train on newer data, do not weight or resample rows, calibrate the estimator, or raise the gate."
+    )
 
 
 def _bias(measured: Measurements, metric: Metric, segment: str, largest: float) -> Iterator[str]:

@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from noria import drift, fairness
+from noria import drift, fairness, masking
 from noria.contract import Live
-from noria.evaluation import Rates
 from noria.explain import WindowAttribution
 from noria.labels import Coverage
 from noria.ledger import Entry, Kind
@@ -245,8 +244,7 @@ def _confidence(_: Monitor, evidence: Evidence) -> Reading | Unknown:
 
 def _selected(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
     counts = evidence.window.segments.get(monitor.segment or "", {})
-    rates = {v: Rates(rows=c.rows, selected=c.selected) for v, c in counts.items() if c.selected is not None}
-    return fairness.reading(monitor, fairness.measure(rates))
+    return fairness.reading(monitor, fairness.by_selection(counts))
 
 
 def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -330,9 +328,9 @@ class Run(Part):
 
     `monitors` are those of the spec then, and `findings` what they say, one each, in the same order. `baseline` and
     `window` are cut at the same edges. Whatever could not be measured is None, and its finding says why. `quality` is
-    what the newest labels said, and new where the run before had not heard it. `decision` is the newest decision about
-    retraining, as a sentence. `trend` is of the windows before this one, oldest first. `own_rows` are those of the
-    window as it was asked for, before it was widened. Values of `sensitive` features are shown nowhere.
+    what the newest labels said of this version. `decision` is the newest decision about retraining, as a sentence.
+    `trend` is of the windows before this one, oldest first. `own_rows` are those of the window as it was asked for,
+    before it was widened. Values of `sensitive` features are shown nowhere.
     """
 
     model: str
@@ -351,7 +349,6 @@ class Run(Part):
     live: Live | None = None
     attribution: WindowAttribution | None = None
     quality: Quality | None = None
-    quality_is_new: bool = False
     labels: Coverage | None = None
     business: dict[str, float] = Field(default_factory=dict)
     decision: str | None = None
@@ -371,7 +368,11 @@ class Run(Part):
         decision: str | None = None,
     ) -> "Run":
         """What the evidence says; `previous` is the run before, where there is one."""
-        spec, quality = evidence.spec, known(evidence.quality)
+        spec = evidence.spec
+        sensitive = tuple(name for name, feature in spec.features.items() if feature.sensitive)
+        baseline, seen = masking.profiles(evidence.baseline, evidence.window, sensitive)
+        labelled = known(evidence.quality)
+        quality = masking.quality(labelled, sensitive) if labelled else None
         return cls(
             model=spec.model,
             package=package,
@@ -383,17 +384,16 @@ class Run(Part):
             monitors=monitors(spec),
             findings=findings(evidence),
             drift=evidence.report,
-            baseline=evidence.baseline,
-            window=evidence.window,
+            baseline=baseline,
+            window=seen,
             live=known(evidence.live),
             attribution=known(evidence.attribution),
             quality=quality,
-            quality_is_new=previous is None or previous.quality != quality,
             labels=known(evidence.labels),
             business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
             decision=decision,
             trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
-            sensitive=tuple(name for name, feature in spec.features.items() if feature.sensitive),
+            sensitive=sensitive,
         )
 
     @property

@@ -14,8 +14,7 @@ from typing import Any, Self
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria import capture, fairness
-from noria.calibration import calibration
+from noria import calibration, capture, fairness
 from noria.evaluation import SEGMENT_ROWS, SEGMENT_VALUES, Calibration, Estimate, Evaluation, Fairness
 from noria.intervals import REQUESTS, SURE, difference, quantile, wilson
 from noria.labels import LabelsError, LabelsFile, outcome, read_labels
@@ -117,7 +116,7 @@ def join(
             segment: {str(value): score for value, score in sorted(_scores(db, column, spec.task).items())}
             for segment, column in _columns(spec).items()
         }
-        calibrated = calibration(db, spec.task)
+        calibrated = calibration.by_labels(db, spec.task)
         treated = _columns(spec) if spec.task is Task.BINARY else {}
         unequal = {segment: fairness.by_labels(db, column) for segment, column in treated.items()}
     metric = spec.primary_metric

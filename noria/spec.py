@@ -113,6 +113,9 @@ class Gates(Part):
     mae: MetricGate | None = None
     r2: MetricGate | None = None
     latency_p95_ms: float | None = Field(None, gt=0, description="95th percentile of a one-row prediction")
+    calibration: float | None = Field(
+        None, gt=0, le=1, description="expected calibration error of a classification, without what chance explains"
+    )
     bias: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="per segment, the largest allowed gap of the first metric between its values"
     )
@@ -209,6 +212,8 @@ class ModelSpec(Part):
                 yield f"gate {metric.value!r} is better when higher: use min, not max"
             if not metric.higher_is_better and gate.min is not None:
                 yield f"gate {metric.value!r} is better when lower: use max, not min"
+        if self.gates.calibration is not None and self.task is Task.REGRESSION:
+            yield f"gate 'calibration' is about probabilities, and {self.task.value} has none: remove it"
         yield from self._bias_problems()
 
     def _bias_problems(self) -> Iterator[str]:

@@ -11,12 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.evaluation import SEGMENT_ROWS, ChampionScore, Evaluation, Form, Measurements, SegmentScore, Served, Slice
+from noria import calibration, fairness
+from noria.evaluation import (
+    SEGMENT_ROWS,
+    Calibration,
+    ChampionScore,
+    Evaluation,
+    Fairness,
+    Form,
+    Measurements,
+    Rates,
+    SegmentScore,
+    Served,
+    Slice,
+)
 from noria.gates import judge
 from noria.spec import ModelSpec, Task
 from noria.sql import Resources, connect, identifier, literal
@@ -30,6 +43,7 @@ BATCH = 50_000
 LATENCY_CALLS, LATENCY_RUNS, LATENCY_WARM_UP = 100, 3, 20
 
 Row = tuple[Any, ...]
+Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,13 @@ class Truth:
     slice: Slice
 
 
+class Forecasts(NamedTuple):
+    """What was said to be how probable, (rows,), and whether it happened, (rows,)."""
+
+    probabilities: NDArray[np.float64]
+    happened: NDArray[np.bool_]
+
+
 def evaluate(
     rows: Path,
     spec: ModelSpec,
@@ -66,8 +87,10 @@ def evaluate(
     truth = _truth(rows, spec, resources)
     with _unpacked(candidate) as bundle:
         asked = Asked(bundle)
-        scorer = asked.scorer(truth, spec, resources)
+        answers = asked.answers(truth, resources)
+        scorer = asked.scorer(answers, truth, spec)
         mine = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
+        forecasts = asked.forecasts(answers, truth, spec)
         training = Training.model_validate_json((bundle / "training.json").read_text(encoding="utf-8"))
         latency = asked.latency_p95_ms(truth, resources)
     score, problem = _champion(champion, mine, truth, spec, resources)
@@ -79,6 +102,10 @@ def evaluate(
         trained_on=training.rows,
         metrics=mine.estimates,
         segments={segment: dict(_segment(values, scorer)) for segment, values in truth.segments.items()},
+        calibration=_calibration(forecasts, resources) if forecasts else None,
+        fairness={segment: _fairness(values, forecasts) for segment, values in truth.segments.items()}
+        if forecasts and spec.task is Task.BINARY
+        else {},
         champion=score,
         champion_problem=problem,
         latency_p95_ms=latency,
@@ -100,7 +127,8 @@ def _champion(
         return None, None
     try:
         with _unpacked(champion.archive) as bundle:
-            scorer = Asked(bundle).scorer(truth, spec, resources)
+            asked = Asked(bundle)
+            scorer = asked.scorer(asked.answers(truth, resources), truth, spec)
             theirs = Bootstrap.of(scorer, truth.slice.rows, seed=spec.train.seed)
     except Exception as error:  # noqa: BLE001 - whatever code the champion carries, its failure is a finding
         return None, f"{champion.package} cannot answer these rows: {error}"
@@ -116,6 +144,34 @@ def _segment(values: NDArray[Any], scorer: Scorer) -> Iterator[tuple[str, Segmen
             yield str(value), SegmentScore(rows=rows, metrics=scorer(mask.astype(np.float64)))
 
 
+def _calibration(forecasts: Forecasts, resources: Resources) -> Calibration | None:
+    with connect(resources) as db:
+        rows = np.arange(len(forecasts.happened))
+        db.register(
+            "forecast", {"inference_id": rows, "p": forecasts.probabilities, "y": forecasts.happened.astype(int)}
+        )
+        return calibration.of_forecasts(db, "SELECT inference_id, p, y FROM forecast")
+
+
+def _fairness(values: NDArray[Any], forecasts: Forecasts) -> Fairness:
+    told = values != None  # noqa: E711 - of each element
+    names, place = np.unique(values[told].astype(str), return_inverse=True)
+    selected, positive = forecasts.probabilities[told] >= 0.5, forecasts.happened[told]
+    counts = np.array(
+        [
+            np.bincount(place, weights=which, minlength=len(names))
+            for which in (np.ones(len(place)), selected, positive, selected & positive)
+        ],
+        dtype=int,
+    )
+    return fairness.measure(
+        {
+            name: Rates(rows=rows, selected=selected, positives=positives, true_positives=hits)
+            for name, (rows, selected, positives, hits) in zip(names.tolist(), counts.T.tolist(), strict=True)
+        }
+    )
+
+
 def _truth(rows: Path, spec: ModelSpec, resources: Resources) -> Truth:
     columns = [spec.target, spec.time, *spec.segments]
     with connect(resources) as db:
@@ -126,11 +182,18 @@ def _truth(rows: Path, spec: ModelSpec, resources: Resources) -> Truth:
     return Truth(
         rows=rows,
         target=np.asarray(found[spec.target]),
-        segments={segment: np.ma.filled(found[segment].astype(object), None) for segment in spec.segments},
+        segments={segment: _or_none(found[segment]) for segment in spec.segments},
         slice=Slice(
             rows=len(moments), first_event=moments.min().astype(object), last_event=moments.max().astype(object)
         ),
     )
+
+
+def _or_none(column: NDArray[Any]) -> NDArray[Any]:
+    """Missing values as None, which `np.ma.filled` cannot do: it takes None for "?"."""
+    values = np.ma.getdata(column).astype(object)
+    values[np.ma.getmaskarray(column)] = None
+    return values
 
 
 # --- a bundle, asked as the endpoint would ask it
@@ -143,9 +206,8 @@ class Asked:
         self.signature = Signature.model_validate_json((bundle / "signature.json").read_text(encoding="utf-8"))
         self._ask = served(bundle)
 
-    def scorer(self, truth: Truth, spec: ModelSpec, resources: Resources) -> Scorer:
-        """Predict every row, and compare with the truth. Raises `CannotPredict`."""
-        answers = self._answers(truth, resources)
+    def scorer(self, answers: Sequence[Answer], truth: Truth, spec: ModelSpec) -> Scorer:
+        """Compare the answer of every row with the truth. Raises `CannotPredict`."""
         if spec.task is Task.REGRESSION:
             return regression_scorer(truth.target, np.array([answer["prediction"] for answer in answers]))
         known = self.signature.label_texts
@@ -162,6 +224,18 @@ class Asked:
         ]
         position = {label: index for index, label in enumerate(labels)}
         return multiclass_scorer(np.array([position[label] for label in truth.target]), probabilities)
+
+    def forecasts(self, answers: Sequence[Answer], truth: Truth, spec: ModelSpec) -> Forecasts | None:
+        """Of the positive label, or of the label predicted; None of a regression."""
+        if spec.task is Task.REGRESSION:
+            return None
+        known = self.signature.label_texts
+        if spec.task is Task.BINARY:
+            return Forecasts(np.array([answer["score"] for answer in answers]), truth.target == known[1])
+        probabilities = np.array(
+            [[answer["scores"][str(label)] for label in self.signature.labels] for answer in answers]
+        )
+        return Forecasts(probabilities.max(axis=1), np.array(known)[probabilities.argmax(axis=1)] == truth.target)
 
     def latency_p95_ms(self, truth: Truth, resources: Resources) -> float:
         """95th percentile of one-row requests, from body to body: the median of three runs, after a warm-up.
@@ -184,8 +258,9 @@ class Asked:
         self._ask(body, JSON)
         return time.perf_counter() - start
 
-    def _answers(self, truth: Truth, resources: Resources) -> list[dict[str, Any]]:
-        answers: list[dict[str, Any]] = []
+    def answers(self, truth: Truth, resources: Resources) -> list[Answer]:
+        """To every row, in their order. Raises `CannotPredict`."""
+        answers: list[Answer] = []
         rows = self._rows(truth, resources)
         while batch := list(islice(rows, BATCH)):
             predictions = self._ask(_csv(batch).encode(), CSV)

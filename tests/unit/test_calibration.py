@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
-from noria.calibration import BINS, calibration, of_chance
+from noria.calibration import BINS, by_labels, of_chance
 from noria.evaluation import SEGMENT_ROWS, Calibration
 from noria.spec import Task
 from noria.sql import connect
@@ -32,7 +32,7 @@ def binary(db: duckdb.DuckDBPyConnection, scores: Vector, truth: Flags, requests
         "SELECT unnest(?::BIGINT[]) AS inference_id, unnest(?::DOUBLE[]) AS score, unnest(?::BOOLEAN[]) AS truth",
         columns,
     )
-    found = calibration(db, Task.BINARY)
+    found = by_labels(db, Task.BINARY)
     assert found
     return found
 
@@ -83,15 +83,15 @@ def test_multiclass_is_about_the_label_that_is_predicted(db: duckdb.DuckDBPyConn
             [rows[n : n + 3] for n in range(0, 3000, 3)],
         ],
     )
-    found = calibration(db, Task.MULTICLASS)
+    found = by_labels(db, Task.MULTICLASS)
     happened, predicted = calibration_curve(p.argmax(axis=1) == truth, p.max(axis=1), n_bins=BINS, strategy="quantile")
     assert found
     assert [b.predicted for b in found.bins] == pytest.approx(predicted.tolist(), rel=1e-12)
     assert found.error == pytest.approx(np.abs(happened - predicted).mean(), rel=1e-12)
     assert found.value > 0.1
     db.execute("UPDATE matched SET scores = NULL")  # as of answers in CSV
-    assert calibration(db, Task.MULTICLASS) is None
-    assert calibration(db, Task.REGRESSION) is None
+    assert by_labels(db, Task.MULTICLASS) is None
+    assert by_labels(db, Task.REGRESSION) is None
 
 
 @pytest.mark.parametrize("rows", [SEGMENT_ROWS - 1, 300, 4000])

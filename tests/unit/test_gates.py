@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from noria.evaluation import ChampionScore, Estimate, Form, Measurements, SegmentScore, Slice
+from noria.evaluation import Bin, Calibration, ChampionScore, Estimate, Form, Measurements, SegmentScore, Slice
 from noria.gates import judge
 from noria.spec import Metric, ModelSpec
 
@@ -140,3 +140,18 @@ def test_a_reason_fits_where_sagemaker_keeps_it() -> None:
     gate = judge(measured(auc=0.6, segments=dict(zip(names, (0.9, 0.1), strict=True))), spec(bias={"origin": 0.1}))
     assert len(gate.reason) <= 1024
     assert len(gate.reasons[0]) > 1024, "the report has all of it"
+
+
+@pytest.mark.parametrize(("value", "limit", "passed"), [(0.08, 0.05, False), (0.05, 0.05, True), (0.0, 0.05, True)])
+def test_probabilities_must_hold_where_that_is_asked(value: float, limit: float, passed: bool) -> None:
+    bins = (Bin(rows=500, predicted=0.1, happened=0.1), Bin(rows=500, predicted=0.4, happened=0.56))
+    found = Calibration(rows=1000, error=0.08, chance=0.02, value=value, bins=bins)
+    gate = judge(measured(auc=0.7).model_copy(update={"calibration": found}), spec(calibration=limit))
+    assert gate.passed == passed
+    assert passed or "0.400 is predicted on average, it happens in 0.560 of 500 rows" in gate.reason
+    assert judge(measured(auc=0.7), spec(calibration=limit)).passed
+
+
+def test_a_regression_has_no_probabilities_to_gate() -> None:
+    with pytest.raises(ValueError, match="gate 'calibration' is about probabilities"):
+        spec("regression", calibration=0.1)

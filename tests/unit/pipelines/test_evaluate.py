@@ -35,6 +35,8 @@ def test_a_candidate_alone(trained: Callable[[Task], Any], tables: Any, task: Ta
     assert done.trained_on.rows == 480
     assert done.trained_on.last_event < done.slice.first_event
     assert 0 < done.latency_p95_ms < 10_000
+    assert (done.calibration is None) == (task is Task.REGRESSION)
+    assert set(done.fairness) == ({"color"} if task is Task.BINARY else set())
     assert Evaluation.model_validate_json(done.model_dump_json()) == done
 
 
@@ -48,6 +50,10 @@ def test_metrics_are_those_of_the_estimator_on_the_test_rows(trained: Callable[[
         table = read(db, example.test_rows, example.spec, signature)
     scores = joblib.load(example.bundle / "model.joblib").predict_proba(table.inputs)[:, 1]
     assert done.metrics[Metric.AUC].value == pytest.approx(roc_auc_score(table.target, scores))
+    assert done.calibration
+    assert sum(b.rows for b in done.calibration.bins) == done.calibration.rows == len(scores)
+    assert sum(b.rows * b.predicted for b in done.calibration.bins) == pytest.approx(scores.sum())
+    assert sum(b.rows * b.happened for b in done.calibration.bins) == pytest.approx((table.target == 1).sum())
 
 
 def test_segments_are_those_with_enough_rows(trained: Callable[[Task], Any], tables: Any) -> None:
@@ -63,6 +69,9 @@ def test_segments_are_those_with_enough_rows(trained: Callable[[Task], Any], tab
         )
     expected = {color: rows for color, rows in counts.items() if rows >= SEGMENT_ROWS}
     assert {color: score.rows for color, score in done.segments["color"].items()} == expected
+    fairness = done.fairness["color"]
+    assert {color: rates.rows for color, rates in fairness.values.items()} == expected
+    assert fairness.left_out == {color: rows for color, rows in counts.items() if rows < SEGMENT_ROWS}
 
 
 class WithChampion:
