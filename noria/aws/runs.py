@@ -79,7 +79,7 @@ class Runs:
             live=live,
             attribution=attribution,
             silent=silence(spec, entries, asked, own),
-            quality=attempt("late labels", self._quality),
+            quality=attempt("late labels", lambda: self._quality(entries)),
             labels=coverage,
             business=dict.fromkeys(spec.monitor.business, numbers) if isinstance(numbers, Unknown) else numbers,
         )
@@ -138,11 +138,13 @@ class Runs:
         read = attempt("the trend", lambda: Run.model_validate_json(self.storage.read(report)))
         return known(read)
 
-    def _quality(self) -> Quality | Unknown:
-        newest = key(self.spec.model, "reports", "quality/latest.json")
-        if not self.storage.exists(newest):
-            return Unknown(reason="no labels have been joined with predictions yet")
-        return Quality.model_validate_json(self.storage.read(newest))
+    def _quality(self, entries: Sequence[Entry]) -> Quality | Unknown:
+        """What the newest labels say of the live version; what was joined before it went live is about another."""
+        live = champion_since(entries)
+        newest = list(self.storage.list(key(self.spec.model, "reports", "quality/latest.json")))
+        if not newest or (live and newest[0].modified < live):
+            return Unknown(reason="no labels of this version's predictions have been joined yet")
+        return Quality.model_validate_json(self.storage.read(newest[0].key))
 
 
 def attempt(what: str, measure: Callable[[], T | Unknown]) -> T | Unknown:
@@ -155,12 +157,12 @@ def attempt(what: str, measure: Callable[[], T | Unknown]) -> T | Unknown:
 
 
 def measured(run: Run) -> list[Measurement]:
-    """The metrics of a run. What the labels said is said once, when it is new; what is not known has no value."""
-    of = {monitor.name: monitor for monitor in run.monitors}
+    """The metrics of a run; what is not known has no value. What labels say, join_labels publishes when they say it."""
+    of = {monitor.name: monitor for monitor in run.monitors if monitor.clock == "window"}
     told = {
-        (of[finding.monitor].metric, of[finding.monitor].segment): finding.value
+        (monitor.metric, monitor.segment): finding.value
         for finding in run.findings
-        if finding.value is not None and (of[finding.monitor].clock == "window" or run.quality_is_new)
+        if finding.value is not None and (monitor := of.get(finding.monitor))
     }
     drifts = run.drift.features
     return [

@@ -12,6 +12,7 @@ import typer.core
 import typer.main
 from botocore import xform_name
 
+from lambdas.join_labels import handler as join_labels
 from lambdas.probe_deployment import handler as probe_deployment
 from noria import drift, profile
 from noria.aws.runs import measured
@@ -23,7 +24,7 @@ from noria.labels import Coverage
 from noria.monitoring import Evidence, Run, Window
 from noria.monitors import Unknown, monitors
 from noria.names import METRIC_NAMESPACE
-from noria.quality import Quality, QualityLoss, Score
+from noria.quality import Quality, QualityLoss, Score, reading
 from noria.spec import Metric, ModelSpec, load_all
 from tests.infrastructure.assembly import REPOSITORY, RUNBOOK, Assembly, Resource, Template
 from tests.infrastructure.deployed import Deployed
@@ -52,6 +53,11 @@ def run(spec: ModelSpec, *, enough: bool) -> Run:
         rows=1000 if enough else 1,
         features=dict.fromkeys(spec.features, WINDOW),
         prediction=WINDOW,
+        confidence=WINDOW,
+        outliers=0,
+        segments={
+            name: {v: profile.SegmentCount(rows=500, selected=100) for v in ("a", "b")} for name in spec.segments
+        },
     )
     fair = Fairness(
         values={v: Rates(rows=99, selected=9) for v in "ab"},
@@ -63,13 +69,13 @@ def run(spec: ModelSpec, *, enough: bool) -> Run:
         model=spec.model,
         predictions=9,
         labels=9,
-        matched=9,
+        matched=1000,
         unmatched_labels=0,
         malformed=0,
         coverage=1,
-        overall=Score(rows=9, metrics=dict.fromkeys(Metric, estimate)),
+        overall=Score(rows=1000, requests=1000, metrics=dict.fromkeys(Metric, estimate)),
         segments={},
-        calibration=Calibration(rows=9, error=0.1, chance=0, value=0.1, bins=()),
+        calibration=Calibration(rows=1000, error=0.1, chance=0, value=0.1, bins=()),
         fairness=dict.fromkeys(spec.segments, fair),
         registration=QualityLoss.of(spec.primary_metric, estimate, estimate),
     )
@@ -92,9 +98,11 @@ def run(spec: ModelSpec, *, enough: bool) -> Run:
 
 def published(spec: ModelSpec) -> set[tuple[str, frozenset[str]]]:
     """Name and dimensions of what the functions measure, as they measure it."""
-    of_models = {
-        (m.name, frozenset(d["Name"] for d in m.dimensions(spec.model))) for m in measured(run(spec, enough=True))
-    }
+    found = run(spec, enough=True)
+    assert found.quality is not None
+    of_labels = {m.name: reading(m, found.quality, spec) for m in monitors(spec) if m.clock == "labels"}
+    said = [*measured(found), *join_labels.measure(found.quality, of_labels, spec)]
+    of_models = {(m.name, frozenset(d["Name"] for d in m.dimensions(spec.model))) for m in said}
     proof = probe_deployment.Proof(golden=9, mistakes=(), compared=9, shift=0.1, why=())
     return of_models | {(m.name, OF_A_FLEET) for m in proof.measured}
 
