@@ -133,7 +133,7 @@ def aside(*children: str) -> Html | None:
 
 
 def commands(*lines: str) -> Html:
-    return tag("pre", tag("code", "\n".join(lines)), tabindex=0)
+    return tag("pre", tag("code", "\n".join(lines).strip()), tabindex=0)
 
 
 def facts(*pairs: tuple[str, str]) -> Html:

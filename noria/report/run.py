@@ -45,7 +45,7 @@ def render(run: Run) -> str:
             outcomes.calibration(quality.calibration) if quality and quality.calibration else None,
         ),
         ("labels", "Labels", outcomes.coverage(run.labels) if run.labels else None),
-        ("segments", "Segments", outcomes.segments(quality) if quality else None),
+        ("segments", "Quality and bias by segment", outcomes.segments(quality) if quality else None),
         ("weights", "What predictions rest on", _weights(run)),
         ("business", "Business", _business(run)),
         ("next", "What to do next", _next(run)),
@@ -534,7 +534,7 @@ def _commands(run: Run) -> Iterator[str]:
     ]
     for command, why, shown in wanted:
         if shown:
-            yield from (f"# {why}", f"noria {command}{_environment(run)}")
+            yield from (f"# {why}", f"noria {command}{_environment(run)}", "")
 
 
 def _environment(run: Run) -> str:

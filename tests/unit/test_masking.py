@@ -1,11 +1,15 @@
 """No value of a sensitive feature is left where people look; how much changed is."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
 from noria import drift, masking
+from noria.monitoring import Evidence, Run, Window
+from noria.monitors import Unknown
 from noria.profile import column
+from noria.report import render
 from noria.spec import ModelSpec
 from noria.violations import MASK
 from tests.unit import report_run
@@ -73,3 +77,36 @@ def test_a_comparison_says_how_many_categories_came_and_not_which() -> None:
     assert len(masked.features["color"].vanished_categories) == len(told.features["color"].vanished_categories) == 2
     assert "brand-new" in told.summary
     assert not [value for value in (*CATEGORIES, "brand-new") if value in masked.model_dump_json()]
+
+
+def test_a_run_and_its_page_hold_no_value_of_a_sensitive_feature() -> None:
+    of = secret()
+    before, after = report_run.profiles(of, CATEGORIES)
+    told = report_run.run(of, CATEGORIES)
+    nothing = Unknown(reason="nothing")
+    evidence = Evidence(
+        spec=of,
+        report=drift.compare(before, after, of),
+        baseline=before,
+        window=after,
+        few=None,
+        live=nothing,
+        attribution=told.attribution or nothing,
+        silent=timedelta(),
+        quality=told.quality or nothing,
+        labels=told.labels or nothing,
+        business={"late-revenue": 12.5},
+    )
+
+    run = Run.of(
+        evidence,
+        package=told.package,
+        window=Window(start=told.start, end=told.end),
+        at=told.at,
+        own_rows=told.own_rows,
+    )
+
+    values = (*CATEGORIES, "brand-new", "rare", str(before.features["x"].max), str(before.features["x"].edges[0]))
+    for text in (run.model_dump_json(), render(run)):
+        assert not [value for value in values if value in text]
+    assert run.sensitive == SENSITIVE

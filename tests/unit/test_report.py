@@ -329,7 +329,7 @@ def test_what_to_do_names_a_runbook_for_each_breach_and_commands_that_exist() ->
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     (pre,) = todo.all("pre")
-    lines = [line for line in pre.said.splitlines() if not line.startswith("# ")]
+    lines = [line for line in pre.said.splitlines() if line and not line.startswith("# ")]
     assert len(lines) >= 4
     for line in lines:
         program, command, model, *_ = line.split()
