@@ -18,11 +18,12 @@ Written by `make benchmark-monitors`; nothing here is set by hand.
 average of {machine.load:.1f}: others may have used the machine too.
 
 Real rows are drawn at random, with replacement: a baseline of {baseline:,}, and then window after window from the same
-rows, so that nothing has changed. Each window is a captured file, and goes through the functions that `monitor_model`
-calls: profile, comparison, contract, late labels, attribution, findings, all at a spec's default settings. flights are
-four months of New York's flights of 2013 (14 features, binary); digits (64 features, ten classes) and diabetes (10
-features, a number) are scikit-learn's. Each has a model that was trained on other rows. Each baseline is followed by 50
-windows of its own. Every {labelled}th window has labels, and every {explained}th is explained.
+rows, so that nothing has changed. Each window goes through the functions that `monitor_model` calls: profile,
+comparison, contract, late labels, attribution, findings, all at a spec's default settings. flights are four months of
+New York's flights of 2013 (14 features, binary); digits (64 features, ten classes) and diabetes (10 features, a number)
+are scikit-learn's. Each has a model that was trained on other rows. Each baseline is followed by 50 windows of its own.
+Every {labelled}th window is captured requests with labels, and every {explained}th is explained; the others are files
+of rows.
 
 A run is one window under all monitors. Its alarms are CloudWatch's: `2 of 3` windows must breach (`monitor.when`), or
 one, where labels speak.

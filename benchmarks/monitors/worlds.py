@@ -1,5 +1,8 @@
 """Real data sets, each with a model of its own: rows that are drawn from again and again."""
 
+import atexit
+import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +33,17 @@ TRAINED_ON = 0.4
 
 @dataclass(frozen=True)
 class World:
-    """Rows, what the model answers to them, and what was true."""
+    """Rows, what the model answers to them, and what was true.
+
+    `table` is a Parquet file of the same rows, numbered in column `n`, with what a baseline has of the answers.
+    """
 
     spec: ModelSpec
     rows: Sequence[Row]
     answers: Sequence[Answer]
     truths: Sequence[Any]
     ask: Callable[[Sequence[Row]], list[Answer]]
+    table: Path
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -114,7 +121,27 @@ def _trained(spec: ModelSpec, rows: Sequence[Row], truths: Sequence[Any]) -> Wor
         return _answers(spec, model, _table(spec, asked))
 
     drawn = [rows[n] for n in kept]
-    return World(spec, drawn, ask(drawn), [truths[n] for n in kept], ask)
+    answers = ask(drawn)
+    return World(spec, drawn, answers, [truths[n] for n in kept], ask, _written(spec.model, drawn, answers))
+
+
+@cache
+def _folder() -> Path:
+    """Gone with the process that asked first."""
+    folder = Path(tempfile.mkdtemp(prefix="noria-benchmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _written(name: str, rows: Sequence[Row], answers: Sequence[Answer]) -> Path:
+    lines, table = _folder() / f"{name}.jsonl", _folder() / f"{name}.parquet"
+    with lines.open("w") as file:
+        for n, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            told = {"confidence": max(scores.values())} if (scores := answer.get("scores")) else {}
+            told |= {key: answer[key] for key in ("prediction", "score") if key in answer}
+            file.write(json.dumps({"n": n, **row, **told}) + "\n")
+    duckdb.read_json(str(lines), format="newline_delimited", sample_size=-1).write_parquet(str(table))
+    return table
 
 
 _MODELS: Mapping[Task, Callable[[], Any]] = {
