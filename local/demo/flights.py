@@ -34,12 +34,13 @@ def month(year_month: int) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "month.csv"
         # A cursor, for months that are asked for at once: a connection serves one caller at a time.
-        _tables().cursor().sql(_MONTH, params=[year, number]).write_csv(str(path))
+        tables().cursor().sql(_MONTH, params=[year, number]).write_csv(str(path))
         return path.read_bytes()
 
 
 @cache
-def _tables() -> duckdb.DuckDBPyConnection:
+def tables() -> duckdb.DuckDBPyConnection:
+    """Tables flights and weather, in one connection for all; take a cursor of it where several ask at once."""
     connection = duckdb.connect()
     with tempfile.TemporaryDirectory() as directory:
         with zipfile.ZipFile(_file("flights.csv.zip")) as archive:

@@ -1,0 +1,14 @@
+"""frouros: its Kolmogorov-Smirnov test of numbers, its chi-squared test of categories."""
+
+from columns import CATEGORIES, NUMBERS
+from frames import frames
+from frouros.detectors.data_drift import ChiSquareTest, KSTest
+
+reference, current = frames()
+found = {}
+for names, test in ((NUMBERS, KSTest), (CATEGORIES, ChiSquareTest)):
+    for name in names:
+        detector = test()
+        detector.fit(X=reference[name].dropna().to_numpy())
+        found[name], _ = detector.compare(X=current[name].dropna().to_numpy())
+print(len(found))
