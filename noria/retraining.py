@@ -141,7 +141,7 @@ def data_asks(spec: ModelSpec, entries: Sequence[Entry]) -> Ask | None:
         return Ask(cause="first")
     if "upload" in spec.retrain.after and any(e.details.get("origin") != LABELS for e in unseen):
         return Ask(cause="upload")
-    if spec.retrain.new_rows is not None and rows(fresh(entries)) >= spec.retrain.new_rows:
+    if spec.retrain.new_rows is not None and new_rows(entries) >= spec.retrain.new_rows:
         return Ask(cause="rows")
     return None
 
@@ -151,7 +151,7 @@ def waits(spec: ModelSpec, entries: Sequence[Entry]) -> str:
     alarms = [cause for cause in spec.retrain.after if cause != "upload"]
     for_what = [f"an alarm of {' or '.join(alarms)}"] * bool(alarms)
     if spec.retrain.new_rows:
-        for_what.append(f"{spec.retrain.new_rows:,} new rows ({rows(fresh(entries)):,} have come)")
+        for_what.append(f"{spec.retrain.new_rows:,} new rows ({new_rows(entries):,} have come)")
     if spec.retrain.schedule:
         for_what.append(f"the schedule {spec.retrain.schedule}")
     return f"by the policy they wait for {', or '.join([*for_what, 'a person who asks'])} (retrain)"
@@ -162,8 +162,14 @@ def fresh(entries: Sequence[Entry]) -> list[Entry]:
     return _accepted(entries, besides=_seen(entries, learnt=True))
 
 
-def rows(datasets: Sequence[Entry]) -> int:
-    return sum(int(_number(entry.details.get("rows"))) for entry in datasets)
+def new_rows(entries: Sequence[Entry]) -> int:
+    """Rows that no training has learnt from. A day's joined labels hold again what those before held."""
+    learnt = _seen(entries, learnt=True)
+    known: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind is Kind.DATASET_ACCEPTED and entry.subject in learnt and (day := _day(entry)):
+            known[day] = max(known.get(day, 0), _rows_of(entry))
+    return sum(max(_rows_of(entry) - known.get(_day(entry), 0), 0) for entry in fresh(entries))
 
 
 # --- what was decided
@@ -265,14 +271,14 @@ def _latest(case: Case) -> Ruling:
 
 
 def _rows(case: Case) -> Ruling:
-    new, wanted = fresh(case.entries), case.spec.retrain.min_new_rows
-    numbers: dict[str, Number] = {"new_rows": rows(new), "new_datasets": len(new), "min_new_rows": wanted}
-    if rows(new) >= wanted:
-        says = f"no training has learnt from {_count(len(new), 'dataset')} ({_count(rows(new), 'row')})"
+    new, rows, wanted = fresh(case.entries), new_rows(case.entries), case.spec.retrain.min_new_rows
+    numbers: dict[str, Number] = {"new_rows": rows, "new_datasets": len(new), "min_new_rows": wanted}
+    if rows >= wanted:
+        says = f"no training has learnt from {_count(len(new), 'dataset')} ({_count(rows, 'new row')})"
         return Ruling(says=says, numbers=numbers)
     says = "no data has arrived since the last training: upload newer data"
     if new:
-        says = f"only {_count(rows(new), 'new row')} of {wanted:,} that are wanted (retrain.min_new_rows)"
+        says = f"only {_count(rows, 'new row')} of {wanted:,} that are wanted (retrain.min_new_rows)"
     ends = case.now + case.spec.monitor.every if case.ask.cause in ALARMS else None
     return Ruling(refuses=True, says=says, ends=ends, numbers=numbers)
 
@@ -389,10 +395,23 @@ def moment(at: datetime | None) -> str:
 
 
 def _accepted(entries: Sequence[Entry], *, besides: frozenset[str]) -> list[Entry]:
-    """But for joined labels of which there are newer ones: no training uses those any more."""
-    accepted = [e for e in entries if e.kind is Kind.DATASET_ACCEPTED]
-    old = superseded(key for e in accepted if isinstance(key := e.details.get("key"), str))
-    return [e for e in accepted if e.subject not in besides and e.details.get("key") not in old]
+    """Accepted datasets that a training would use: without labels of a day that later ones of that day hold too."""
+    accepted = [entry for entry in entries if entry.kind is Kind.DATASET_ACCEPTED]
+    old = superseded(_key(entry) for entry in accepted if entry.details.get("origin") == LABELS)
+    return [entry for entry in accepted if entry.subject not in besides and _key(entry) not in old]
+
+
+def _key(accepted: Entry) -> str:
+    return str(accepted.details.get("key", ""))
+
+
+def _day(accepted: Entry) -> str:
+    """What joined labels of one day have in common; empty for an upload."""
+    return _key(accepted).rpartition("/")[0] if accepted.details.get("origin") == LABELS else ""
+
+
+def _rows_of(accepted: Entry) -> int:
+    return int(_number(accepted.details.get("rows")))
 
 
 def _seen(entries: Sequence[Entry], *, learnt: bool = False) -> frozenset[str]:

@@ -40,6 +40,7 @@ from noria.events import (
     TrainingEnded,
     parse,
 )
+from noria.feedback import origin
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.monitors import Monitor, monitors
 from noria.retraining import Ask, Decision, announced, data_asks, decide, in_words, moment, waits
@@ -229,7 +230,7 @@ def _with(dataset: Dataset, entries: Sequence[Entry], *, now: datetime) -> Seque
         subject=dataset.dataset,
         at=now,
         summary=f"{dataset.key} is a dataset.",
-        details={"key": dataset.key, "rows": dataset.rows},
+        details={"key": dataset.key, "rows": dataset.rows, "origin": origin(dataset.key)},
     )
     return [*entries, Entry.after(accepted, number=len(entries) + 1, previous=GENESIS)]
 

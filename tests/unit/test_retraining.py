@@ -89,7 +89,7 @@ def test_new_data_and_nothing_in_the_way_is_a_yes_with_its_numbers() -> None:
         "budget_hours": 5,
     }
     assert decision.sentence == (
-        "trains: Data drift is beyond its limit; no training has learnt from 2 datasets (1,500 rows); "
+        "trains: Data drift is beyond its limit; no training has learnt from 2 datasets (1,500 new rows); "
         "0 of 4 retrainings per month are spent; 0.10 of 5 instance-hours per month are spent, "
         "and the next run may take 0.10 (the longest of the last 1 run)."
     )
@@ -376,20 +376,33 @@ def test_data_ask_for_the_first_model_whatever_the_policy_says() -> None:
 
 
 def test_uploads_ask_where_the_policy_says_so_and_joined_labels_do_not() -> None:
-    labels = accepted("labels", HOUR, origin="labels")
     assert data_asks(spec("after: [upload]"), [*MODEL, FEBRUARY]) == Ask(cause="upload")
-    assert data_asks(spec("after: [upload]"), [*MODEL, labels]) is None
+    assert data_asks(spec("after: [upload]"), [*MODEL, labels(1, 300)]) is None
     assert data_asks(spec("after: [drift]"), [*MODEL, FEBRUARY]) is None
-    assert said(spec(), *MODEL, labels).retrain, "but their rows are new rows"
+    assert said(spec(), *MODEL, labels(1, 300)).retrain, "but their rows are new rows"
+
+
+def labels(number: int, rows: int, day: str = "2026-11-20") -> Entry:
+    """The joined labels of a day's predictions, as they were when the so many-th file of labels had come."""
+    key = f"flight-delay/incoming/labelled/{day}/{number:012}-state.parquet"
+    return accepted(f"{day} {number}", HOUR, rows=rows, origin="labels", key=key)
+
+
+def test_labels_of_a_day_count_once_however_often_they_come() -> None:
+    twice = [labels(1, 300), labels(2, 400), labels(1, 50, "2026-11-21")]
+    assert said(spec(), *MODEL, *twice).numbers["new_rows"] == 450
+    learnt = [*MODEL, *twice[:2], *trained("two", 3 * DAY, "january", "2026-11-20 2")]
+    assert said(spec(), *learnt).rules == ("rows",), "what a later one holds is not new"
+    assert said(spec(), *learnt, labels(3, 430)).numbers["new_rows"] == 30
 
 
 def test_enough_new_rows_ask_whatever_the_policy_says() -> None:
     model = spec("after: [], new_rows: 1500")
     assert data_asks(model, [*MODEL, FEBRUARY]) is None
-    history = [*MODEL, FEBRUARY, accepted("labels", HOUR, rows=500, origin="labels")]
+    history = [*MODEL, FEBRUARY, labels(1, 500)]
     assert data_asks(model, history) == Ask(cause="rows")
     assert said(model, *history, cause="rows").retrain
-    two = [granted("two", HOUR / 2, "rows"), began("two", HOUR / 2, "january", "february", "labels")]
+    two = [granted("two", HOUR / 2, "rows"), began("two", HOUR / 2, "january", "february", "2026-11-20 1")]
     assert data_asks(model, [*history, *two, succeeded("two", HOUR / 4)]) is None
 
 

@@ -65,7 +65,7 @@ MONITORS = ("drift", "prediction-drift", "quality")
 
 POLICIES: dict[str, dict[str, Any]] = {
     "alarms": {"after": ["drift", "quality"], "cooldown": "2h", "budget": "2 per day"},
-    "uploads": {"after": ["upload"], "cooldown": "1h", "budget": "1 per day"},
+    "uploads": {"after": ["upload"], "cooldown": "1h", "budget": "2 per day"},
     "hours": {"after": ["upload", "drift"], "cooldown": "5m", "budget": "9 per day", "hours": 0.3},
     "rows": {"after": [], "new_rows": 300, "min_new_rows": 150, "cooldown": "1h", "budget": "3 per week"},
     "days": {"after": ["upload", "quality"], "cooldown": "5m", "budget": "9 per day", "quiet": "09:00-17:30"},
@@ -265,19 +265,17 @@ class TrainingMachine(RuleBasedStateMachine):
         self.world.come()
         self.hear()
 
-    @rule()
-    @precondition(lambda self: any(message.queue == "start-training" for message in self.world.messages))
     def lose(self) -> None:
         """A grant goes to the dead letters."""
         self.world.messages = [message for message in self.world.messages if message.queue != "start-training"]
 
-    @rule(end=st.sampled_from(get_args(End)), rows=st.sampled_from([100, 200]))
+    @rule(end=st.sampled_from(get_args(End)), rows=st.sampled_from([100, 200]), minutes=st.sampled_from([5, 60]))
     @precondition(lambda self: self.world.running)
-    def turn(self, end: End, rows: int) -> None:
-        """A training ends, an hour passes, and new data and an alarm come at once."""
+    def turn(self, end: End, rows: int, minutes: int) -> None:
+        """A training ends, some time passes, and new data and an alarm come at once."""
         self.world.finish(end, heard=True)
         self.hear()
-        self.world.pass_time(timedelta(hours=1))
+        self.world.pass_time(timedelta(minutes=minutes))
         self.data(rows, "after", labels=False)
         self.alarm("drift")
         self.hear()
@@ -292,9 +290,23 @@ class TrainingMachine(RuleBasedStateMachine):
     @rule(data=st.data(), calls=st.integers(0, 6))
     @precondition(lambda self: sum(message.visible <= self.world.now for message in self.world.messages) > 1)
     def deliver_two(self, data: st.DataObject, calls: int) -> None:
-        """Two functions at the same time: one runs while the other is between two calls."""
         visible = [message for message in self.world.messages if message.visible <= self.world.now]
-        first, second = data.draw(st.permutations(visible))[:2]
+        first, second = data.draw(st.permutations(range(len(visible))))[:2]
+        self.at_once(visible[first], visible[second], calls)
+
+    @rule(calls=st.integers(0, 3), swapped=st.booleans(), lost=st.sampled_from([False, False, True]))
+    def two_ask_at_once(self, calls: int, *, swapped: bool, lost: bool) -> None:
+        """A person and an upload."""
+        self.hear()
+        self.data(200, "after", labels=False)
+        self.person(force=True)
+        first, second = self.world.messages[-2:][:: -1 if swapped else 1]
+        self.at_once(first, second, calls)
+        if lost:
+            self.lose()
+
+    def at_once(self, first: Message, second: Message, calls: int) -> None:
+        """Two functions at the same time: one runs while the other is between two calls."""
         self.world.meanwhile = (calls, lambda: self.receive(second))
         self.receive(first)
         if self.world.meanwhile:
