@@ -8,6 +8,7 @@ file ─ unreadable() ─ one scan: what the rules suspect, counts, the profile 
 import codecs
 import difflib
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +28,9 @@ from noria.sql import (
     HeaderError,
     Resources,
     connect,
+    csv,
     csv_with_rejects,
+    csv_without_rejects,
     header,
     identifier,
     parquet,
@@ -366,13 +369,41 @@ def refused_lines(connection: duckdb.DuckDBPyConnection, *, sensitive: bool = Fa
 def _scan(file: "_File", resources: Resources) -> _Found:
     try:
         with connect(resources) as connection:
-            return _Examination(connection, file).found()
+            return _found(connection, file)
     except HeaderError as error:
         wrong = Violation(rule="header", message=str(error))
     except duckdb.Error as error:
         # Whatever a file does to the reader is a finding about the file.
         wrong = Violation(rule="readable", message=cannot_read(file.kind, error))
     return _Found(violations=[wrong])
+
+
+def _found(db: duckdb.DuckDBPyConnection, file: "_File") -> _Found:
+    """What is found of a file; where lines do not fit, of the others, and which lines those are."""
+    if file.kind == "parquet":
+        return _Examination(db, file, parquet([file.path])).found()
+    if (many := len(header(file.path))) > MOST_COLUMNS:
+        raise HeaderError(f"the first line names {many:,} columns, and at most {MOST_COLUMNS:,} can be read")
+    try:
+        return _Examination(db, file, csv([file.path])).found()
+    except duckdb.InvalidInputException as error:
+        if not (first := re.search(r"CSV Error on Line: (\d+)", str(error))):
+            raise
+    found = _Examination(db, file, csv_without_rejects(file.path)).found()
+    return replace(found, violations=[*found.violations, _unfit(db, file, found.rows, int(first[1]))])
+
+
+def _unfit(db: duckdb.DuckDBPyConnection, file: "_File", rows: int, first: int) -> Violation:
+    """The lines that are no rows, `first` being one; all of them where they are few enough to be kept in memory."""
+    sensitive = any(feature.sensitive for feature in file.spec.features.values())
+    with file.path.open("rb") as content:
+        lines = sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(_CHUNK), b""))
+    if lines - rows <= _KEPT:
+        db.execute(f"SELECT count(*) FROM {csv_with_rejects(file.path)}").fetchall()
+        if refused := refused_lines(db, sensitive=sensitive):
+            return refused[0]
+    message = f"line {first:,} and more have the wrong number of fields or a broken quote: export the file again"
+    return Violation(rule="fields", lines=(first,), message=message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,17 +420,13 @@ class _File:
 class _Examination:
     """What one file is asked, and what is made of the answers."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, file: _File) -> None:
+    def __init__(self, db: duckdb.DuckDBPyConnection, file: _File, reader: str) -> None:
         self.db, self.spec, self.kind, self.path, self.baseline = db, file.spec, file.kind, file.path, file.baseline
-        spec = file.spec
-        if self.kind == "csv" and (many := len(header(self.path))) > MOST_COLUMNS:
-            raise HeaderError(f"the first line names {many:,} columns, and at most {MOST_COLUMNS:,} can be read")
-        self.reader = csv_with_rejects(self.path) if self.kind == "csv" else parquet([self.path])
+        self.reader, spec = reader, file.spec
         described = db.execute(f"DESCRIBE FROM {self.reader}").fetchall()
         self.types = {str(name): str(sql_type) for name, sql_type, *_ in described}
         self.present = [name for name in spec.features if name in self.types]
         self.complete = all(name in self.types for name in spec.columns)
-        self.sensitive = any(feature.sensitive for feature in spec.features.values())
         self.of_features = [*rules.of_features(spec, self.present)]
         self.rules = [
             *(rules.of_time(spec, file.now) if spec.time in self.types else ()),
@@ -430,8 +457,6 @@ class _Examination:
             profile = described if profile is None or described is None else _beside(profile, described)
         suspected = [rule for rule in self.rules if answer[f"suspect {rule.rule}"]]
         suspected += [rule for rule in self.of_features if answer[_key(rule)]]
-        # The reader's table of refused lines is there once a whole answer is fetched.
-        violations += refused_lines(self.db, sensitive=self.sensitive) if self.kind == "csv" else []
         violations += self._broken(suspected)
         violations += self._missing(answer)
         violations += self._whole(answer)
@@ -666,6 +691,8 @@ _READ = 10 * FIRST
 """Values read for the samples of a violation, among which the same may come again and again."""
 _FEW = 10
 """Labels that are read in the scan itself."""
+_KEPT = 20_000
+"""Lines that are no rows of which each is told from the others."""
 _CLOSE = 10_000
 """Pairs of names that are compared for a likely misspelling: beyond that it would take seconds."""
 _SHIFTED = 10
