@@ -13,11 +13,13 @@ from botocore.client import BaseClient
 
 from lambdas.monitor_model.handler import handler as monitor_model
 from noria.deployment import Desired
+from noria.evaluation import Estimate
 from noria.ledger import Entry, Fact, Kind
 from noria.monitoring import Run
 from noria.monitors import monitors
 from noria.profile import Source, profile
-from noria.spec import ModelSpec
+from noria.quality import Quality, QualityLoss, Score
+from noria.spec import Metric, ModelSpec
 from tests.integration.reactions.place import BUCKET, IMAGE, Place
 
 FEATURES = {"x": {"type": "number"}, "kind": {"type": "category"}}
@@ -36,6 +38,25 @@ class Watched:
     @property
     def name(self) -> str:
         return self.place.names.model(self.spec.model)
+
+    def live(self, *, at: datetime, again: str = "1") -> None:
+        """The package goes live; another time by the name of another, with the same baseline."""
+        package = self.package if again == "1" else self._copy()
+        details = Desired(package=package).details
+        fact = Fact(
+            model=self.spec.model, kind=Kind.DEPLOYED, subject=again, at=at, summary="so it is", details=details
+        )
+        self.place.ledger.record(fact)
+
+    def _copy(self) -> str:
+        package = self.place.sagemaker.describe_model_package(ModelPackageName=self.package)
+        arn: str = self.place.sagemaker.create_model_package(
+            **{
+                name: package[name]
+                for name in ("ModelPackageGroupName", "CustomerMetadataProperties", "InferenceSpecification")
+            }
+        )["ModelPackageArn"]
+        return arn
 
     def captured(self, values: Sequence[float], *, at: datetime) -> None:
         form = {"observedContentType": "application/json", "encoding": "JSON"}
@@ -118,11 +139,9 @@ def _watched(place: Place, folder: Path, **changes: Any) -> Watched:
         },
     )["ModelPackageArn"]
     noon = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
-    at = noon - timedelta(days=2)
-    desired = Desired(package=package)
-    fact = Fact(model=spec.model, kind=Kind.DEPLOYED, subject="1", at=at, summary="live", details=desired.details)
-    place.ledger.record(fact)
-    return Watched(place, spec, package, noon)
+    watched = Watched(place, spec, package, noon)
+    watched.live(at=noon - timedelta(days=2))
+    return watched
 
 
 def even(count: int = ROWS) -> list[float]:
@@ -198,6 +217,66 @@ def test_a_model_of_which_nothing_is_kept_says_so(place: Place, tmp_path: Path) 
     assert run.breached == ()
     reasons = {f.monitor: f.reason for f in run.findings}
     assert reasons["drift"] == reasons["silence"] == "nothing is kept of the requests: serve.capture is 0"
+
+
+def test_what_breaks_while_it_is_measured_is_counted_and_silences_nobody_else(place: Place, tmp_path: Path) -> None:
+    broken = {"broken": {"sql": "SELECT CAST(max(kind) AS DOUBLE) FROM predictions", "max": 1}}
+    mean = {"mean": {"sql": "SELECT avg(x) FROM predictions", "max": 0.2}}
+    watched = _watched(place, tmp_path, monitor={"min_rows": ROWS, "business": broken | mean})
+    watched.captured(even(), at=watched.noon + timedelta(minutes=30))
+    watched.tick(watched.noon + timedelta(minutes=70))
+    run = watched.run(watched.monitored()[0])
+    assert run.breached == ("business-mean-above", "monitor-failures")
+    assert "business-broken-above" in run.not_enough
+    said = watched.metrics()
+    assert (said["MonitorFailures"], said["DriftedFeatures"]) == ([1], [0])
+    assert said["Business-mean"] == pytest.approx([sum(even()) / ROWS])
+    assert "Business-broken" not in said
+
+
+def test_labels_of_this_version_are_heard_and_those_of_an_earlier_one_are_not(watched: Watched) -> None:
+    estimate = Estimate(value=0.8, low=0.7, high=0.9)
+    loss = QualityLoss(
+        metric=Metric.AUC, registered=estimate, live=Estimate(value=0.4, low=0.3, high=0.5), share=estimate, value=0.5
+    )
+    quality = Quality(
+        model=watched.spec.model,
+        predictions=ROWS,
+        labels=ROWS,
+        matched=ROWS,
+        unmatched_labels=0,
+        malformed=0,
+        coverage=1,
+        overall=Score(rows=ROWS, requests=ROWS, metrics={Metric.AUC: loss.live}),
+        segments={},
+        registration=loss,
+    )
+    watched.place.put(f"{watched.spec.model}/reports/quality/latest.json", quality.model_dump_json())
+    watched.tick(watched.noon + timedelta(minutes=70))
+    before = watched.run(watched.monitored()[0])
+    assert (before.breached, before.quality) == (("quality",), quality)
+    # join_labels publishes what labels say, when they say it.
+    assert "QualityLoss" not in watched.metrics()
+
+    watched.live(at=datetime.now(UTC) + timedelta(minutes=1), again="2")
+    watched.tick(datetime.now(UTC) + timedelta(minutes=30))
+    after = watched.run(watched.monitored()[1])
+    assert (after.breached, after.quality) == ((), None)
+    (told,) = [f.reason for f in after.findings if f.monitor == "quality"]
+    assert told == "no labels of this version's predictions have been joined yet"
+
+
+def test_the_newest_page_is_that_of_the_newest_window_whichever_comes_first(watched: Watched) -> None:
+    for hour in (2, 1):
+        watched.captured(even(), at=watched.noon + timedelta(hours=hour, minutes=30))
+        watched.tick(watched.noon + timedelta(hours=hour + 1, minutes=10))
+    second, first = (
+        str(entry.details["report"]).replace("report.json", "report.html") for entry in watched.monitored()
+    )
+    newest = watched.place.read(f"{watched.spec.model}/reports/latest.html")
+    assert newest == watched.place.read(second)
+    assert newest != watched.place.read(first)
+    assert newest.startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize("call", ["PutObject", "PutMetricData", "TransactWriteItems"])
