@@ -30,14 +30,17 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
+from noria.aws.runs import attempt
 from noria.aws.storage import Download, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package
 from noria.events import Dataset, DatasetAccepted, DatasetQuarantined, ObjectCreated, Quarantine, S3Object, parse
 from noria.feedback import asked_of_a_part, origin
 from noria.ledger import Fact, Kind
+from noria.monitoring import known
 from noria.names import ObjectKey, key
 from noria.profile import Profile
+from noria.report import render_contract
 from noria.spec import ModelSpec
 from noria.violations import Violation
 
@@ -159,7 +162,7 @@ def _accept(
     )
     if not storage.exists(f"{folder}/manifest.json"):
         storage.copy(upload.key, manifest.key, version=upload.version)
-        storage.write(f"{folder}/report.json", report.model_dump_json(indent=1))
+        _keep(report, folder, storage)
         storage.write_once(f"{folder}/manifest.json", manifest.model_dump_json(indent=1))
     bus.publish(
         DatasetAccepted.of(
@@ -211,7 +214,7 @@ def _quarantine(
     wrong = [violation for violation in report.violations if violation.severity == "reject"]
     if report.sha256:  # what was too large to read is left where it is
         storage.copy(upload.key, _within(folder, source.filename), version=upload.version)
-    storage.write(f"{folder}/report.json", report.model_dump_json(indent=1))
+    _keep(report, folder, storage)
     uri = storage.uri(f"{folder}/report.json")
     bus.publish(
         DatasetQuarantined.of(
@@ -240,6 +243,13 @@ def _quarantine(
             details={"key": upload.key, "sha256": report.sha256, "report": uri, "problems": len(wrong)},
         )
     )
+
+
+def _keep(report: contract.Report, folder: str, storage: Storage) -> None:
+    """The report, and as a page. One that cannot be drawn is a report all the same."""
+    storage.write(f"{folder}/report.json", report.model_dump_json(indent=1))
+    if drawn := known(attempt("the report's page", lambda: render_contract(report))):
+        storage.write(f"{folder}/report.html", drawn, content_type="text/html; charset=utf-8")
 
 
 def _baseline(spec: ModelSpec, *, storage: Storage, registry: Registry, ledger: Ledger) -> Baseline:

@@ -10,7 +10,7 @@ from noria.report import charts
 from noria.report.charts import Reach, Slot
 from noria.report.html import Html, join, tag
 from noria.report.numbers import count, distance, figure, percent
-from noria.report.page import Column, badge, facts, name, shortened, table
+from noria.report.page import Column, badge, facts, name, names, shortened, table
 
 _CATEGORIES, _COMPARED = 9, 20
 _NEW = 5
@@ -132,17 +132,12 @@ def _facts(pair: Pair) -> list[tuple[str, str]]:
     if before.missing or after.missing:
         found.append(("missing", _change(*(percent(_share(side.missing, side.rows)) for side in (before, after)))))
     if pair.drift:
-        for term, names in (("new", pair.drift.new_categories), ("gone", pair.drift.vanished_categories)):
-            if names:
-                found.append((term, str(len(names)) if pair.sensitive else _listed(names)))
+        for term, changed in (("new", pair.drift.new_categories), ("gone", pair.drift.vanished_categories)):
+            if changed:
+                found.append((term, str(len(changed)) if pair.sensitive else names(changed, most=_NEW)))
     if pair.sensitive:
         found.append(("values", "not shown: sensitive"))
     return found
-
-
-def _listed(names: Sequence[str]) -> Html:
-    more = f" and {len(names) - _NEW} more" if len(names) > _NEW else None
-    return join(*(join(", " if place else None, name(given)) for place, given in enumerate(names[:_NEW])), more)
 
 
 def _change(before: str, after: str) -> str:

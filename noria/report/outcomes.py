@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from noria.evaluation import Calibration, Estimate, Fairness, Rates
+from noria.evaluation import Estimate, Fairness, Rates
 from noria.labels import Coverage
 from noria.quality import Quality, Score
 from noria.report import charts
@@ -21,8 +21,10 @@ def primary(quality: Quality) -> tuple[Metric, Estimate]:
     return (loss.metric, loss.live) if loss else next(iter(quality.overall.metrics.items()))
 
 
-def metrics(quality: Quality) -> Html:
-    """Each metric with its interval; the first beside its value at registration."""
+def metrics(quality: Quality) -> Html | None:
+    """Each metric with its interval; the first beside its value at registration. None without labels to tell."""
+    if not quality.overall.metrics:
+        return None
     loss = quality.registration
     rows = []
     for metric, estimate in quality.overall.metrics.items():
@@ -89,8 +91,11 @@ def coverage(found: Coverage) -> Html:
     )
 
 
-def calibration(found: Calibration) -> Html:
-    """The reliability diagram."""
+def calibration(quality: Quality) -> Html | None:
+    """The reliability diagram; None of what has no probabilities."""
+    found = quality.calibration
+    if found is None:
+        return None
     points = [(each.predicted, each.happened, each.rows / found.rows) for each in found.bins if each.rows]
     title = (
         f"Reliability: {len(points)} groups of predictions by probability; the expected calibration error is "

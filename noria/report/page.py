@@ -18,12 +18,80 @@ def _style() -> Html:
     return Html(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
 
 
-def page(*body: str, title: str) -> str:
-    """The whole document. Its policy lets a browser load nothing but its own style, whatever else it holds."""
+@dataclass(frozen=True)
+class Section:
+    """`id` is what links name it by. Without a body it is left out."""
+
+    id: str
+    title: str
+    body: Html | None
+
+    @property
+    def html(self) -> Html:
+        heading = f"{self.id}-title"
+        return tag("section", tag("h2", self.title, id=heading), self.body, id=self.id, aria_labelledby=heading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What matters, first: `kind` is ok, breach or not (not known); `said` in one sentence, `more` in others."""
+
+    kind: str
+    word: str
+    said: str
+    more: Html | None = None
+
+    @property
+    def html(self) -> Html:
+        return tag(
+            "div",
+            badge(self.word, symbol=_SYMBOLS[self.kind], kind=self.kind),
+            tag("p", self.said, class_="said"),
+            tag("p", self.more) if self.more else None,
+            class_=f"verdict {self.kind}",
+            role="status",
+        )
+
+
+def page(
+    *,
+    kind: str,
+    name: str,
+    about: Sequence[str],
+    verdict: Verdict,
+    figures: Html,
+    sections: Sequence[Section],
+    end: str,
+) -> str:
+    """The whole document: what `kind` of page it is, of whom (`name`), `about` when and what, and its sections.
+
+    Its policy lets a browser load nothing but its own style, whatever else it holds.
+    """
+    shown = [section for section in sections if section.body]
+    links = [tag("li", tag("a", section.title, href=f"#{section.id}")) for section in shown]
+    main = tag(
+        "main",
+        tag(
+            "header",
+            tag("p", kind, class_="over"),
+            tag("h1", _named(name)),
+            tag("p", *(tag("span", part) for part in about), class_="meta"),
+        ),
+        verdict.html,
+        figures,
+        tag("nav", tag("ul", *links), aria_label="Sections"),
+        *(section.html for section in shown),
+        tag("footer", end),
+    )
+    head = _head(f"{name}: {verdict.word.lower()}, {about[-1]}")
+    return f"<!doctype html>\n{tag('html', head, tag('body', main), lang='en')}\n"
+
+
+def _head(title: str) -> Html:
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    head = tag(
+    return tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -33,24 +101,20 @@ def page(*body: str, title: str) -> str:
         tag("title", title),
         tag("style", style),
     )
-    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *body)), lang='en')}\n"
-
-
-def section(id_: str, title: str, *children: str | None, lead: str | None = None) -> Html:
-    return tag(
-        "section",
-        tag("h2", title, id=f"{id_}-title"),
-        tag("p", lead, class_="lead") if lead else None,
-        *children,
-        id=id_,
-        aria_labelledby=f"{id_}-title",
-    )
 
 
 def name(given: str) -> Html:
     """What somebody else has named, a feature or a category: set apart from the text around it."""
     short = shortened(given)
     return tag("bdi", short, title=given[: 2 * _LONGEST_NAME] if short != given else None)
+
+
+_named = name  # which `page` has a parameter of
+
+
+def names(given: Sequence[str], *, most: int) -> Html:
+    more = f" and {len(given) - most:,} more" if len(given) > most else None
+    return join(*(join(", " if place else None, name(each)) for place, each in enumerate(given[:most])), more)
 
 
 def shortened(given: str, length: int = _LONGEST_NAME) -> str:
@@ -104,17 +168,14 @@ def table(
     )
 
 
-_STATES: dict[State, tuple[str, str]] = {
-    "breach": ("▲", "beyond limit"),
-    "ok": ("✓", "ok"),
-    "not enough data": ("?", "not enough data"),
-}
+_SYMBOLS = {"breach": "▲", "ok": "✓", "not": "?"}
+_WORDS: dict[State, str] = {"breach": "beyond limit", "ok": "ok", "not enough data": "not enough data"}
 
 
 def pill(state: State) -> Html:
     """A state by symbol, word and colour: by the first two for whoever does not see the third."""
-    symbol, word = _STATES[state]
-    return badge(word, symbol=symbol, kind=state.split()[0])
+    kind = state.split()[0]
+    return badge(_WORDS[state], symbol=_SYMBOLS[kind], kind=kind)
 
 
 def badge(word: str, *, symbol: str = "", kind: str = "plain") -> Html:

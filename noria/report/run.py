@@ -12,56 +12,44 @@ from noria.monitoring import Run
 from noria.monitors import Finding, Monitor
 from noria.names import version
 from noria.profile import SegmentCount
-from noria.report import charts, columns, outcomes
+from noria.report import charts, columns, drifts, outcomes, violations
 from noria.report.charts import Line
 from noria.report.columns import Pair
 from noria.report.html import Html, join, tag
-from noria.report.numbers import chance, count, distance, figure, length, moment, percent, span
-from noria.report.page import Column, aside, badge, commands, name, page, pill, section, shortened, table, tiles
+from noria.report.numbers import count, figure, length, moment, percent, span
+from noria.report.page import Column, Section, Verdict, aside, badge, commands, name, page, pill, table, tiles
 
 _CARDS = 9
-_FEATURES = 200
-_AT_ONCE = 25
 _WEIGHTS = _VALUES = 30
-_VIOLATIONS = 50
 
 
 def render(run: Run) -> str:
     """One HTML document without anything beside it; under 1 MB, whatever the run holds."""
     run = _masked(run)
     pairs, quality = _pairs(run), run.quality
-    sections = [
-        ("changed", "What changed most", _changed(run, pairs)),
-        ("predictions", "Predictions", _predictions(run)),
-        ("monitors", "All monitors", _monitors(run)),
-        ("asked", "Whom it is asked about", _asked(run)),
-        ("trends", "Trends", _trends(run)),
-        ("features", "Features", _features(run, pairs)),
-        ("contract", "Data contract", _contract(run.live) if run.live else None),
-        ("quality", "Model quality", outcomes.metrics(quality) if quality and quality.overall.metrics else None),
-        (
-            "calibration",
-            "Calibration",
-            outcomes.calibration(quality.calibration) if quality and quality.calibration else None,
-        ),
-        ("labels", "Labels", outcomes.coverage(run.labels) if run.labels else None),
-        ("segments", "Quality and bias by segment", outcomes.segments(quality) if quality else None),
-        ("weights", "What predictions rest on", _weights(run)),
-        ("business", "Business", _business(run)),
-        ("next", "What to do next", _next(run)),
-    ]
-    shown = [(id_, title, body) for id_, title, body in sections if body]
-    links = [tag("li", tag("a", title, href=f"#{id_}")) for id_, title, _ in shown]
     return page(
-        _header(run),
-        _verdict(run),
-        _tiles(run),
-        tag("nav", tag("ul", *links), aria_label="Sections"),
-        *(section(id_, title, body) for id_, title, body in shown),
-        tag(
-            "footer", f"Noria, measured {moment(run.at)} by {run.engine}. This page fetches nothing and runs no script."
-        ),
-        title=f"{run.model}: {_VERDICTS[_state(run)][0].lower()}, {span(run.start, run.end)}",
+        kind="Monitor run",
+        name=run.model,
+        about=_about(run),
+        verdict=_verdict(run),
+        figures=_tiles(run),
+        sections=[
+            Section("changed", "What changed most", _changed(run, pairs)),
+            Section("predictions", "Predictions", _predictions(run)),
+            Section("monitors", "All monitors", _monitors(run)),
+            Section("trends", "Trends", _trends(run)),
+            Section("features", "Features", _features(run, pairs)),
+            Section("contract", "Data contract", _contract(run.live) if run.live else None),
+            Section("quality", "Model quality", outcomes.metrics(quality) if quality else None),
+            Section("calibration", "Calibration", outcomes.calibration(quality) if quality else None),
+            Section("labels", "Labels", outcomes.coverage(run.labels) if run.labels else None),
+            Section("asked", "Whom it is asked about", _asked(run)),
+            Section("segments", "Quality and bias by segment", outcomes.segments(quality) if quality else None),
+            Section("weights", "What predictions rest on", _weights(run)),
+            Section("business", "Business", _business(run)),
+            Section("next", "What to do next", _next(run)),
+        ],
+        end=f"Noria, measured {moment(run.at)} by {run.engine}. This page fetches nothing and runs no script.",
     )
 
 
@@ -75,11 +63,7 @@ def _masked(run: Run) -> Run:
 # --- the top
 
 
-_VERDICTS = {
-    "breach": ("Beyond limits", "▲"),
-    "ok": ("Within limits", "✓"),
-    "not": ("Not enough data", "?"),
-}
+_VERDICTS = {"breach": "Beyond limits", "ok": "Within limits", "not": "Not enough data"}
 
 
 def _state(run: Run) -> str:
@@ -88,35 +72,17 @@ def _state(run: Run) -> str:
     return "ok" if len(run.not_enough) < len(run.findings) else "not"
 
 
-def _header(run: Run) -> Html:
-    return tag(
-        "header",
-        tag("p", "Monitor run", class_="over"),
-        tag("h1", name(run.model)),
-        tag(
-            "p",
-            tag("span", version(run.package).capitalize()),
-            tag("span", f"{span(run.start, run.end)} ({length(run.end - run.start)})"),
-            tag("span", f"widened: the window itself had {count(run.own_rows, 'row')}")
-            if run.own_rows < run.window.rows
-            else None,
-            class_="meta",
-        ),
-    )
+def _about(run: Run) -> list[str]:
+    own = f"widened: the window itself had {count(run.own_rows, 'row')}"
+    widened = [own] if run.own_rows < run.window.rows else []
+    when = f"{span(run.start, run.end)} ({length(run.end - run.start)})"
+    return [version(run.package).capitalize(), *widened, when]
 
 
-def _verdict(run: Run) -> Html:
-    state = _state(run)
-    word, symbol = _VERDICTS[state]
+def _verdict(run: Run) -> Verdict:
     decision = run.decision or "none about retraining so far; nothing has asked for it."
-    return tag(
-        "div",
-        badge(word, symbol=symbol, kind=state),
-        tag("p", _sentence(run), class_="said"),
-        tag("p", tag("b", "Decision: "), decision),
-        class_=f"verdict {state}",
-        role="status",
-    )
+    state = _state(run)
+    return Verdict(kind=state, word=_VERDICTS[state], said=_sentence(run), more=join(tag("b", "Decision: "), decision))
 
 
 def _sentence(run: Run) -> str:
@@ -269,63 +235,12 @@ def _legend(run: Run) -> Html:
 
 
 def _features(run: Run, pairs: Sequence[Pair]) -> Html | None:
-    shown = pairs[:_FEATURES]
-    if not shown:
+    if not pairs:
         return None
-    head = [Column("feature"), Column("training and window"), Column("state", tight=True)]
-    head += [Column(title, figures=True) for title in ("PSI", "JS", "KS", "Wasserstein", "p (χ²)", "missing")]
-    rows = [_row(pair) for pair in shown]
-    caption = "Each feature's distance from training, the largest first"
-    notes = [
-        aside(f"{count(len(pairs) - _FEATURES, 'feature')} with a smaller PSI are not listed.")
-        if len(pairs) > _FEATURES
-        else None,
-        aside("Not compared, because baseline and window differ: ", _names(run.drift.uncompared), ".")
-        if run.drift.uncompared
-        else None,
-    ]
-    more = rows[_AT_ONCE:]
-    return join(
-        table(caption, head, rows[:_AT_ONCE]),
-        tag(
-            "details",
-            tag("summary", f"{count(len(more), 'more feature')}"),
-            table("Features that changed less", head, more),
-        )
-        if more
-        else None,
-        *notes,
-        aside(
-            "PSI: population stability index. JS: Jensen–Shannon distance. KS: Kolmogorov–Smirnov. Wasserstein: in the "
-            "feature's unit. p: how likely chance alone makes the two differ as much."
-        ),
+    shapes = {pair.name: pair for pair in pairs}
+    return drifts.listed(
+        run.drift, [*shapes], shape=lambda feature: columns.mini(shapes[feature]) if feature in shapes else None
     )
-
-
-def _names(names: Sequence[str]) -> Html:
-    more = f" and {len(names) - 20} more" if len(names) > 20 else None
-    return join(*(join(", " if place else None, name(given)) for place, given in enumerate(names[:20])), more)
-
-
-def _row(pair: Pair) -> list[str | None]:
-    drift = pair.drift
-    if drift is None:
-        return [name(pair.name), columns.mini(pair), badge("not compared"), *[None] * 6]
-    missing = percent(drift.missing_window)
-    if drift.missing_change:
-        missing = f"{percent(drift.missing_baseline)} → {missing}"
-    state = badge("drifted", symbol="▲", kind="breach") if drift.drifted else badge("stable", symbol="✓", kind="ok")
-    return [
-        name(pair.name),
-        columns.mini(pair),
-        state,
-        distance(drift.psi),
-        distance(drift.js),
-        distance(drift.ks) if drift.ks is not None else None,
-        figure(drift.wasserstein) if drift.wasserstein is not None else None,
-        chance(drift.p_value),
-        missing,
-    ]
 
 
 # --- monitors
@@ -424,33 +339,12 @@ def _trends(run: Run) -> Html | None:
 
 
 def _contract(live: Live) -> Html:
-    """What was wrong with requested rows, the most frequent first."""
     if not live.violations:
         return tag("p", f"{count(live.rows, 'requested row')} kept the data contract.", class_="lead")
-    ordered = sorted(live.violations, key=lambda v: (v.severity != "reject", -v.count, v.column or "", v.rule))
-    rows = [
-        [
-            name(violation.column) if violation.column else "all columns",
-            violation.rule,
-            badge("invalid", symbol="▲", kind="breach") if violation.severity == "reject" else badge("warning"),
-            f"{violation.count:,}",
-            percent(violation.count / live.rows if live.rows else None),
-            shortened(violation.message, 200),
-            _names(violation.samples) if violation.samples else None,
-        ]
-        for violation in ordered[:_VIOLATIONS]
-    ]
-    head = [Column("column"), Column("rule"), Column("severity"), Column("rows", figures=True)]
-    head += [Column("share", figures=True), Column("what is wrong", words=True), Column("values")]
-    left_out = len(ordered) - _VIOLATIONS
+    invalid = f"{count(live.invalid, 'row')} of {live.rows:,} ({percent(live.share)}) break a rule of severity reject."
     return join(
-        tag(
-            "p",
-            f"{count(live.invalid, 'row')} of {live.rows:,} ({percent(live.share)}) break a rule of severity reject.",
-            class_="lead",
-        ),
-        table("Rules of the spec's contract that requests broke", head, rows),
-        aside(f"{count(left_out, 'rarer violation')} not listed.") if left_out > 0 else None,
+        tag("p", invalid, class_="lead"),
+        violations.listed("Rules of the contract that requests broke", live.violations, rows=live.rows),
     )
 
 

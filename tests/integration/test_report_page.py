@@ -1,4 +1,4 @@
-"""A run's page, opened in a browser as a person would: on a desk and on a phone, in light and in dark."""
+"""Pages, opened in a browser as a person would: on a desk and on a phone, in light and in dark."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 
-from noria.report import render
+from noria.report import render, render_contract
 from tests.integration.chromium import Chromium, chromium
+from tests.unit import report_upload
 from tests.unit.report_run import HOSTILE, run, spec
 
 WIDTHS = (1280, 360)
@@ -52,18 +53,23 @@ def browser() -> Iterator[Chromium]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A usual run, and one in which everything that has a name was named by an enemy."""
+    """A usual run, one in which everything that has a name was named by an enemy, and uploads of both kinds."""
     folder = tmp_path_factory.mktemp("pages")
-    runs = {"usual": run(), "hostile": run(spec(HOSTILE), HOSTILE)}
-    pages = {name: folder / f"{name}.html" for name in runs}
+    texts = {
+        "usual": render(run()),
+        "hostile": render(run(spec(HOSTILE), HOSTILE)),
+        "accepted": render_contract(report_upload.accepted(folder)),
+        "refused": render_contract(report_upload.refused(folder)),
+    }
+    pages = {name: folder / f"{name}.html" for name in texts}
     for name, path in pages.items():
-        path.write_text(render(runs[name]), encoding="utf-8")
+        path.write_text(texts[name], encoding="utf-8")
     return pages
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("page", ["usual", "hostile"])
+@pytest.mark.parametrize("page", ["usual", "hostile", "accepted", "refused"])
 def test_a_page_fetches_nothing_runs_nothing_and_fits_its_screen(
     browser: Chromium, pages: dict[str, Path], page: str, scheme: Literal["light", "dark"], width: int
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from noria.cli.commands import app
 from noria.monitoring import Point
 from noria.monitors import Finding
-from noria.report import columns, html, numbers, render
+from noria.report import columns, html, numbers, render, render_contract
 from noria.spec import ModelSpec
+from tests.unit import report_upload
 from tests.unit.report_run import END, HOSTILE, ROWS, run, spec
 
 VOID = {"meta", "br", "hr"}
@@ -100,12 +102,21 @@ def shape(element: Element) -> list[Any]:
 # --- one file, safe and whole
 
 
+@pytest.fixture(params=["usual", "hostile", "accepted", "refused"])
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of each kind one, most of them with names that an enemy chose."""
+    if request.param in ("usual", "hostile"):
+        return render(run() if request.param == "usual" else run(spec(HOSTILE), HOSTILE))
+    made = report_upload.accepted if request.param == "accepted" else report_upload.refused
+    return render_contract(made(tmp_path))
+
+
 def test_the_same_run_gives_the_same_bytes() -> None:
     assert render(run()) == render(run())
 
 
-def test_a_page_is_one_file_that_may_load_nothing_but_its_own_style() -> None:
-    document = read(render(run(spec(HOSTILE), HOSTILE)))
+def test_a_page_is_one_file_that_may_load_nothing_but_its_own_style(page: str) -> None:
+    document = read(page)
 
     (policy,) = [m for m in document.all("meta") if m.attributes.get("http-equiv") == "Content-Security-Policy"]
     (style,) = document.all("style")
@@ -342,11 +353,44 @@ def test_what_to_do_names_a_runbook_for_each_breach_and_commands_that_exist() ->
     assert runbooks == [of_monitor[name] for name in of.breached]
 
 
+# --- an upload
+
+
+def test_a_refused_upload_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+    report = report_upload.refused(tmp_path)
+
+    document = read(render_contract(report))
+
+    assert "The file was refused: 2 rules of the contract are broken." in document.said
+    (heading,) = document.all("h1")
+    assert heading.said == f"{HOSTILE[1]}.csv"
+    rows = list(by_id(document, "violations").all("tr"))[1:]
+    assert len(rows) == len(report.violations)
+    told = [(row.children[0].said, row.children[1].said, row.children[3].said) for row in rows]
+    assert told[:2] == [("color", "formula", "600"), ("y", "column", "1")]
+    assert "rows 1, 2, 3, 4, 5 …" in rows[0].said
+    assert f"noria validate FILE --model {report.model}" in by_id(document, "next").said
+
+
+def test_an_accepted_upload_says_how_it_differs_from_training(tmp_path: Path) -> None:
+    report = report_upload.accepted(tmp_path)
+    assert report.shift
+
+    document = read(render_contract(report))
+
+    assert "The file is a dataset of 600 rows." in document.said
+    shift = by_id(document, "shift")
+    assert "2 columns of 3 with a PSI above" in shift.said
+    listed = [row.said for row in shift.all("th") if row.attributes.get("scope") == "row"]
+    assert listed == sorted(report.shift.features, key=lambda name: -report.shift.features[name].psi)  # type: ignore[union-attr]
+    assert not [element for element in document.everything() if element.attributes.get("id") == "next"]
+
+
 # --- for whoever reads otherwise
 
 
-def test_a_page_can_be_read_without_eyes_for_it() -> None:
-    document = read(render(run()))
+def test_a_page_can_be_read_without_eyes_for_it(page: str) -> None:
+    document = read(page)
 
     (html_,) = document.all("html")
     assert html_.attributes["lang"] == "en"
