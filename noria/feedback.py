@@ -19,9 +19,13 @@ FOLDER = "labelled/"
 Origin = Literal["upload", "labels"]
 
 
+def folder_of(model: str, day: date) -> str:
+    return key(model, "incoming", f"{FOLDER}{day}/")
+
+
 def dataset_key(model: str, day: date, *, number: int, state: str) -> str:
-    """`number` grows with each label of that day that arrives; `state` names what the labels then say."""
-    return key(model, "incoming", f"{FOLDER}{day}/{number:012}-{state}.parquet")
+    """`number` grows with each label of that day that arrives; `state` names the rows that come of them."""
+    return f"{folder_of(model, day)}{number:012}-{state}.parquet"
 
 
 def origin(source_key: str) -> Origin:

@@ -16,7 +16,7 @@ import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria import capture
-from noria.labels import NEWEST, WORD, answered, each_once, labels_of, timestamp, word_types, words_of
+from noria.labels import NEWEST, WORD, LabelsFile, answered, each_once, labels_of, timestamp, word_types, words_of
 from noria.profile import Source
 from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect, identifier, label, listing, literal, number, parquet
@@ -111,27 +111,55 @@ def newest(
     return moment if moment and (since is None or moment >= since) else None
 
 
-def dataset(joined: Path, spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> int:
-    """Write the labelled requests of a day as training data, one row for each that was predicted; returns how many.
+class Made(NamedTuple):
+    """`state` names the rows: the same rows have the same."""
+
+    rows: int
+    state: str
+
+
+def dataset(joined: Path, spec: ModelSpec, *, number: int, to: Path, resources: Resources = MODEST) -> Made:
+    """Write the labelled requests of a day as training data, one row for each that was predicted.
 
     The event's time is when it was predicted; the id, where the spec has one, is the inference id, with `#<row>` for
     all but the first row of a request. Requests that break the contract of a column are left out: nobody can correct
-    what was asked.
+    what was asked. `number` is written into the file, so that labels that are corrected back are another file than the
+    first was, and come after the correction.
     """
     target, time = identifier(spec.target), identifier(spec.time)
     named = "CASE WHEN row = 0 THEN inference_id ELSE inference_id || '#' || row END"
     columns = [f"{named} AS {identifier(spec.id)}"] if spec.id else []
     columns += [f"time AS {time}", *(f"{_value(name, f)} AS {identifier(name)}" for name, f in spec.features.items())]
     kept = " AND ".join(["true", *(_allowed(name, feature) for name, feature in spec.features.items())])
+    # A shadow is asked what the champion was asked: it is one request, and was labelled once.
+    one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
     with connect(resources) as db:
-        # A shadow is asked what the champion was asked: it is one request, and was labelled once.
-        one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
+        db.execute(
+            f"COPY (SELECT {', '.join(columns)}, label AS {target} FROM {parquet([joined])} WHERE {kept} "
+            f"QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) TO {literal(str(to))} "
+            f"(FORMAT parquet, KV_METADATA {{noria_labels: '{number}'}})"
+        )
+        rows, state = _one(db, f"SELECT count(*), coalesce(bit_xor(hash(t)), 0) FROM {parquet([to])} t")
+    return Made(rows=rows, state=f"{state:016x}")
+
+
+def labels_about(
+    predicted: Sequence[Path],
+    told: Sequence[Path],
+    spec: ModelSpec,
+    *,
+    variant: str,
+    to: Path,
+    resources: Resources = MODEST,
+) -> LabelsFile:
+    """Write the labels of what a variant predicted, as a labels file."""
+    with connect(resources) as db:
+        made = f"FROM {parquet(predicted)} WHERE variant = {literal(variant)}"
         db.sql(
-            f"SELECT {', '.join(columns)}, label AS {target} FROM {parquet([joined])} WHERE {kept} "
-            f"QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row"
+            f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({labels_of(told, spec)}) "
+            f"SEMI JOIN ({made}) USING (inference_id, row)"
         ).write_parquet(str(to))
-        (rows,) = _one(db, f"SELECT count(*) FROM {parquet([to])}")
-    return int(rows)
+    return LabelsFile(to, to.name)
 
 
 def classes(predicted: Sequence[Path], *, variant: str, resources: Resources = MODEST) -> frozenset[str]:

@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from noria import policy
-from noria.feedback import superseded
+from noria.feedback import origin, superseded
 from noria.ledger import Entry, Kind
 from noria.names import key
 
@@ -42,6 +42,12 @@ class TrainingDataset(Part):
     rows: int
     first_event: datetime
     last_event: datetime
+
+    @property
+    def part(self) -> str:
+        """What it is a later or earlier form of: the day, of joined labels; else it is its own."""
+        from_labels = self.source_key and origin(self.source_key) == "labels"
+        return self.source_key.rpartition("/")[0] if from_labels else self.sha256
 
 
 class Champion(Part):
@@ -74,8 +80,9 @@ class TrainingRequest(Part):
         seen: Container[str] = frozenset(),
         now: datetime,
     ) -> Self:
-        """`seen`: hashes of the datasets that the champion was trained on."""
-        ordered = tuple(sorted(datasets, key=lambda dataset: (dataset.first_event, dataset.sha256)))
+        """`datasets`: all that were accepted. `seen`: hashes of those that the champion was trained on."""
+        accepted = list(datasets)
+        ordered = tuple(sorted(current(accepted), key=lambda dataset: (dataset.first_event, dataset.sha256)))
         return cls(
             model=model,
             token=training_token(model, cause.identity),
@@ -83,7 +90,7 @@ class TrainingRequest(Part):
             dataset_hash=set_hash(dataset.sha256 for dataset in ordered),
             datasets=ordered,
             champion=champion,
-            fresh_rows=sum(dataset.rows for dataset in ordered if dataset.sha256 not in seen) if champion else 0,
+            fresh_rows=unseen_rows(accepted, seen) if champion else 0,
             requested_at=now,
         )
 
@@ -113,6 +120,17 @@ def current(datasets: Sequence[TrainingDataset]) -> list[TrainingDataset]:
     """What a training uses of all accepted datasets: of labels that were joined, each prediction's newest."""
     old = superseded(dataset.source_key for dataset in datasets if dataset.source_key)
     return [dataset for dataset in datasets if dataset.source_key not in old]
+
+
+def unseen_rows(accepted: Sequence[TrainingDataset], seen: Container[str]) -> int:
+    """Rows that are used now and in no dataset of `seen`. A day's joined labels hold again what those before held."""
+    known: dict[str, int] = {}
+    for dataset in accepted:
+        if dataset.sha256 in seen:
+            known[dataset.part] = max(known.get(dataset.part, 0), dataset.rows)
+    return sum(
+        max(dataset.rows - known.get(dataset.part, 0), 0) for dataset in current(accepted) if dataset.sha256 not in seen
+    )
 
 
 def training_token(model: str, identity: str) -> str:

@@ -42,7 +42,7 @@ DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data",
 """For functions that read whole files: minutes, and room for a few gigabytes on disk."""
 
 UPLOAD_WORK = replace(DATA_WORK, disk=10240)
-"""For uploads, which are brought whole: the disk says how large they may be."""
+"""For uploads, which are brought whole: the disk says how large they may be. And for labels with days of requests."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
@@ -394,7 +394,7 @@ class Reactions(Stack):
                     detail={"model": [{"exists": True}]},
                 ),
             ],
-            work=DATA_WORK,
+            work=UPLOAD_WORK,
         )
         reaction.allow(
             self._objects("labels", actions=("GetObject", "GetObjectVersion", "PutObject")),

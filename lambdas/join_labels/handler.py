@@ -37,6 +37,7 @@ from noria.aws.metrics import Measurement, Measurements
 from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package
@@ -71,6 +72,7 @@ class Outcome(StrEnum):
     ELSEWHERE = "OtherAreaIgnored"
 
 
+@retried_soon
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

@@ -32,7 +32,6 @@ from noria.training import (
     Champion,
     TrainingDataset,
     TrainingRequest,
-    current,
     trained_on,
     training_token,
 )
@@ -82,7 +81,7 @@ def start_training(
     if not ledger.knows(model, Kind.RETRAINING_REQUESTED, granted.request):
         raise LookupError(f"{model}: the ledger has no grant {granted.request!r}; ask with noria retrain {model}")
     entries = ledger.entries(model)
-    datasets = current(_datasets(model, storage))
+    datasets = _datasets(model, storage)
     if not datasets:
         raise LookupError(f"{model}: {granted.request!r} was granted, but no dataset lies under {model}/datasets/")
     cause = Cause(kind=granted.cause, identity=granted.request, text=in_words(granted.cause))

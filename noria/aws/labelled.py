@@ -40,6 +40,9 @@ MOST_CAPTURED_BYTES = 2 * 2**30
 MOST_TOLD_BYTES = 2**30
 """Of words that are read at once, the newest first; about twenty million."""
 
+MOST_COVERED_BYTES = 2**30
+"""Of captured requests whose coverage is looked at: what comes after the first gigabyte has labels as it has."""
+
 _ATTEMPTS = 8
 _DAY = timedelta(days=1)
 
@@ -64,7 +67,8 @@ class Labelled:
         end = until.astimezone(UTC) - watch.labels.within
         start = end - watch.every * watch.when.of
         here = _folder(folder, "coverage")
-        captured = self.captures.fetch(self.captures.between(start, end), _folder(here, "captured"))
+        files, _ = self.captures.first(start, end, most_bytes=MOST_COVERED_BYTES)
+        captured = self.captures.fetch(files, _folder(here, "captured"))
         told = self.words(start, _folder(here, "told"))
         predictions, labelled, p50, p95 = coverage(Source.captured(*captured, since=start, until=end), told, self.spec)
         return Coverage(
@@ -199,7 +203,13 @@ class Session:
             self._join(day)
         champion = [path for day in days for path in self._days[day].champion]
         source = Source.captured(*champion, since=start, until=end + timedelta(microseconds=1))
-        labels = self.labelled.labels(start, self._place("told"))
+        labels = labelled.labels_about(
+            [self._days[day].predicted for day in days],
+            self.labelled.words(start, self._place("told")),
+            self.spec,
+            variant=CHAMPION,
+            to=self.folder / "labels.parquet",
+        )
         return join(source, [labels], self.spec, registered=registered)
 
     def hard_cases(self, *, live: datetime | None) -> HardCases:
@@ -210,14 +220,15 @@ class Session:
         return labelled.hard_cases(paths, told, self.spec, variant=CHAMPION, since=since, until=self.now)
 
     def publish(self) -> list[str]:
-        """Upload the joined rows of each day as training data, where that has not been done; their keys."""
-        published = []
+        """Upload the joined rows of each day as training data, where they are not what they were; their keys."""
+        published, storage = [], self.labelled.storage
         for day, (path, joined) in sorted(self._joined.items()):
-            target = feedback.dataset_key(self.spec.model, day, number=joined.words, state=joined.state)
             made = self._place(str(day)) / "dataset.parquet"
-            if self.labelled.storage.exists(target) or not labelled.dataset(path, self.spec, to=made):
-                continue
-            if self.labelled.storage.replace(target, made, etag=None):
+            rows, state = labelled.dataset(path, self.spec, number=joined.words, to=made)
+            last = max((file.key for file in storage.list(feedback.folder_of(self.spec.model, day))), default="")
+            target = feedback.dataset_key(self.spec.model, day, number=joined.words, state=state)
+            if rows and target > last and not last.endswith(f"-{state}.parquet"):
+                storage.replace(target, made, etag=None)
                 published.append(target)
         return published
 

@@ -20,6 +20,7 @@ from noria.labels import Arrival, LabelsError, LabelsFile, coverage, disagreemen
 from noria.profile import Source
 from noria.spec import ModelSpec, Task
 from noria.sql import connect
+from noria.training import Cause, Champion, TrainingDataset, TrainingRequest
 from tests.unit.engine_data import SMALL, record, spec_of, write
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -265,7 +266,7 @@ def test_labelled_requests_become_rows_of_the_contract_once_whoever_answered(tmp
     world.deliver(Told("v", NOON, (("a", 0, 1, None), ("a", 1, 1, None))))
     assert world.joined
     made = tmp_path / "made.parquet"
-    assert dataset(world.joined, world.spec, to=made, resources=SMALL) == 2
+    assert dataset(world.joined, world.spec, number=1, to=made, resources=SMALL).rows == 2
     with connect(SMALL) as db:
         rows = db.execute(f"FROM read_parquet('{made}')").fetchall()
     noon = NOON.replace(tzinfo=None)
@@ -286,7 +287,7 @@ def test_requests_that_no_upload_could_hold_are_not_learnt_from(tmp_path: Path) 
     world.deliver(Captured("champion", "a", NOON, (0.9, 0.1)), joins=False)
     world.deliver(Told("v", NOON, (("a", 0, 1, None), ("a", 1, 1, None))))
     assert world.joined
-    assert dataset(world.joined, world.spec, to=tmp_path / "made.parquet", resources=SMALL) == 1
+    assert dataset(world.joined, world.spec, number=1, to=tmp_path / "made.parquet", resources=SMALL).rows == 1
 
 
 def test_of_a_day_only_the_latest_is_trained_on() -> None:
@@ -297,6 +298,28 @@ def test_of_a_day_only_the_latest_is_trained_on() -> None:
     assert superseded([*keys, other, *uploads]) == set(keys[:2])
     assert {origin(source) for source in [*keys, other]} == {"labels"}
     assert {origin(source) for source in uploads} == {"upload"}
+
+
+def day_of_labels(number: int, rows: int, day: datetime = NOON) -> TrainingDataset:
+    sha = f"{number:064x}"
+    source = dataset_key("m", day.date(), number=number, state=f"{number:016x}")
+    return TrainingDataset(sha256=sha, key=sha, source_key=source, rows=rows, first_event=day, last_event=day)
+
+
+def test_a_training_counts_as_fresh_what_a_day_has_more_than_the_champion_saw() -> None:
+    other_day = NOON + timedelta(days=1)
+    datasets = [day_of_labels(1, 40), day_of_labels(2, 100), day_of_labels(3, 130), day_of_labels(4, 7, other_day)]
+    upload = TrainingDataset(sha256="f" * 64, key="u", rows=1000, first_event=DAY, last_event=DAY)
+    request = TrainingRequest.of(
+        model="m",
+        cause=Cause(kind="hand", identity="one", text="by hand"),
+        datasets=[*datasets, upload],
+        champion=Champion(package="p", model_key="m/runs/model.tar.gz"),
+        seen={upload.sha256, datasets[1].sha256},
+        now=NOON,
+    )
+    assert {dataset.sha256 for dataset in request.datasets} == {upload.sha256, datasets[2].sha256, datasets[3].sha256}
+    assert request.fresh_rows == 30 + 7
 
 
 # --- hard cases

@@ -97,7 +97,7 @@ def test_labels_are_joined_reported_measured_and_told_once(place: Place, spec: M
     assert place.keys(f"{spec.model}/reports/") == reports
     assert place.read(reports[-1]) == place.read(key)
     quality = Quality.model_validate_json(place.read(key))
-    assert (quality.predictions, quality.labels, quality.matched) == (4, 5, 4)
+    assert (quality.predictions, quality.labels, quality.matched) == (4, 4, 4)
     brier = sum((score - label) ** 2 for score, label in zip(SCORES, (1, 1, 0, 0), strict=True)) / 4
     assert quality.overall.values[Metric.BRIER] == pytest.approx(brier)
     assert quality.overall.values[Metric.AUC] == 1.0
@@ -322,15 +322,16 @@ def live(place: Place, spec: ModelSpec, *, registered: float, at: datetime) -> N
 
 
 def test_labels_become_training_data_that_corrections_supersede(place: Place, spec: ModelSpec) -> None:
-    deliver(place, spec.model, "may.csv", LABELS)
-    deliver(place, spec.model, "june.csv", "inference_id,row,late\nfirst,0,0\n")
+    for name, label in (("may", 1), ("june", 1), ("july", 0), ("august", 1), ("september", 0)):
+        body = f"inference_id,row,late\nfirst,0,{label}\n"
+        deliver(place, spec.model, f"{name}.csv", LABELS if name == "may" else body)
     made = place.keys(f"{spec.model}/incoming/labelled/")
-    assert len(made) == 2
+    assert len(made) == 4  # June says what May has said
     for key in made:
         version = place.s3.head_object(Bucket=BUCKET, Key=key)["VersionId"]
         place.deliver(validate_upload, place.uploaded(key, version))
     accepted = place.entries(spec.model, Kind.DATASET_ACCEPTED)
-    assert [(entry.details["origin"], entry.details["rows"]) for entry in accepted] == [("labels", 4)] * 2
+    assert [(entry.details["origin"], entry.details["rows"]) for entry in accepted] == [("labels", 4)] * 4
     uploaded_csv = f"{spec.model}/incoming/january.csv"
     place.deliver(validate_upload, place.uploaded(uploaded_csv, place.put(uploaded_csv, table(spec))))
     uploaded = place.entries(spec.model, Kind.DATASET_ACCEPTED)[-1]
@@ -338,9 +339,9 @@ def test_labels_become_training_data_that_corrections_supersede(place: Place, sp
     pipeline(place, spec)
     place.deliver(start_training, granted(place, spec))
     (started,) = place.entries(spec.model, Kind.TRAINING_STARTED)
-    assert set(as_list(started.details["datasets"])) == {accepted[1].subject, uploaded.subject}
+    assert set(as_list(started.details["datasets"])) == {accepted[3].subject, uploaded.subject}
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
-        file.write(place.read(f"{spec.model}/datasets/{accepted[1].subject}/data.parquet"))
+        file.write(place.read(f"{spec.model}/datasets/{accepted[3].subject}/data.parquet"))
         file.flush()
         labels = db.execute("SELECT late FROM read_parquet(?) ORDER BY ts, late", [file.name]).fetchall()
     assert sorted(labels) == [("0",), ("0",), ("0",), ("1",)]
