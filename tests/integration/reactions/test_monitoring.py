@@ -167,6 +167,17 @@ def test_a_window_is_reported_measured_and_told_once_however_often_the_tick_come
     assert (said["PredictionDrifted"], said["MonitorFailures"]) == ([0], [0])
 
 
+def test_each_window_is_a_page_and_the_newest_has_a_place_of_its_own(watched: Watched) -> None:
+    for hour in (0, 1):
+        watched.captured(even(), at=watched.noon + timedelta(hours=hour, minutes=30))
+        watched.tick(watched.noon + timedelta(hours=hour, minutes=70))
+    first, second = (str(e.details["report"]).replace(".json", ".html") for e in watched.monitored())
+    kept = watched.place.s3.get_object(Bucket=BUCKET, Key=f"{watched.spec.model}/reports/latest.html")
+    assert kept["ContentType"] == "text/html; charset=utf-8"
+    assert kept["Body"].read() == watched.place.read(second) != watched.place.read(first)
+    assert f"<h1><bdi>{watched.spec.model}</bdi></h1>".encode() in watched.place.read(first)
+
+
 def test_what_has_drifted_is_a_breach_of_its_monitor_and_of_no_other(watched: Watched) -> None:
     watched.captured([0.5 + value / 2 for value in even()], at=watched.noon + timedelta(minutes=30))
     watched.tick(watched.noon + timedelta(minutes=70))
