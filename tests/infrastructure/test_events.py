@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noria.names import EVENT_SOURCE
+from noria.monitors import monitors
+from noria.names import EVENT_SOURCE, Names
+from noria.spec import load_all
 from stacks.bundles import reactions
 from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
 from tests.infrastructure.patterns import matches
@@ -94,6 +97,25 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
     ):
         assert into(f"flight-delay/{area}/x.csv") == set(), area
     assert into("incoming/no-model.csv") == set()
+
+
+def test_the_alarms_that_may_ask_for_a_training_do_and_no_others(assembly: Assembly, models: Path) -> None:
+    names = Names(env=assembly.env)
+    asking = {
+        names.monitor_alarm(spec.model, monitor.name)
+        for spec in load_all(models)
+        for monitor in monitors(spec)
+        if monitor.trigger
+    }
+    heard = set()
+    for alarm in assembly.all("AWS::CloudWatch::Alarm"):
+        if isinstance(name := alarm.properties["AlarmName"], str):
+            happened = event("aws.cloudwatch-alarm-state-change", env=assembly.env)
+            happened["detail"]["alarmName"] = name
+            heard |= {name} if "request-retraining-alarms" in matched(assembly, happened) else set()
+    assert {"drift", "quality"} <= {name.rsplit("-", 1)[-1] for name in asking}
+    assert any("-bias-" in name for name in asking)
+    assert heard == asking
 
 
 @pytest.mark.parametrize(
