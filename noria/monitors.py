@@ -240,4 +240,6 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
 
 
 def _slug(column: str) -> str:
-    return re.sub(r"[\W_]+", "-", column.lower()).strip("-")
+    """Plain letters, digits and hyphens, of other letters too (RFC 3492)."""
+    plain = column if column.isascii() else column.encode("punycode").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
