@@ -82,6 +82,18 @@ def test_writing_once_leaves_what_is_there(storage: Storage) -> None:
     assert not storage.exists("m/x")
 
 
+def test_a_file_replaces_only_what_was_read(storage: Storage, tmp_path: Path) -> None:
+    file, there = tmp_path / "file", tmp_path / "there"
+    file.write_bytes(b"first")
+    assert storage.replace("m/x", file, etag=None)
+    assert not storage.replace("m/x", file, etag=None)
+    read = storage.download("m/x", there)
+    file.write_bytes(b"second")
+    assert storage.replace("m/x", file, etag=read.etag)
+    assert not storage.replace("m/x", file, etag=read.etag)
+    assert storage.read("m/x") == b"second"
+
+
 def test_a_bucket_is_emptied_of_all_versions_and_markers(storage: Storage) -> None:
     for _ in range(3):
         storage.write("a", "x")
@@ -101,6 +113,9 @@ def test_captured_files_are_found_by_hour_and_newest_first(storage: Storage, tmp
     assert [file.key[-7:-6] for file in newest] == ["c", "b", "a"]
     paths = captures.fetch(found, tmp_path)
     assert [path.read_text()[-1] for path in paths] == ["b", "c"]
+    assert [file.key[-7:-6] for file in captures.of_day(NOW.date())] == ["a", "b", "c"]
+    storage.write("m/captured/e/champion/2026/11/22/00/e.jsonl", "written after midnight")
+    assert [file.key[-7:-6] for file in captures.of_day(NOW.date())] == ["a", "b", "c", "e"]
 
 
 def test_a_fact_is_recorded_once_and_chained(ledger: Ledger) -> None:
