@@ -13,6 +13,7 @@ from noria.report.html import Html, join, short, tag
 from noria.report.numbers import figure, percent
 
 _WIDTH = 320
+_DOTS = 60
 _BOTH = (("baseline", 0.86), ("window", 0.44))
 """The two sets of rows, and how much of a slot their bars take."""
 
@@ -108,24 +109,19 @@ class Line:
 
 
 def trend(line: Line, *, title: str) -> Html:
-    """A line with its limit dashed; what is beyond it is a larger, square mark."""
+    """A line with its limit dashed; what is beyond it is a larger, square mark. Many points are no dots."""
     height = 120
     known = [value for value in line.values if value is not None]
     bounds = [*known, *([line.limit] if line.limit is not None else [])]
-    grid = _between(min(bounds), max(bounds))
+    grid = _between(min(0.0, *bounds), max(bounds))
     frame = _Frame(left=44, right=_WIDTH - 8, top=10, base=height - 22, low=grid[0], high=grid[-1])
-    places = [
-        (frame.x(index / max(len(line.values) - 1, 1)), frame.y(value), value, label)
-        for index, (value, label) in enumerate(zip(line.values, line.labels, strict=True))
-        if value is not None
-    ]
-    marks = [_mark(x, y, beyond=line.beyond(value), title=f"{label}: {figure(value)}") for x, y, value, label in places]
+    places = _places(line, frame)
     return svg(
         title,
         *(_gridline(frame, value, figure(value)) for value in grid),
         *_limit(line, frame),
-        tag("path", d=_path([(x, y) for x, y, *_ in places]), class_="line"),
-        *marks,
+        tag("path", d=_path([(x, y) for x, y, _ in places]), class_="line"),
+        *_marks(line, [p for p in places if len(places) <= _DOTS or p is places[-1] or line.beyond(p[2])]),
         tag("text", line.labels[0], x=frame.left, y=height - 6),
         tag("text", line.labels[-1], x=frame.right + 7, y=height - 6, text_anchor="end"),
         width=_WIDTH,
@@ -135,17 +131,15 @@ def trend(line: Line, *, title: str) -> Html:
 
 def spark(line: Line, *, title: str) -> Html:
     """The same for a line of a table: its shape, its limit, and where it ends."""
-    known = [(index, value) for index, value in enumerate(line.values) if value is not None]
-    bounds = [value for _, value in known] + ([line.limit] if line.limit is not None else [])
+    bounds = [value for value in (*line.values, line.limit) if value is not None]
     low, high = min(bounds), max(bounds)
     frame = _Frame(left=2, right=116, top=4, base=26, low=low, high=high if high > low else low + 1)
-    places = [(frame.x(index / max(len(line.values) - 1, 1)), frame.y(value)) for index, value in known]
-    last = known[-1][1]
+    places = _places(line, frame)
     return svg(
         title,
         *_limit(line, frame),
-        tag("path", d=_path(places), class_="line"),
-        _mark(*places[-1], beyond=line.beyond(last), title=None),
+        tag("path", d=_path([(x, y) for x, y, _ in places]), class_="line"),
+        *_marks(line, places[-1:]),
         width=120,
         height=30,
         class_="mini",
@@ -304,11 +298,19 @@ def _limit(line: Line, frame: _Frame) -> list[Html]:
     return [tag("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_="limit")]
 
 
-def _mark(x: float, y: float, *, beyond: bool, title: str | None) -> Html:
-    said = tag("title", title) if title else None
-    if beyond:
-        return tag("rect", said, x=x - 4, y=y - 4, width=8, height=8, class_="beyond")
-    return tag("circle", said, cx=x, cy=y, r=3, class_="dot")
+def _places(line: Line, frame: _Frame) -> list[tuple[float, float, float]]:
+    """x, y and value of what was measured."""
+    last = max(len(line.values) - 1, 1)
+    return [
+        (frame.x(index / last), frame.y(value), value) for index, value in enumerate(line.values) if value is not None
+    ]
+
+
+def _marks(line: Line, places: Sequence[tuple[float, float, float]]) -> list[Html]:
+    """Dots, and squares of what is beyond the limit: a path each. A dot is a line of no length with round ends."""
+    dots = "".join(f"M{short(x)} {short(y)}h0" for x, y, value in places if not line.beyond(value))
+    squares = "".join(f"M{short(x - 4)} {short(y - 4)}h8v8h-8z" for x, y, value in places if line.beyond(value))
+    return [tag("path", d=d, class_=kind) for kind, d in (("dots", dots), ("beyond", squares)) if d]
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
@@ -325,7 +327,7 @@ def _step(spread: float, pieces: int) -> float:
 def _between(low: float, high: float) -> list[float]:
     """Round values around all there is."""
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
-        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+        low, high = (low, low + 1) if not low else (low - abs(low) * 0.1, high + abs(high) * 0.1)
     step = _step(high - low, 3)
     first, last = floor(low / step + 1e-9), -floor(-high / step + 1e-9)
     return [step * i for i in range(first, last + 1)]

@@ -69,7 +69,8 @@ _VERDICTS = {"breach": "Beyond limits", "ok": "Within limits", "not": "Not enoug
 def _state(run: Run) -> str:
     if run.breached:
         return "breach"
-    return "ok" if len(run.not_enough) < len(run.findings) else "not"
+    # The first monitor is the most telling: where even that is silent, nobody should read that all is well.
+    return "not" if not run.findings or run.findings[0].state == "not enough data" else "ok"
 
 
 def _about(run: Run) -> list[str]:
@@ -94,14 +95,12 @@ def _sentence(run: Run) -> str:
         return (
             f"{len(run.breached)} of {count(len(run.findings), 'monitor')} {are} beyond the limit: {listed}{lacking}."
         )
-    if _state(run) == "not":
-        return f"Nothing could be judged: {run.findings[0].reason if run.findings else 'nothing is watched'}."
     judged = len(run.findings) - len(run.not_enough)
-    return (
-        f"All {judged} monitors that could be judged are within their limits{lacking}."
-        if lacking
-        else (f"All {judged} monitors are within their limits.")
-    )
+    well = f"{judged} {'monitor' if judged == 1 else 'monitors'} {'is' if judged == 1 else 'are'} within the limit"
+    if _state(run) == "ok":
+        return f"All {well}." if not run.not_enough else f"{well}; {len(run.not_enough)} could not be judged."
+    why = run.findings[0].reason.rstrip(".") if run.findings else "nothing is watched"
+    return f"Too little is known: {why}. {f'{well} all the same.' if judged else 'Nothing could be judged.'}"
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -208,12 +207,16 @@ def _asked(run: Run) -> Html | None:
         titles = ["training", "window", *(["selected in training", "selected in window"] if selects else [])]
         head = [Column("value"), Column("share"), *(Column(title, figures=True) for title in titles)]
         more = len(shares) - _VALUES
-        parts += [
-            tag("h3", "By ", name(segment)),
-            table("Shares of rows, the most frequent value first", head, rows, class_="sheet bars"),
-            aside(f"{count(more, 'rarer value')} not listed.") if more > 0 else None,
-        ]
-    return tag("div", *parts, class_="part") if parts else None
+        parts.append(
+            tag(
+                "div",
+                tag("h3", "By ", name(segment)),
+                table("Shares of rows, the most frequent value first", head, rows, class_="sheet bars"),
+                aside(f"{count(more, 'rarer value')} not listed.") if more > 0 else None,
+                class_="part",
+            )
+        )
+    return join(*parts) if parts else None
 
 
 def _selected(found: SegmentCount) -> str:

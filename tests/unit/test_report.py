@@ -173,7 +173,13 @@ def test_a_page_is_small_however_much_there_is_to_tell(features: int) -> None:
     names = tuple(f"{place}: {'<' * 300}" for place in range(features))
     categories = tuple(f"{place}{'&' * 300}" for place in range(150))
 
-    page = render(run(spec(names), categories))
+    of = run(spec(names), categories)
+    week = tuple(
+        Point(end=END - timedelta(hours=hour), rows=ROWS, values={m.name: hour / 100 for m in of.monitors})
+        for hour in range(168, 0, -1)
+    )
+
+    page = render(of.model_copy(update={"trend": week}))
 
     assert len(page.encode()) < LIMIT
     document = read(page)
@@ -197,8 +203,8 @@ def test_verdict_and_decision_come_first() -> None:
 @pytest.mark.parametrize(
     ("state", "verdict"),
     [
-        ("ok", "All 14 monitors are within their limits."),
-        ("not enough data", "Nothing could be judged: Reason of drift."),
+        ("ok", "All 14 monitors are within the limit."),
+        ("not enough data", "Too little is known: Reason of drift. Nothing could be judged."),
     ],
 )
 def test_a_verdict_is_never_better_than_what_is_known(state: Any, verdict: str) -> None:
@@ -307,10 +313,10 @@ def test_a_widened_window_says_how_many_rows_were_its_own() -> None:
 
 def test_a_trend_draws_each_window_and_marks_those_beyond_the_limit() -> None:
     of = run()
-    values = (0.05, 0.2, 0.3)
+    earlier = (0.05, 0.2, 0.3)
     trend = tuple(
         Point(end=END - timedelta(hours=3 - place), rows=ROWS, values={"outliers": value})
-        for place, value in enumerate(values)
+        for place, value in enumerate(earlier)
     )
     findings = tuple(
         Finding(monitor=f.monitor, state="ok", value=0.01, limit=0.1, reason="Reason.")
@@ -323,14 +329,16 @@ def test_a_trend_draws_each_window_and_marks_those_beyond_the_limit() -> None:
 
     (card,) = [card for card in trends.all("article") if card.said.startswith("Outliers")]
     (chart,) = card.all("svg")
-    assert [title.text.rpartition(": ")[2] for mark in chart.all("circle") for title in mark.all("title")] == [
-        "0.05",
-        "0.01",
-    ]
-    assert [title.text.rpartition(": ")[2] for mark in chart.all("rect") for title in mark.all("title")] == [
-        "0.2",
-        "0.3",
-    ]
+    drawn = {str(path.attributes["class"]): str(path.attributes["d"]) for path in chart.all("path")}
+    heights = {kind: [float(y) for _, y in re.findall(r"M(\S+) (\S+?)h", drawn[kind])] for kind in ("dots", "beyond")}
+    grid = [float(str(line.attributes["y1"])) for line in chart.all("line") if line.attributes["class"] == "grid"]
+    top = max(float(label.said) for label in chart.all("text") if re.fullmatch(r"[\d.]+", label.said))
+    values = {
+        kind: [(max(grid) - y - (4 if kind == "beyond" else 0)) / (max(grid) - min(grid)) * top for y in heights[kind]]
+        for kind in heights
+    }
+    assert values["dots"] == pytest.approx([0.05, 0.01], abs=0.005)
+    assert values["beyond"] == pytest.approx([0.2, 0.3], abs=0.005)
     assert len([line for line in chart.all("line") if line.attributes["class"] == "limit"]) == 1
 
 
