@@ -19,7 +19,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria import capture, drift, rules
-from noria.profile import Kind, Profile, Scan, Source, typed
+from noria.profile import TOGETHER, Kind, Profile, Scan, Source, typed
 from noria.rules import Rule, severity
 from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import (
@@ -450,8 +450,7 @@ class _Examination:
         }
         answer: dict[str, Any] = {}
         profile: Profile | None = None
-        # A scan holds 2,048 values of each column that it reads: thousands of features are read in several.
-        for names in _groups(self.present):
+        for names in _groups(self.present, TOGETHER if self.kind == "parquet" else WIDE):
             part, described = self._ask(names, {} if answer else whole)
             answer |= part
             profile = described if profile is None or described is None else _beside(profile, described)
@@ -479,7 +478,8 @@ class _Examination:
         }
         scan = Scan(self.spec, self.baseline.edges, present=names) if self.baseline else None
         questions = [*asked.values(), *(scan.expressions if scan else ())]
-        relation = self._relation(names)
+        # Whether rows are equal is asked of all columns; those that nobody asks for are not read.
+        relation = self._relation(self.present if whole and len(self.present) <= WIDE else names)
         (values,) = self.db.execute(f"SELECT {', '.join(questions)} FROM {relation}").fetchall()
         profile = scan.name(self.db, relation, scan.read(values[len(asked) :])) if scan else None
         return dict(zip(asked, values, strict=False)), profile
@@ -673,8 +673,9 @@ class _Examination:
         return replace(found, profile=profile, shift=shift, violations=violations)
 
 
-def _groups(names: Sequence[str]) -> list[Sequence[str]]:
-    return [names[start : start + WIDE] for start in range(0, len(names), WIDE)] or [[]]
+def _groups(names: Sequence[str], width: int) -> list[Sequence[str]]:
+    """A scan holds 2,048 values of each column that it reads: thousands of features are read in several."""
+    return [names[start : start + width] for start in range(0, len(names), width)] or [[]]
 
 
 def _beside(profile: Profile, other: Profile) -> Profile:
