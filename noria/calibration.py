@@ -28,9 +28,9 @@ BINS = 10
 _FORECAST = {
     # Of multiclass answers, the label that is predicted (Guo, Pleiss, Sun and Weinberger, On calibration of modern
     # neural networks, ICML 2017); those in CSV have no probabilities.
-    Task.BINARY: "score AS p, truth::INTEGER AS y FROM matched WHERE score IS NOT NULL",
+    Task.BINARY: "score AS p, truth::INTEGER AS y FROM matched WHERE p BETWEEN 0 AND 1",
     Task.MULTICLASS: "list_filter(scores, lambda s: s.label = prediction)[1].p AS p, "
-    "(prediction = truth)::INTEGER AS y FROM matched WHERE p IS NOT NULL",
+    "(prediction = truth)::INTEGER AS y FROM matched WHERE p BETWEEN 0 AND 1",
 }
 
 _BINNED = f"""

@@ -31,7 +31,8 @@ class Part(BaseModel):
 
 
 class Score(Part):
-    """Metrics over `rows` labelled predictions in `requests`; undefined ones (AUC of a single class) are left out.
+    """Metrics over `rows` labelled predictions in `requests`; undefined ones (AUC of a single class) are left out, and
+    those that no double holds.
 
     Metrics of probabilities are over the rows that carry them: multiclass answers in CSV do not.
     """
@@ -161,7 +162,7 @@ def _few(rows: int, requests: int, spec: ModelSpec) -> Unknown | None:
 def _loss(quality: Quality, spec: ModelSpec) -> Reading | Unknown:
     loss, metric = quality.registration, spec.primary_metric
     if loss is None and metric not in quality.overall.metrics:
-        return Unknown(reason=f"{metric.value} is undefined for these labels: they are all the same")
+        return Unknown(reason=f"{metric.value} is undefined over these labels, as where they are all the same")
     if loss is None:
         return Unknown(reason=f"{metric.value} at registration is not known: the package has no evaluation that tells")
     live, then = loss.live, loss.registered
@@ -283,7 +284,7 @@ def _scores(db: duckdb.DuckDBPyConnection, group: str, task: Task, *, fewest: in
     found: dict[Any, dict[Metric, Estimate]] = {g: {} for g, *_ in sizes}
     for metric, influence in _METRICS[task].items():
         for g, value, variance, units in db.execute(_VARIANCE.format(influence=influence)).fetchall():
-            if value is not None:
+            if value is not None and math.isfinite(value) and math.isfinite(variance):
                 found[g][metric] = _estimate(metric, value, variance, units)
     return {
         g: Score(rows=rows, requests=requests, metrics={m: found[g][m] for m in METRICS[task] if m in found[g]})

@@ -176,6 +176,17 @@ def test_metrics_that_are_undefined_are_left_out(tmp_path: Path) -> None:
     assert set(quality.overall.values) == {Metric.RMSE, Metric.MAE}
 
 
+def test_metrics_that_no_number_can_hold_are_left_out(tmp_path: Path) -> None:
+    spec = spec_of(Task.REGRESSION, segments=["color"])
+    answers = [{"prediction": 1e308 if row % 2 else -1e308} for row in range(ROWS)]
+    quality = joined(
+        tmp_path, spec, requests(answers), labels_csv([-1e308 if row % 2 else 1e308 for row in range(ROWS)])
+    )
+    assert quality.overall.rows == ROWS
+    assert quality.overall.metrics == {}
+    assert Quality.model_validate_json(quality.model_dump_json()) == quality
+
+
 def test_certainty_that_was_wrong_costs_much_but_not_infinitely_much(tmp_path: Path) -> None:
     quality = joined(tmp_path, spec_of(), requests(binary([0.0] * 3)), labels_csv([1] * 3))
     assert quality.overall.values[Metric.LOG_LOSS] == pytest.approx(-np.log(1e-15))
