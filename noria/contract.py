@@ -46,7 +46,7 @@ in it together: n rows that repeat another escape notice with a probability of (
 seen all are counted."""
 MOST_COLUMNS = 20_000
 WIDE = 200
-"""Features that are read in one scan. Among more, rows that repeat another are not looked for."""
+"""Features that a scan of CSV is asked about; it holds 2,048 values of each. Among more, repeated rows go unseen."""
 _NAMED = 1000
 
 
@@ -450,7 +450,7 @@ class _Examination:
         }
         answer: dict[str, Any] = {}
         profile: Profile | None = None
-        for names in _groups(self.present, TOGETHER if self.kind == "parquet" else WIDE):
+        for names in self._groups():
             part, described = self._ask(names, {} if answer else whole)
             answer |= part
             profile = described if profile is None or described is None else _beside(profile, described)
@@ -467,6 +467,12 @@ class _Examination:
             last=_utc(answer["last"]),
         )
         return self._shifted(found, profile) if profile else found
+
+    def _groups(self) -> list[Sequence[str]]:
+        """Features that are asked about together; what concerns the whole file is asked with the first."""
+        most = TOGETHER if self.kind == "parquet" else WIDE
+        groups: list[Sequence[str]] = [self.present[i : i + most] for i in range(0, len(self.present), most)]
+        return [[], *groups] if self.kind == "parquet" else groups or [[]]
 
     def _ask(self, names: Sequence[str], whole: Mapping[str, str]) -> tuple[dict[str, Any], Profile | None]:
         """One scan: the questions about the whole file, and those about some features with their profile."""
@@ -671,11 +677,6 @@ class _Examination:
             return replace(found, profile=profile, no_shift=shift.summary)
         violations = [*found.violations, *_shifts(self.spec, shift)]
         return replace(found, profile=profile, shift=shift, violations=violations)
-
-
-def _groups(names: Sequence[str], width: int) -> list[Sequence[str]]:
-    """A scan holds 2,048 values of each column that it reads: thousands of features are read in several."""
-    return [names[start : start + width] for start in range(0, len(names), width)] or [[]]
 
 
 def _beside(profile: Profile, other: Profile) -> Profile:
