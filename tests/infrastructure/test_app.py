@@ -1,5 +1,6 @@
 """The cloud as a whole: what is synthesised, from what, and whether the scanners accept it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_a_synth_without_account_or_region_leaves_them_to_the_deployment(
 def test_a_spec_that_is_wrong_stops_the_synth_and_says_where(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("model: wrong\ntask: divination\n")
     with pytest.raises(SpecError, match=r"wrong\.yaml:2: task = 'divination'"):
+        build(aws_cdk.App(), env="dev", models=tmp_path)
+
+
+def test_a_business_metric_that_cannot_be_asked_stops_the_synth(tmp_path: Path) -> None:
+    shipped = (REPOSITORY / "models" / "flight-delay.yaml").read_text()
+    wrong = "\n  business: {cost: {sql: SELECT sum(delay) FROM predictions}}\n"
+    asked = re.sub(r"^monitor: .*$", f"monitor:{wrong}", shipped, flags=re.MULTILINE)
+    (tmp_path / "flight-delay.yaml").write_text(asked)
+    with pytest.raises(SpecError, match=r"flight-delay: monitor\.business\.cost\.sql: .*\"delay\".*write one SELECT"):
         build(aws_cdk.App(), env="dev", models=tmp_path)
 
 
