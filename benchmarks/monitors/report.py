@@ -79,7 +79,10 @@ def _false_alarms(results: Results) -> list[str]:
         runs, alarmed = runs + count, alarmed + alarms
     most = wilson(min(1.0, alarmed / runs), runs).high
     met = "met" if alarmed < runs / 1000 else "missed"
-    lines += ["", f"**{alarmed} false alarms in {runs:,} runs**; at most {most:.2%} (95 %, Wilson)."]
+    lines += [
+        "",
+        f"**{alarmed} false alarm{'' if alarmed == 1 else 's'} in {runs:,} runs**; at most {most:.2%} (95 %, Wilson).",
+    ]
     return [*lines, f"Goal, fewer than 1 in 1,000 runs: **{met}**.", ""]
 
 
