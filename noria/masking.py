@@ -77,6 +77,7 @@ def _column(column: ColumnProfile, names: Mapping[str, str]) -> ColumnProfile:
             "edges": tuple(float(place) for place, _ in enumerate(column.edges, start=1)),
             "categories": _renamed(column.categories, names),
             "new": (),
+            "sketch": None,  # of hashes, by which anybody could ask whether a value was there
         }
     )
 

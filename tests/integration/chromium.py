@@ -123,10 +123,8 @@ def chromium() -> Iterator[Chromium]:
     with tempfile.TemporaryDirectory(prefix="noria-chromium-", ignore_cleanup_errors=True) as profile:
         fonts = Path(profile, "fonts.conf")
         fonts.write_text(_FONTS.format(fonts=UNPACKED / "fonts", cache=f"{profile}/fonts"), encoding="utf-8")
-        environment = os.environ | {
-            "FONTCONFIG_FILE": str(fonts),
-            "LD_LIBRARY_PATH": str(UNPACKED / "al2023" / "lib"),
-        }
+        own = command.parent == UNPACKED
+        libraries = {"LD_LIBRARY_PATH": str(UNPACKED / "al2023" / "lib"), "FONTCONFIG_FILE": str(fonts)} if own else {}
         theirs, ours = os.pipe()
         heard, said = os.pipe()
         # Python hands on descriptors by their own numbers; bash gives them those that Chromium listens to.
@@ -134,7 +132,7 @@ def chromium() -> Iterator[Chromium]:
         process = subprocess.Popen(
             ["bash", "-c", shell, str(command), *_FLAGS, f"--user-data-dir={profile}/profile"],
             pass_fds=(theirs, said),
-            env=environment,
+            env=os.environ | libraries,
             stderr=subprocess.DEVNULL,
         )
         os.close(theirs)

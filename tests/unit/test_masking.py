@@ -33,6 +33,7 @@ def test_masked_profiles_hold_no_value_and_compare_as_before() -> None:
         told, hidden = before.features[name], masked.features[name]
         assert drift.psi(hidden, window.features[name]) == pytest.approx(drift.psi(told, after.features[name]))
         assert (hidden.rows, hidden.missing, hidden.counts) == (told.rows, told.missing, told.counts)
+        assert (told.sketch is None, hidden.sketch) == (False, None)
         assert sorted(hidden.categories.values()) == sorted(told.categories.values())
         assert (hidden.min, hidden.max, hidden.mean) == (None, None, 0.0 if hidden.kind == "number" else None)
     text = json.dumps([masked.model_dump(mode="json"), window.model_dump(mode="json")])
