@@ -131,7 +131,8 @@ class Evidence:
     """All that is known of a window, or why it is not.
 
     `few` says why there are too few rows to judge; None when there are enough. `silent` is how long no request has
-    come, at the window's end.
+    come, at the window's end. `engine` is what described the window: where it is Athena, there was more than one
+    function reads, and `live` and `attribution` are of the newest files alone.
     """
 
     spec: ModelSpec
@@ -145,6 +146,7 @@ class Evidence:
     quality: Quality | Unknown
     labels: Coverage | Unknown
     business: Mapping[str, float | Unknown] = field(default_factory=dict)
+    engine: Engine = "duckdb"
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -202,12 +204,14 @@ def _drifted(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     return Reading(len(report.drifted), report.summary)
 
 
-def _prediction(_: Monitor, evidence: Evidence) -> Reading | Unknown:
+def _prediction(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
+    """The PSI; 0 where it is beyond the limit by chance alone."""
     found = evidence.report.prediction
     if found is None:
         return Unknown(reason="the baseline has no predictions to compare with: train anew")
-    so = "have drifted" if found.drifted else "are distributed as in training, as far as chance lets one tell"
-    return Reading(float(found.drifted), f"The predictions {so}: PSI {found.psi:.2f}.")
+    chance = found.psi > monitor.limit and not found.drifted
+    told = f"The predictions' PSI is {found.psi:.2f}"
+    return Reading(0.0 if chance else found.psi, f"{told}, which chance explains." if chance else f"{told}.")
 
 
 def _invalid(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -216,7 +220,8 @@ def _invalid(_: Monitor, evidence: Evidence) -> Reading | Unknown:
         return live
     if live.share is None:
         return Unknown(reason="no requested row could be read")
-    return Reading(live.share, f"{live.invalid:,} of {live.rows:,} rows break the data contract.")
+    newest = "the newest " if evidence.engine == "athena" else ""
+    return Reading(live.share, f"{live.invalid:,} of {newest}{live.rows:,} rows break the data contract.")
 
 
 def _outliers(_: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -296,7 +301,7 @@ _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unkno
     "DriftedFeatures": (True, _drifted),
     "InvalidShare": (True, _invalid),
     "Business": (True, _business),
-    "PredictionDrifted": (True, _prediction),
+    "PredictionDrift": (True, _prediction),
     "OutlierShare": (True, _outliers),
     "ConfidenceDrop": (True, _confidence),
     "DisparateImpact": (True, _selected),
@@ -380,6 +385,7 @@ class Run(Part):
             end=window.end,
             at=at,
             own_rows=own_rows,
+            engine=evidence.engine,
             summary=evidence.report.summary,
             monitors=monitors(spec),
             findings=findings(evidence),

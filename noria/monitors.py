@@ -95,6 +95,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         metric="DriftedFeatures",
         limit=0,
         breaches="above",
+        unit="features",
         trigger="drift",
         runbook="drift",
         meaning="a feature of the requests is distributed differently than in training",
@@ -102,8 +103,8 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
     yield Monitor(
         name="prediction-drift",
         title="Prediction drift",
-        metric="PredictionDrifted",
-        limit=0,
+        metric="PredictionDrift",
+        limit=watch.prediction_psi or watch.psi,
         breaches="above",
         trigger="drift",
         runbook="prediction-drift",

@@ -176,6 +176,17 @@ def test_outliers_that_chance_explains_are_none() -> None:
     assert taken_off == pytest.approx(beyond / (rows * windows), rel=0.1)
 
 
+def test_predictions_that_seem_to_have_drifted_by_chance_have_not() -> None:
+    spec = described(monitor={"min_rows": 1, "psi": 0.01})
+    few_rows = evidence(window((12, 8)), spec)
+    prediction = few_rows.report.prediction
+    assert prediction is not None
+    assert (prediction.psi > 0.01, prediction.drifted) == (True, False)
+    finding = said(few_rows)["prediction-drift"]
+    assert (finding.state, finding.value) == ("ok", 0)
+    assert said(evidence(window((600, 400)), spec))["prediction-drift"].state == "breach"
+
+
 # --- windows
 
 
