@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from noria.monitors import State
 from noria.report.html import Html, join, tag
@@ -34,9 +35,9 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What matters, first: `kind` is ok, breach or not (not known); `said` in one sentence, `more` in others."""
+    """What matters, first: `said` in one sentence, `more` in others. Kind `not` is not known."""
 
-    kind: str
+    kind: Literal["ok", "breach", "not"]
     word: str
     said: str
     more: Html | None = None
@@ -49,21 +50,20 @@ class Verdict:
             tag("p", self.said, class_="said"),
             tag("p", self.more) if self.more else None,
             class_=f"verdict {self.kind}",
-            role="status",
         )
 
 
 def page(
     *,
     kind: str,
-    name: str,
+    subject: str,
     about: Sequence[str],
     verdict: Verdict,
     figures: Html,
     sections: Sequence[Section],
     end: str,
 ) -> str:
-    """The whole document: what `kind` of page it is, of whom (`name`), `about` when and what, and its sections.
+    """The whole document: what `kind` of page it is, of what (`subject`), `about` when and what, and its sections.
 
     Its policy lets a browser load nothing but its own style, whatever else it holds.
     """
@@ -74,7 +74,7 @@ def page(
         tag(
             "header",
             tag("p", kind, class_="over"),
-            tag("h1", _named(name)),
+            tag("h1", name(subject)),
             tag("p", *(tag("span", part) for part in about), class_="meta"),
         ),
         verdict.html,
@@ -83,7 +83,7 @@ def page(
         *(section.html for section in shown),
         tag("footer", end),
     )
-    head = _head(f"{name}: {verdict.word.lower()}, {about[-1]}")
+    head = _head(f"{subject}: {verdict.word.lower()}, {about[-1]}")
     return f"<!doctype html>\n{tag('html', head, tag('body', main), lang='en')}\n"
 
 
@@ -107,9 +107,6 @@ def name(given: str) -> Html:
     """What somebody else has named, a feature or a category: set apart from the text around it."""
     short = shortened(given)
     return tag("bdi", short, title=given[: 2 * _LONGEST_NAME] if short != given else None)
-
-
-_named = name  # which `page` has a parameter of
 
 
 def names(given: Sequence[str], *, most: int) -> Html:

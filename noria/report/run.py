@@ -5,6 +5,7 @@ verdict, decision ─ what changed most ─ all monitors ─ features ─ contra
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from noria import masking
 from noria.contract import Live
@@ -29,7 +30,7 @@ def render(run: Run) -> str:
     pairs, quality = _pairs(run), run.quality
     return page(
         kind="Monitor run",
-        name=run.model,
+        subject=run.model,
         about=_about(run),
         verdict=_verdict(run),
         figures=_tiles(run),
@@ -66,7 +67,7 @@ def _masked(run: Run) -> Run:
 _VERDICTS = {"breach": "Beyond limits", "ok": "Within limits", "not": "Not enough data"}
 
 
-def _state(run: Run) -> str:
+def _state(run: Run) -> Literal["ok", "breach", "not"]:
     if run.breached:
         return "breach"
     # The first monitor is the most telling: where even that is silent, nobody should read that all is well.

@@ -17,7 +17,7 @@ def render_contract(report: Report) -> str:
     wrong = [violation for violation in report.violations if violation.severity == "reject"]
     return page(
         kind="Upload",
-        name=report.filename,
+        subject=report.filename,
         about=_about(report),
         verdict=_verdict(report, len(wrong)),
         figures=_figures(report),
