@@ -30,7 +30,7 @@ SECONDS = 30
 """How long a query may take."""
 
 SPILL_MB = 1024
-"""Disk that a query may use."""
+"""Disk that a query may use, beside what the predictions take."""
 
 _REMEDY = "write one SELECT over table predictions that gives one row of one number"
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)")
@@ -50,7 +50,7 @@ def measure(
         except LabelsError as error:
             return dict.fromkeys(wanted, Unknown(reason=str(error), failed=True))
         db.execute(f"CREATE TABLE predictions AS {_predictions(source, spec)}")
-        _lock(db)
+        lock(db)
         masked = any(feature.sensitive for feature in spec.features.values())
         return {name: _number(db, metric.sql, masked=masked) for name, metric in wanted.items()}
 
@@ -68,7 +68,7 @@ def problems(spec: ModelSpec) -> list[str]:
     found = []
     with connect(MODEST) as db:
         db.execute(f"CREATE TABLE predictions ({', '.join(f'{name} {kind}' for name, kind in _columns(spec).items())})")
-        _lock(db)
+        lock(db)
         for name, metric in spec.monitor.business.items():
             try:
                 columns = db.execute(f"DESCRIBE {_query(db, metric.sql)}").fetchall()
@@ -115,14 +115,15 @@ class QueryError(ValueError):
     """A query that cannot give a number, and why."""
 
 
-def _lock(db: duckdb.DuckDBPyConnection) -> None:
+def lock(db: duckdb.DuckDBPyConnection) -> None:
     """Leave nothing but table `predictions` to be read, and nothing to be changed."""
     for (name,) in db.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
         db.execute(f"DROP TABLE {identifier(name)}")
+    ((spilled,),) = db.execute("SELECT coalesce(sum(size), 0)::BIGINT FROM duckdb_temporary_files()").fetchall()
     for setting in (
         "enable_external_access = false",
         "python_enable_replacements = false",
-        f"max_temp_directory_size = '{SPILL_MB}MB'",
+        f"max_temp_directory_size = '{spilled // 2**20 + SPILL_MB}MiB'",
         "lock_configuration = true",
     ):
         db.execute(f"SET {setting}")

@@ -11,6 +11,7 @@ from noria.labels import LabelsFile
 from noria.monitors import Unknown
 from noria.profile import Source
 from noria.spec import ModelSpec, Task, load_all
+from noria.sql import Resources, connect
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +177,13 @@ def test_a_query_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytes
 def test_a_query_that_takes_too_much_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(business, "SPILL_MB", 1)
     assert "fails" in reason(measured(tmp_path, "SELECT len(list(range)) FROM range(100000000)"))
+
+
+def test_predictions_that_memory_does_not_hold_can_be_asked() -> None:
+    with connect(Resources(memory_mb=32, threads=1)) as db:
+        db.execute("CREATE TABLE predictions AS SELECT repeat(md5(range::VARCHAR), 12) AS x FROM range(200000)")
+        business.lock(db)
+        assert db.execute("SELECT sum(length(x)) FROM predictions").fetchall() == [(200_000 * 12 * 32,)]
 
 
 def test_errors_quote_no_value_where_any_is_sensitive(tmp_path: Path) -> None:
