@@ -24,7 +24,7 @@ def folder_of(model: str, day: date) -> str:
 
 
 def dataset_key(model: str, day: date, *, number: int, state: str) -> str:
-    """`number` grows with each label of that day that arrives; `state` names the rows that come of them."""
+    """`number` grows whenever the labels of that day change; `state` names the rows that come of them."""
     return f"{folder_of(model, day)}{number:012}-{state}.parquet"
 
 

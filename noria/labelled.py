@@ -7,6 +7,7 @@ joined so far ────────────────────┘
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,10 @@ import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria import capture
-from noria.labels import NEWEST, WORD, LabelsFile, answered, each_once, labels_of, timestamp, word_types, words_of
+from noria.labels import NEWEST, WORD, LabelsFile, answered, labels_of, timestamp, word_types, words_of
 from noria.profile import Source
 from noria.spec import Feature, FeatureType, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, identifier, label, listing, literal, number, parquet
+from noria.sql import MODEST, Resources, connect, identifier, label, listing, literal, number, parquet, paths
 from noria.violations import MASK
 
 HARD_CASES = "quality/hard-cases.json"
@@ -37,10 +38,10 @@ class Part(BaseModel):
 
 
 class Joined(NamedTuple):
-    """`words` are all that were said of its rows; `state` names the whole: the same rows and words have the same."""
+    """`state` names the rows: the same rows have the same. `number` grows whenever they change."""
 
     rows: int
-    words: int
+    number: int
     state: str
 
 
@@ -63,40 +64,55 @@ def join_day(
     to: Path,
     resources: Resources = MODEST,
 ) -> Joined:
-    """Write the labelled predictions of a day: those of before (`joined`) and of `predicted`, with every word of them.
+    """Write the labelled predictions of a day: those of before (`joined`) and of `predicted`, each with its last word.
 
-    Columns as of `predictions`, then `label` and `words`, the last word first. It is a union: whose captured files have
-    expired, and words that are no longer read, are in `joined` already.
+    Columns as of `predictions`, then those of the word, whose `target` is the label. It is a union: whose captured
+    files have expired, and words that are no longer read, are in `joined` already. Where nothing is new, `joined` is
+    written again.
     """
+    before = state_of(joined, resources=resources) if joined else Joined(rows=0, number=0, state="")
     with connect(resources) as db:
         db.execute(f"CREATE TEMP VIEW before AS {f'FROM {parquet([joined])}' if joined else _nothing_joined(spec)}")
-        answers = f"{_nothing(spec)} UNION ALL BY NAME SELECT * EXCLUDE (label, words) FROM before UNION ALL BY NAME "
-        answers = _once(f"({answers} FROM {parquet([predicted])})", spec)
-        said = ", ".join(f"w.{name}" for name in WORD)
         db.execute(
-            f"CREATE TEMP TABLE said AS SELECT inference_id, row, {', '.join(WORD)} FROM {words_of(told, spec)} "
-            "SEMI JOIN (SELECT inference_id, row FROM before UNION ALL "
-            f"SELECT inference_id, row FROM {parquet([predicted])}) USING (inference_id, row) "
-            f"UNION ALL SELECT inference_id, row, {said} "
-            "FROM (SELECT inference_id, row, unnest(words) AS w FROM before)"
+            "CREATE TEMP TABLE last AS SELECT * FROM ("
+            f"SELECT inference_id, row, {', '.join(WORD)} FROM {words_of(told, spec)} "
+            f"SEMI JOIN (SELECT inference_id, row FROM {parquet([predicted])} UNION ALL "
+            "SELECT inference_id, row FROM before) USING (inference_id, row) "
+            f"UNION ALL SELECT inference_id, row, {', '.join(WORD)} FROM before"
+            f") QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY {NEWEST}) = 1"
         )
-        packed = ", ".join(f"{literal(name)}: {name}" for name in WORD)
-        each = f"SELECT * FROM {each_once('said', spec)}"
-        every = f"SELECT inference_id, row, list({{{packed}}} ORDER BY {NEWEST}) AS words FROM ({each}) GROUP BY ALL"
-        db.sql(
-            f"SELECT answer.*, words[1].target AS label, words FROM ({answers}) answer JOIN ({every}) "
-            "USING (inference_id, row) ORDER BY variant, inference_id, row"
-        ).write_parquet(str(to))
-    return state_of(to, resources=resources)
+        every = (
+            f"({_nothing(spec)} UNION ALL BY NAME SELECT * EXCLUDE ({', '.join(WORD)}) FROM before "
+            f"UNION ALL BY NAME FROM {parquet([predicted])} SEMI JOIN last USING (inference_id, row))"
+        )
+        db.execute(
+            f"COPY (SELECT answer.*, {', '.join(WORD)} FROM ({_once(every, spec)}) answer "
+            "JOIN last USING (inference_id, row) ORDER BY variant, inference_id, row) "
+            f"TO {literal(str(to))} (FORMAT parquet, KV_METADATA {{{_NUMBER}: '{before.number + 1}'}})"
+        )
+    after = state_of(to, resources=resources)
+    if joined and (after.rows, after.state) == (before.rows, before.state):
+        shutil.copyfile(joined, to)
+        return before
+    return after
+
+
+_NUMBER = "noria_number"
 
 
 def state_of(joined: Path, *, resources: Resources = MODEST) -> Joined:
     with connect(resources) as db:
-        rows, words, state = _one(
-            db,
-            f"SELECT count(*), coalesce(sum(len(words)), 0), coalesce(bit_xor(hash(t)), 0) FROM {parquet([joined])} t",
+        rows, state = _state(db, joined)
+        (number,) = _one(
+            db, f"SELECT value::VARCHAR::BIGINT FROM parquet_kv_metadata({paths([joined])}) WHERE key = '{_NUMBER}'"
         )
-    return Joined(rows=rows, words=int(words), state=f"{state:016x}")
+    return Joined(rows=rows, number=number, state=state)
+
+
+def _state(db: duckdb.DuckDBPyConnection, table: Path) -> tuple[int, str]:
+    """How many rows a table has, and a name of what they are, in whatever order."""
+    rows, total = _one(db, f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {parquet([table])} t")
+    return rows, f"{int(total) % 2**64:016x}"
 
 
 def newest(
@@ -135,12 +151,12 @@ def dataset(joined: Path, spec: ModelSpec, *, number: int, to: Path, resources: 
     one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
     with connect(resources) as db:
         db.execute(
-            f"COPY (SELECT {', '.join(columns)}, label AS {target} FROM {parquet([joined])} WHERE {kept} "
+            f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} WHERE {kept} "
             f"QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) TO {literal(str(to))} "
-            f"(FORMAT parquet, KV_METADATA {{noria_labels: '{number}'}})"
+            f"(FORMAT parquet, KV_METADATA {{{_NUMBER}: '{number}'}})"
         )
-        rows, state = _one(db, f"SELECT count(*), coalesce(bit_xor(hash(t)), 0) FROM {parquet([to])} t")
-    return Made(rows=rows, state=f"{state:016x}")
+        rows, state = _state(db, to)
+    return Made(rows=rows, state=state)
 
 
 def labels_about(
@@ -312,8 +328,7 @@ def _nothing(spec: ModelSpec) -> str:
 
 def _nothing_joined(spec: ModelSpec) -> str:
     kinds = word_types(spec)
-    words = ", ".join(f"{name} {kinds[name]}" for name in WORD)
-    return f"SELECT *, NULL::{kinds['target']} AS label, NULL::STRUCT({words})[] AS words FROM ({_nothing(spec)})"
+    return f"SELECT *, {', '.join(f'NULL::{kinds[name]} AS {name}' for name in WORD)} FROM ({_nothing(spec)})"
 
 
 def _captured(variant: str, source: Source, spec: ModelSpec) -> str:

@@ -224,9 +224,9 @@ class Session:
         published, storage = [], self.labelled.storage
         for day, (path, joined) in sorted(self._joined.items()):
             made = self._place(str(day)) / "dataset.parquet"
-            rows, state = labelled.dataset(path, self.spec, number=joined.words, to=made)
+            rows, state = labelled.dataset(path, self.spec, number=joined.number, to=made)
             last = max((file.key for file in storage.list(feedback.folder_of(self.spec.model, day))), default="")
-            target = feedback.dataset_key(self.spec.model, day, number=joined.words, state=state)
+            target = feedback.dataset_key(self.spec.model, day, number=joined.number, state=state)
             if rows and target > last and not last.endswith(f"-{state}.parquet"):
                 storage.replace(target, made, etag=None)
                 published.append(target)

@@ -123,28 +123,31 @@ def test_a_correction_replaces_and_all_words_are_kept(place: Place, spec: ModelS
     assert [entry.details["matched"] for entry in told] == [4, 1, 4]
     errors = [[score - label for score, label in zip(SCORES, labels, strict=True)] for labels in TRUTHS]
     assert [entry.details["brier"] for entry in told] == pytest.approx([sum(e**2 for e in of) / 4 for of in errors])
-    assert {(i, row): len(words) for variant, i, row, _, words in joined(place, spec) if variant == "champion"} == {
-        ("first", 0): 3,
-        ("first", 1): 2,
-        ("second", 0): 2,
-        ("second", 1): 2,
+    assert {(i, row): label for variant, i, row, label in joined(place, spec) if variant == "champion"} == {
+        ("first", 0): "1",
+        ("first", 1): "1",
+        ("second", 0): "1",
+        ("second", 1): "0",
     }
+    (day,) = place.keys(f"{spec.model}/labelled/told/")
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
+        file.write(place.read(day))
+        file.flush()
+        assert db.execute("SELECT count(*) FROM read_parquet(?)", [file.name]).fetchall() == [(5 + 1 + 5,)]
 
 
 TRUTHS = ((1, 1, 0, 0), (0, 1, 0, 0), (1, 1, 1, 0))
 """What is known after each of the three files: the last repeats `may.csv`, and so speaks of the first row again."""
 
 
-def joined(place: Place, spec: ModelSpec) -> list[tuple[str, str, int, str, list[Any]]]:
-    """Rows of the joined table: variant, inference id, row, label, words."""
+def joined(place: Place, spec: ModelSpec) -> list[tuple[str, str, int, str]]:
+    """Rows of the joined table: variant, inference id, row, label."""
     rows = []
     for key in place.keys(f"{spec.model}/labelled/joined/"):
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
             file.write(place.read(key))
             file.flush()
-            rows += db.execute(
-                "SELECT variant, inference_id, row, label, words FROM read_parquet(?)", [file.name]
-            ).fetchall()
+            rows += db.execute("SELECT variant, inference_id, row, target FROM read_parquet(?)", [file.name]).fetchall()
     return rows
 
 
@@ -152,7 +155,7 @@ def test_every_variant_that_answered_is_joined_and_the_champion_alone_is_measure
     place: Place, spec: ModelSpec
 ) -> None:
     version = deliver(place, spec.model, "may.csv", LABELS)
-    assert {(variant, i, row): label for variant, i, row, label, _ in joined(place, spec)} == {
+    assert {(variant, i, row): label for variant, i, row, label in joined(place, spec)} == {
         ("champion", "first", 0): "1",
         ("champion", "first", 1): "1",
         ("champion", "second", 0): "0",
