@@ -42,8 +42,8 @@ MOST = 100
 """Violations of one report: a person mends the first of them and asks again."""
 SAMPLED = 100_000
 """Rows among which repetitions are looked for. Of a larger file it is a sample, chosen by hash so that equal rows are
-in it together: n rows that repeat another escape notice with a probability of (1 - SAMPLED / rows)^n, and once one is
-seen all are counted."""
+in it together: if n different rows come twice, nobody notices with a probability of (1 - SAMPLED / rows)^n. Once one is
+seen, all are counted."""
 MOST_COLUMNS = 20_000
 WIDE = 200
 """Features that a scan of CSV is asked about; it holds 2,048 values of each. Among more, repeated rows go unseen."""

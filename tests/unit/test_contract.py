@@ -3,8 +3,10 @@
 import csv
 import gzip
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from noria.contract import Report, check
-from noria.spec import ModelSpec, Task
+from noria.cli.contracts import told
+from noria.contract import MOST, SAMPLED, Report, check
+from noria.profile import Source, profile
+from noria.spec import Contract, ModelSpec, Task
 from noria.sql import LONGEST_LINE, connect
-from noria.violations import Violation
+from noria.violations import MASK, Violation
 from tests.unit.engine_data import NOW, ODD, SMALL, spec_of
 
 FEATURES: dict[str, Any] = {
@@ -240,6 +244,246 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     assert "(rows 2, 3)" in shown
 
 
+@pytest.mark.parametrize(("time", "rule"), [("1969-12-31T23:59:59", "early"), ("2026-11-22T12:00:01", "future")])
+def test_times_outside_of_what_is_plausible_are_named(time: str, rule: str, tmp_path: Path) -> None:
+    assert found(checked(tmp_path, changed({"at": time})), rule).rows == (1,)
+    later = SPEC.model_copy(update={"contract": Contract(ahead="2d", earliest="1960-01-01")})
+    assert checked(tmp_path, changed({"at": time}), spec=later).accepted
+
+
+def test_a_rule_may_be_made_milder_or_stricter_for_all_and_for_one_column(tmp_path: Path) -> None:
+    content = changed({"x": 11, "color": "green", "note": "n"})
+    rules = {v.rule: v.severity for v in checked(tmp_path, content).violations}
+    assert rules == {"range": "reject", "category": "reject", "unexpected": "warn"}
+    features = {**FEATURES, "x": {**FEATURES["x"], "severity": {"range": "reject"}}}
+    severity = {"range": "warn", "category": "warn", "unexpected": "reject"}
+    told = checked(tmp_path, content, spec=spec_of(features=features, id="key", contract={"severity": severity}))
+    assert {v.rule: v.severity for v in told.violations} == severity | {"range": "reject"}
+    mild = checked(
+        tmp_path,
+        content,
+        spec=spec_of(features=FEATURES, id="key", contract={"severity": dict.fromkeys(rules, "warn")}),
+    )
+    assert (mild.accepted, len(mild.violations)) == (True, 3)
+
+
+def test_no_rows_are_refused_whatever_a_spec_says(tmp_path: Path) -> None:
+    spec = spec_of(features=FEATURES, id="key", contract={"severity": {"min_rows": "warn"}})
+    assert found(checked(tmp_path, text(GOOD).splitlines()[0], spec=spec), "min_rows")
+
+
+FORMULAS = ["=1+1", "+A1", "-cmd", "@SUM(A1)", "\tx"]
+PLAIN = ["-1", "+5.5", "a=1", " =1", "A", "1e9"]
+
+
+def test_values_that_a_spreadsheet_would_run_are_warned_of(tmp_path: Path) -> None:
+    spec = spec_of(features={"color": {"type": "category"}})
+    rows = [{"at": f"2026-01-01T00:00:{n:02}", "color": v, "y": n % 2} for n, v in enumerate(PLAIN + FORMULAS)]
+    report = checked(tmp_path, text(rows), spec=spec)
+    (warning,) = report.violations
+    assert (report.accepted, warning.rule, warning.column) == (True, "formula", "color")
+    assert (warning.count, warning.rows) == (len(FORMULAS), tuple(range(len(PLAIN) + 1, len(rows) + 1)))
+    listed = spec_of(features={"color": {"type": "category", "values": FORMULAS + PLAIN}})
+    assert checked(tmp_path, text(rows), spec=listed).violations == ()
+
+
+def test_rows_that_repeat_another_are_counted_and_may_be_some(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k != "key"} for row in GOOD]
+    content = text([*rows, rows[1], rows[3], rows[1]])
+    for share, warned in ((0.0, True), (0.4, True), (3 / 7, False)):
+        report = checked(tmp_path, content, spec=spec_of(features=FEATURES, contract={"duplicates": share}))
+        assert report.accepted
+        assert [(v.rule, v.count, v.rows) for v in report.violations] == (
+            [("duplicates", 3, (5, 6, 7))] if warned else []
+        )
+
+
+def test_repeated_rows_of_a_large_file_are_found_in_a_sample_and_then_all_counted(tmp_path: Path) -> None:
+    rows, repeated = 3 * SAMPLED, 300
+    values = f"TIMESTAMP '2026-01-01' + to_seconds(i % {rows}) AS at, i % {rows} AS x, i % 2 AS y"
+    select = f"SELECT {values} FROM range({rows + repeated}) t(i)"  # noqa: S608
+    report = checked(tmp_path, parquet(tmp_path, select), "f.parquet", spec_of(features={"x": {"type": "number"}}))
+    first = tuple(range(rows + 1, rows + 6))
+    assert [(v.rule, v.count, v.rows) for v in report.violations] == [("duplicates", repeated, first)]
+
+
+def test_a_repeated_id_is_shown_and_rows_that_repeat_all_of_another_too(tmp_path: Path) -> None:
+    report = checked(tmp_path, text([*GOOD, GOOD[2], {**GOOD[3], "x": 9}]))
+    assert [(v.rule, v.count, v.rows, v.samples) for v in report.violations] == [
+        ("unique", 2, (5, 6), ("k2", "k3")),
+        ("duplicates", 1, (5,), ()),
+    ]
+
+
+SECRET = "Ashgabat"
+
+
+def test_values_of_sensitive_columns_are_shown_nowhere(tmp_path: Path) -> None:
+    hidden = {name: {**feature, "sensitive": True} for name, feature in FEATURES.items()}
+    spec = spec_of(features=hidden, id="key", monitor={"min_rows": 1})
+    (tmp_path / "base.csv").write_text(changed({"color": "blue"}))
+    baseline = profile(Source.files(tmp_path / "base.csv"), spec, resources=SMALL)
+    content = changed({"x": SECRET, "color": SECRET}, {"size": SECRET}) + f"k9,{SECRET}\n"
+    path = tmp_path / "upload"
+    path.write_text(content)
+    report = check(path, spec, filename="f.csv", now=NOW, baseline=baseline, resources=SMALL)
+    assert {v.rule for v in report.violations} >= {"type", "category", "fields"}
+    assert report.shift
+    assert report.shift.features["color"].new_categories == (MASK,)
+    for shown in (report.model_dump_json(), report.to_text(), told(report)):
+        assert SECRET not in shown
+        assert "'red'" not in shown
+    assert MASK in report.model_dump_json()
+
+
+# --- shift
+
+
+def test_a_file_that_is_like_the_baseline_has_not_shifted_and_another_has(tmp_path: Path) -> None:
+    spec = spec_of(features={"x": {"type": "number"}, "color": {"type": "category"}}, monitor={"min_rows": 100})
+
+    def rows(start: float, color: str) -> str:
+        days = [
+            {"at": f"2026-01-01T{n // 60:02}:{n % 60:02}:00", "x": start + n, "color": color, "y": n % 2}
+            for n in range(1000)
+        ]
+        return text(days)
+
+    (tmp_path / "base.csv").write_text(rows(0, "red"))
+    baseline = profile(Source.files(tmp_path / "base.csv"), spec, resources=SMALL)
+    for start, color, drifted in ((0, "red", set()), (5000, "red", {"x"}), (0, "blue", {"color"})):
+        path = tmp_path / "upload"
+        path.write_text(rows(start, color))
+        report = check(path, spec, filename="f.csv", now=NOW, baseline=baseline, resources=SMALL)
+        assert report.accepted
+        path.rename(tmp_path / "f.csv")
+        alone = profile(Source.files(tmp_path / "f.csv"), spec, baseline.edges, resources=SMALL)
+        assert report.profile
+        assert {n: c.counts for n, c in report.profile.features.items()} == {
+            n: c.counts for n, c in alone.features.items()
+        }
+        assert report.shift
+        warned = {v.column: v.message for v in report.violations if v.rule == "shift"}
+        assert set(warned) == set(report.shift.drifted) == drifted
+        assert all(f"PSI {report.shift.features[name or ''].psi:.2f}" in message for name, message in warned.items())
+        assert [v.severity for v in report.violations] == ["warn"] * len(drifted)
+
+
+def test_why_there_is_no_shift_is_said(tmp_path: Path) -> None:
+    (tmp_path / "base.csv").write_text(text(GOOD))
+    baseline = profile(Source.files(tmp_path / "base.csv"), SPEC, resources=SMALL)
+    few = check(tmp_path / "base.csv", SPEC, filename="f.csv", now=NOW, baseline=baseline, resources=SMALL)
+    assert few.accepted
+    assert few.shift is None
+    assert few.no_shift
+    assert "500 are needed" in few.no_shift
+    assert few.no_shift in few.to_text()
+
+
+# --- many columns, long names
+
+
+def test_a_spec_of_thousands_of_features_is_checked_and_told_in_few_words(tmp_path: Path) -> None:
+    features = {f"c{n}": {"type": "number", "min": 0, "max": 1} for n in range(300)}
+    spec = spec_of(features=features)
+    good = [{"at": f"2026-01-0{n}", **dict.fromkeys(features, "0.5"), "y": n % 2} for n in (1, 2)]
+    assert checked(tmp_path, text(good), spec=spec).violations == ()
+    worse = checked(tmp_path, text([row | dict.fromkeys(features, "7") for row in good]), spec=spec)
+    assert len(worse.violations) == MOST
+    assert (worse.violations[-1].rule, worse.violations[-1].count) == ("more", 300 - MOST + 1)
+    none = checked(tmp_path, "at,y\n2026-01-01,1\n", spec=spec)
+    assert (none.accepted, len(none.violations)) == (False, MOST)
+    assert len(none.model_dump_json()) < 50_000
+
+
+def test_names_are_shown_cut_where_they_are_long(tmp_path: Path) -> None:
+    report = checked(tmp_path, text([row | {"n" * 50_000: 1} for row in GOOD]), "f" * 300 + ".csv")
+    assert report.accepted
+    assert len(report.model_dump_json()) < 2_000
+    assert len(report.to_text()) < 600
+
+
+def test_a_file_of_nothing_but_broken_lines_is_refused_in_little_memory(tmp_path: Path) -> None:
+    content = text(GOOD) + "1,2\n" * 200_000
+    violation = found(checked(tmp_path, content), "fields")
+    assert violation.lines == (6,)
+    assert "line 6 and more" in violation.message
+
+
+def test_a_parquet_file_of_too_many_rows_is_not_read(tmp_path: Path) -> None:
+    content = parquet(
+        tmp_path, "SELECT 'a' AS y, 'x' AS at, 1 AS x, 1 AS size, 'red' AS color, i AS key FROM range(9) t(i)"
+    )
+    report = checked(tmp_path, content, "f.parquet")
+    assert found(report, "max_rows").message.startswith("9 rows, at most 8")
+
+
+# --- counts, by another way
+
+
+def oracle(rows: Sequence[Change]) -> dict[tuple[str, str | None], int]:
+    """What `FUZZED` allows, counted in Python by hand."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for row in rows:
+        x, size, color = row["x"], row["size"], row["color"]
+        number = _finite(x)
+        if x and number is None:
+            counts["type", "x"] += 1
+        if number is not None and number < -10:
+            counts["range", "x"] += 1
+        whole = _finite(size)
+        if size and (whole is None or whole != int(whole)):
+            counts["type", "size"] += 1
+        if color and color not in ("red", "blue"):
+            counts["category", "color"] += 1
+    for column in ("x", "size", "color"):
+        if missing := sum(not row[column] for row in rows):
+            counts["missing", column] = missing
+    repeated = len(rows) - len({tuple(sorted(row.items())) for row in rows})
+    if repeated:
+        counts["duplicates", None] = repeated
+    return dict(counts)
+
+
+def _finite(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
+
+
+FUZZED = spec_of(
+    Task.MULTICLASS,
+    features={
+        "x": {"type": "number", "min": -10},
+        "size": {"type": "integer"},
+        "color": {"type": "category", "values": ["red", "blue"]},
+    },
+)
+ROWS = st.fixed_dictionaries(
+    {
+        "at": st.just("2026-01-01"),
+        "x": st.sampled_from(["", "1", "-11", "10.5", "warm", "nan", "inf", "1e3"]),
+        "size": st.sampled_from(["", "1", "2.5", "-3", "3.0", "x"]),
+        "color": st.sampled_from(["", "red", "blue", "green", "RED"]),
+        "y": st.sampled_from(["a", "b"]),
+    }
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROWS, min_size=2, max_size=30), as_parquet=st.booleans())
+def test_counts_are_those_of_a_count_by_hand(rows: list[Change], as_parquet: bool, tmp_path: Path) -> None:
+    content: str | bytes = text(rows)
+    if as_parquet:
+        (tmp_path / "rows.csv").write_text(text(rows))
+        content = parquet(tmp_path, f"FROM read_csv('{tmp_path / 'rows.csv'}', all_varchar = true, delim = ',')")
+    report = checked(tmp_path, content, "f.parquet" if as_parquet else "f.csv", FUZZED)
+    told = {(v.rule, v.column): v.count for v in report.violations if v.rule not in {"constant", "formula"}}
+    assert told == oracle(rows)
+
+
 # --- files that are no tables
 
 
@@ -260,6 +504,14 @@ def no_tables(folder: Path) -> dict[str, tuple[bytes, str, str]]:
         "damaged parquet": (table[:-60] + b"\xff" * 40 + table[-20:], "f.parquet", "readable"),
         "zeros": (good + b"\0" * 8, "f.csv", "format"),
         "UTF-16": (text(GOOD).encode("utf-16"), "f.csv", "encoding"),
+        "UTF-16 without a mark": (text(GOOD).encode("utf-16-le"), "f.csv", "encoding"),
+        "UTF-32": (text(GOOD).encode("utf-32"), "f.csv", "encoding"),
+        "zstd under csv": (b"\x28\xb5\x2f\xfd" + good, "f.csv", "format"),
+        "a page under csv": (b"\n <!DOCTYPE html><html>", "f.csv", "format"),
+        "JSON under csv": (b'{"at": 1}', "f.csv", "format"),
+        "encrypted parquet": (b"PARE" + table[4:], "f.parquet", "format"),
+        "too many columns": (b"," * 30_000 + b"\n", "f.csv", "header"),
+        "a name that is too long": (b"a" * 2**20 + b",b\n1,2\n", "f.csv", "header"),
         "latin 1": (good.replace(b"red", b"r\xe9d"), "f.csv", "encoding"),
         "a character cut at the end": (good + "é".encode()[:1], "f.csv", "encoding"),
         "blank first line": (b"\n" + good, "f.csv", "header"),
