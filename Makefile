@@ -76,6 +76,11 @@ benchmark-serving: setup
 benchmark-monitors: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.monitors
 
+## benchmark-profile: compare contract, profile and drift with other libraries, on the same files, in about fifteen minutes
+.PHONY: benchmark-profile
+benchmark-profile: setup
+	@$(BIN)/python -m benchmarks.profile
+
 ## schema: write the JSON Schema that editors check models/*.yaml with
 .PHONY: schema
 schema: .venv/.ready

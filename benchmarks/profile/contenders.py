@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.cloud import REPOSITORY, WORK
+from local.cloud import WORK
 
 HOME = WORK / "benchmarks"
 PEERS = Path(__file__).parent / "peers"
@@ -25,9 +25,8 @@ class Contender:
 
     @property
     def command(self) -> list[str | Path]:
-        if self.pins is None:
-            return [sys.executable, "-m", f"benchmarks.profile.peers.{self.program}"]
-        return [self._python, PEERS / f"{self.program}.py"]
+        python = sys.executable if self.pins is None else self._python
+        return [python, "-m", f"benchmarks.profile.peers.{self.program}"]
 
     @property
     def _python(self) -> Path:
@@ -60,4 +59,3 @@ OTHERS = (
     Contender("whylogs", "whylogs_profile", "whylogs", slow=True),
     Contender("Evidently", "evidently_drift", "evidently", slow=True),
 )
-FOLDER = REPOSITORY

@@ -50,11 +50,12 @@ def file(folder: Path, name: str, *, rows: int, kind: str = "parquet", continuou
     db.execute(f"CREATE OR REPLACE TEMP TABLE pool AS {_FLIGHTS.format(half=_HALVES[name])}")
     ((size,),) = db.execute("SELECT count(*) FROM pool").fetchall()
     jitter = ", ".join(f"{c} + (hash(r, '{c}') % 1000003) / 1000003 - 0.5 AS {c}" for c in JITTERED)
-    columns = f"* REPLACE ({jitter})" if continuous else "*"
+    columns = f"* EXCLUDE (r) REPLACE ({jitter})" if continuous else "* EXCLUDE (r)"
     part = path.with_suffix(".part")
     db.execute(
         f"COPY (SELECT TIMESTAMP '2013-01-01' + to_milliseconds(r) AS ts, {columns} FROM "
-        f"(SELECT r, pool.* FROM (SELECT range AS r, (hash(range, '{name}') % {size})::BIGINT AS draw FROM range({rows})) "
+        f"(SELECT r, pool.* EXCLUDE (place) FROM "
+        f"(SELECT range AS r, (hash(range, '{name}') % {size})::BIGINT AS draw FROM range({rows})) "
         f"JOIN (SELECT row_number() OVER () - 1 AS place, * FROM pool) AS pool ON place = draw)) "
         f"TO '{part}' (FORMAT {kind})"
     )

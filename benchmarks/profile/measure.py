@@ -1,6 +1,7 @@
 """One program, from its start to its end, as the operating system counts."""
 
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -22,13 +23,11 @@ class Run:
     memory: int
 
 
-def run(command: Sequence[str | Path], *, folder: Path, environment: dict[str, str], says: str, limit: float) -> Run:
+def run(command: Sequence[str | Path], *, folder: Path, says: str, limit: float) -> Run:
     """Run a program that prints `says` last; `limit` in seconds."""
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
             status, used = _wait(process, started + limit)
         except TimeoutError as error:
@@ -43,7 +42,7 @@ def run(command: Sequence[str | Path], *, folder: Path, environment: dict[str, s
     return Run(wall=wall, processor=used.ru_utime + used.ru_stime, memory=used.ru_maxrss * 1024)
 
 
-def _wait(process: "subprocess.Popen[bytes]", until: float) -> "tuple[int, os.struct_rusage]":
+def _wait(process: "subprocess.Popen[bytes]", until: float) -> "tuple[int, resource.struct_rusage]":
     """Wait for the process alone, as wait4 tells what it used."""
     while True:
         ended, status, used = os.wait4(process.pid, os.WNOHANG)

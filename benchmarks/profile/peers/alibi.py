@@ -2,8 +2,9 @@
 
 import pandas
 from alibi_detect.cd import TabularDrift
-from columns import CATEGORIES, FEATURES
-from frames import frames
+
+from benchmarks.profile.peers.columns import CATEGORIES, FEATURES
+from benchmarks.profile.peers.frames import frames
 
 reference, current = frames()
 for name in CATEGORIES:

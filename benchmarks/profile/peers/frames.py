@@ -3,7 +3,8 @@
 import sys
 
 import pandas
-from columns import FEATURES
+
+from benchmarks.profile.peers.columns import FEATURES
 
 
 def frames() -> "tuple[pandas.DataFrame, pandas.DataFrame]":

@@ -1,8 +1,9 @@
 """frouros: its Kolmogorov-Smirnov test of numbers, its chi-squared test of categories."""
 
-from columns import CATEGORIES, NUMBERS
-from frames import frames
 from frouros.detectors.data_drift import ChiSquareTest, KSTest
+
+from benchmarks.profile.peers.columns import CATEGORIES, NUMBERS
+from benchmarks.profile.peers.frames import frames
 
 reference, current = frames()
 found = {}

@@ -1,8 +1,9 @@
 """NannyML: univariate drift of one chunk, Kolmogorov-Smirnov and Wasserstein, chi-squared and Jensen-Shannon."""
 
 import nannyml
-from columns import CATEGORIES, FEATURES
-from frames import frames
+
+from benchmarks.profile.peers.columns import CATEGORIES, FEATURES
+from benchmarks.profile.peers.frames import frames
 
 nannyml.disable_usage_logging() if hasattr(nannyml, "disable_usage_logging") else None
 reference, current = frames()

@@ -1,13 +1,17 @@
 """polars, lazily: count, missing, least, largest, mean, and PSI, KS and Jensen-Shannon on deciles, by hand."""
 
 import sys
+from collections.abc import Mapping
+from itertools import pairwise
 from math import log, sqrt
+from typing import Any
 
 import polars as pl
-from columns import CATEGORIES, FEATURES, NUMBERS
+
+from benchmarks.profile.peers.columns import CATEGORIES, FEATURES, NUMBERS
 
 
-def scan(path):
+def scan(path: str) -> pl.LazyFrame:
     return pl.scan_parquet(path) if path.endswith(".parquet") else pl.scan_csv(path)
 
 
@@ -18,7 +22,7 @@ cuts = reference.select(
 edges = {name: sorted({cuts[f"{name} {i}"][0] for i in range(1, 10)}) for name in NUMBERS}
 
 
-def counts(frame):
+def counts(frame: pl.LazyFrame) -> dict[str, Any]:
     asked = [pl.len().alias("rows")]
     for name in FEATURES:
         asked.append(pl.col(name).count().alias(f"{name} count"))
@@ -30,11 +34,11 @@ def counts(frame):
     return frame.select(asked).collect(engine="streaming").row(0, named=True)
 
 
-def shares(found, name):
+def shares(found: Mapping[str, Any], name: str) -> dict[Any, int]:
     if name in CATEGORIES:
         return {value[name]: value["count"] for value in found[name]}
     at_most = [0, *(found[f"{name} at {i}"] for i in range(len(edges[name]))), found[f"{name} count"]]
-    return {i: high - low for i, (low, high) in enumerate(zip(at_most, at_most[1:], strict=False))}
+    return {i: high - low for i, (low, high) in enumerate(pairwise(at_most))}
 
 
 before, after = counts(reference), counts(current)
