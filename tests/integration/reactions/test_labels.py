@@ -3,7 +3,9 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,9 +15,13 @@ import pytest
 from lambdas.join_labels.handler import handler as join_labels
 from lambdas.start_training.handler import handler as start_training
 from lambdas.validate_upload.handler import handler as validate_upload
+from noria.aws.captures import Captures
+from noria.aws.labelled import Labelled
 from noria.aws.ledger import Ledger
+from noria.aws.storage import Storage
 from noria.deployment import Desired
 from noria.labelled import HardCases
+from noria.labels import Arrival, LabelsFile, words
 from noria.ledger import Fact, Kind
 from noria.quality import Quality
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec
@@ -187,6 +193,33 @@ def test_a_death_before_the_ledger_heals_at_the_next_delivery(
     again = place.keys(f"{spec.model}/labelled/"), place.keys(f"{spec.model}/incoming/"), joined(place, spec)
     assert made == again
     assert place.kinds(spec.model) == [Kind.LABELS_JOINED]
+
+
+def test_files_that_are_joined_at_the_same_time_lose_no_label(place: Place, spec: ModelSpec, tmp_path: Path) -> None:
+    rows = [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
+    storage = Storage(bucket=BUCKET)
+    captures = Captures(model=spec.model, endpoint=place.names.model(spec.model), storage=storage)
+    now = datetime.now(UTC)
+
+    def join_one(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        inference_id, row = rows[number]
+        file = folder / "labels.csv"
+        file.write_text(f"inference_id,row,late\n{inference_id},{row},{number % 2}\n")
+        labelled = Labelled(spec=spec, captures=captures, storage=storage)
+        session = labelled.session(folder, now=now)
+        said = folder / "said.parquet"
+        words(LabelsFile(file, file.name), spec, Arrival(now, f"version {number}"), to=said)
+        assert session.find(said, 1) == 1
+        labelled.keep(said, now.date(), folder)
+        session.join()
+
+    with ThreadPoolExecutor(max_workers=len(rows)) as pool:
+        list(pool.map(join_one, range(len(rows))))
+    assert {(i, row): label for variant, i, row, label in joined(place, spec) if variant == "champion"} == {
+        rows[number]: str(number % 2) for number in range(len(rows))
+    }
 
 
 # --- by event
