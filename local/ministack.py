@@ -9,6 +9,7 @@
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
     alarms, set_alarm_state, on_alarm_state_change, evaluate_alarms_with, put_metric, metric_points
+    answer_queries_with   an engine for Athena's queries
     serve                 run it all
 
 MiniStack keeps its state in plain dictionaries that its event loop alone changes. So whatever reads or changes them
@@ -52,10 +53,12 @@ from ministack.core.sigv4 import decode_header_value
 from ministack.services import (
     apigateway,
     appconfig,
+    athena,
     cloudformation,
     cloudwatch,
     cloudwatch_logs,
     eventbridge,
+    glue,
     iam,
     lambda_svc,
     s3,
@@ -227,6 +230,14 @@ def _schedule_group(body: bytes, query: Mapping[str, list[str]]) -> str:
     return "default"
 
 
+def _workgroup_of_query(body: bytes) -> str | None:
+    """The workgroup in which a query runs, for requests that name the query alone."""
+    with suppress(ValueError, TypeError, AttributeError):
+        execution = athena._executions.get(json.loads(body).get("QueryExecutionId"))
+        return str(execution["WorkGroup"]) if execution else None
+    return None
+
+
 def _resource(  # noqa: PLR0917 - MiniStack's signature
     name: str,
     method: str,
@@ -241,6 +252,8 @@ def _resource(  # noqa: PLR0917 - MiniStack's signature
         arn: str = _extract_resource(name, method, path, headers, body, query, region, account)
         if name == "scheduler" and ":schedule/default/" in arn:  # MiniStack knows no other group here
             arn = arn.replace(":schedule/default/", f":schedule/{_schedule_group(body, query)}/")
+        if name == "athena" and (workgroup := _workgroup_of_query(body)):
+            arn = f"arn:aws:athena:{region}:{account}:workgroup/{workgroup}"
         return arn
     permissions = service.permissions(Request(method, path, headers, body, query))
     return permissions[0].resource if permissions else "*"
@@ -1085,6 +1098,70 @@ def _delete_empty_profile(id_: str, properties: dict[str, Any]) -> None:
 appconfig._start_deployment = _start_valid_configuration
 appconfig._get_latest_configuration = _latest_in_scaled_time
 provisioners._RESOURCE_HANDLERS["AWS::AppConfig::ConfigurationProfile"]["delete"] = _delete_empty_profile
+
+
+# --- Athena -------------------------------------------------------------------------------------------------------
+
+
+class QueryEngine(Protocol):
+    """What answers queries. `problem` tells why a statement is none; `run` raises with the reason where it fails.
+
+    `tables` gives a Table of the Glue API by the names of its database and its own, `objects` those of S3 whose URI
+    begins so, each with what brings its content.
+    """
+
+    def problem(self, statement: str) -> str | None: ...
+
+    def run(
+        self,
+        statement: str,
+        database: str,
+        tables: Callable[[str, str], dict[str, Any] | None],
+        objects: Callable[[str], Iterable[tuple[str, Callable[[], bytes]]]],
+    ) -> tuple[list[str], list[str], list[list[Any]]]:
+        """Names of the columns, their types as Athena calls them, and the rows."""
+
+
+def answer_queries_with(engine: QueryEngine) -> None:
+    """Let an engine answer Athena's queries, which MiniStack takes for DuckDB's SQL."""
+    submit = athena._start_query_execution
+
+    def start(data: dict[str, Any]) -> Any:
+        if (problem := engine.problem(data.get("QueryString", ""))) is None:
+            return submit(data)
+        return athena.error_response_json(
+            "InvalidRequestException", problem, 400, extra={"AthenaErrorCode": "MALFORMED_QUERY"}
+        )
+
+    async def run(statement: str, database: str, catalog: str | None = None) -> dict[str, Any]:
+        account, region = get_account_id(), get_region()
+
+        def table(of: str, name: str) -> dict[str, Any] | None:
+            found: dict[str, Any] | None = on_loop(
+                lambda: glue._tables.get(f"{of}/{name}"), account=account, region=region
+            )
+            return found
+
+        def objects(start: str) -> Iterable[tuple[str, Callable[[], bytes]]]:
+            bucket, _, prefix = start.removeprefix("s3://").partition("/")
+            keys = on_loop(
+                lambda: sorted(key for key in s3._buckets[bucket]["objects"] if key.startswith(prefix)),
+                account=account,
+                region=region,
+            )
+            for key in keys:
+                yield (
+                    f"s3://{bucket}/{key}",
+                    lambda key=key: on_loop(  # type: ignore[misc]
+                        lambda: bytes(s3._get_object_data(bucket, key) or b""), account=account, region=region
+                    ),
+                )
+
+        columns, types, rows = await asyncio.to_thread(engine.run, statement, database, table, objects)
+        return {"columns": columns, "column_types": types, "rows": rows}
+
+    athena._start_query_execution = start
+    athena._run_duckdb = run
 
 
 # --- serving ------------------------------------------------------------------------------------------------------

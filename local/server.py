@@ -9,6 +9,7 @@ from pathlib import Path
 
 from local import ministack
 from local.archives import ArchiveType
+from local.athena import Engine
 from local.autoscaling import service as autoscaling
 from local.http_apis import HttpApis
 from local.sagemaker import service as sagemaker
@@ -37,6 +38,7 @@ def main() -> None:
     )
     sagemaker.install(cloud, scaled=autoscaling.install(cloud))
     ministack.register_resource(ArchiveType(cloud))
+    ministack.answer_queries_with(Engine())
     HttpApis().start()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -28,6 +28,7 @@ Area = Literal[
     "async",
     "async-results",
     "async-failures",
+    "queries",
 ]
 
 EVENT_SOURCE = "noria"
@@ -65,6 +66,23 @@ class Names:
 
     def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:
         return f"/noria/{self.env}/{name}"
+
+    @property
+    def database(self) -> str:
+        """The Glue database of captured requests. Athena takes letters, digits and underscores.
+
+        >>> Names(env="local").database
+        'noria_local'
+        """
+        return self.prefix.replace("-", "_")
+
+    def table(self, model: str) -> str:
+        """The Glue table of a model's captured requests; a name of a model has no underscores, so it stays its own."""
+        return model.replace("-", "_")
+
+    def workgroup(self, model: str) -> str:
+        """Athena's workgroup for a model's queries."""
+        return self.model(model)
 
     def queue(self, reaction: str) -> str:
         """The queue in front of a reaction, for example `validate-upload`."""

@@ -46,6 +46,7 @@ AWS_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2
 BOTO_SERVICES = frozenset(
     {
         "appconfigdata",
+        "athena",
         "cloudformation",
         "cloudwatch",
         "dynamodb",

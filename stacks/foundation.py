@@ -7,6 +7,7 @@ from aws_cdk import ArnFormat, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
+from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -50,6 +51,15 @@ class Foundation(Stack):
         self.pages = self._pages_topic(specs)
 
         self._archives()
+        # The tables are the monitoring stacks'; they name it by convention.
+        glue.CfnDatabase(
+            self,
+            "Captured",
+            catalog_id=self.account,
+            database_input=glue.CfnDatabase.DatabaseInputProperty(
+                name=settings.names.database, description=f"Requests that Noria ({settings.env}) captured"
+            ),
+        )
         if settings.monthly_budget is not None:
             self._budget(settings.monthly_budget)
         published: Mapping[Published, str] = {
@@ -159,6 +169,15 @@ class Foundation(Stack):
                         id=f"captured-{spec.model}",
                         prefix=f"{spec.model}/captured/",
                         expiration=Duration.days(self._settings.captured_days),
+                    )
+                    for spec in specs
+                ),
+                *(
+                    s3.LifecycleRule(
+                        id=f"queries-{spec.model}",
+                        prefix=f"{spec.model}/queries/",
+                        # Read at once by who asked; a week is for people who look into a failure.
+                        expiration=Duration.days(7),
                     )
                     for spec in specs
                 ),

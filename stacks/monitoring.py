@@ -14,6 +14,7 @@ from noria.monitors import Monitor, monitors
 from noria.names import METRIC_NAMESPACE, dimension, key
 from noria.serve import Mode
 from noria.spec import ModelSpec
+from stacks.constructs.captured_requests import CapturedRequests
 from stacks.constructs.endpoint_metrics import EndpointMetrics
 from stacks.foundation import Foundation
 from stacks.reactions import Reactions
@@ -64,6 +65,7 @@ class Monitoring(Stack):
             detail_type="Monitor Model",
             detail={"model": spec.model},
         )
+        CapturedRequests(self, "CapturedRequests", settings=settings, spec=spec, foundation=foundation)
         for monitor in monitors(spec):
             self._watch(monitor, settings=settings, foundation=foundation)
         self._endpoint_alarms()

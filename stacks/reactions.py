@@ -338,8 +338,39 @@ class Reactions(Stack):
             self._measure(),
             self._see_metrics(),
             *self._ledger("Query"),
+            *self._ask_athena(),
         )
         return reaction
+
+    def _ask_athena(self) -> tuple[Grant, ...]:
+        """Query the captured requests of any model. Athena reads the table, the files and its results as who asks."""
+        database = self._settings.names.database
+        return (
+            Grant(
+                actions=[
+                    "athena:GetQueryExecution",
+                    "athena:GetQueryResults",
+                    "athena:StartQueryExecution",
+                    "athena:StopQueryExecution",
+                ],
+                resources=[self._arn("athena", "workgroup", self._settings.names.workgroup("*"))],
+                because=ANY_MODEL,
+            ),
+            Grant(
+                actions=["glue:GetDatabase", "glue:GetPartitions", "glue:GetTable"],
+                resources=[
+                    self.format_arn(service="glue", resource="catalog"),
+                    self._arn("glue", "database", database),
+                    self._arn("glue", "table", f"{database}/*"),
+                ],
+                because=ANY_MODEL,
+            ),
+            self._objects(
+                "queries", actions=("AbortMultipartUpload", "GetObject", "ListMultipartUploadParts", "PutObject")
+            ),
+            self._list("queries"),
+            Grant(actions=["s3:GetBucketLocation"], resources=[self._bucket.bucket_arn]),
+        )
 
     def _keep_predictions(self) -> Reaction:
         """Log lines come from CloudWatch Logs without a rule and a queue; what fails goes to the queue as elsewhere."""

@@ -12,7 +12,10 @@ Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselin
 kms:GenerateDataKey; sagemaker:DescribeModelPackage on the model's packages; sagemaker:DescribeEndpoint,
 sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and sagemaker:InvokeEndpoint on its endpoint;
 cloudwatch:GetMetricData, and cloudwatch:PutMetricData in namespace Noria; dynamodb:GetItem, dynamodb:Query and
-dynamodb:PutItem on the ledger.
+dynamodb:PutItem on the ledger. Of windows too large for one machine: athena:StartQueryExecution,
+athena:GetQueryExecution, athena:GetQueryResults and athena:StopQueryExecution in the model's workgroup, and as Athena:
+glue:GetDatabase, glue:GetTable and glue:GetPartitions; s3:GetBucketLocation; s3:ListBucket, s3:GetObject, s3:PutObject,
+s3:AbortMultipartUpload and s3:ListMultipartUploadParts on */queries/*.
 """
 
 from collections.abc import Sequence
@@ -22,6 +25,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.aws.athena import Athena
 from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
 from noria.aws.experiments import FILE, Experiments
@@ -70,6 +74,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             storage=storage,
             explanations=Explanations.of(spec, endpoint=endpoint, storage=storage, registry=registry),
             labelled=labelled,
+            athena=Athena(names=env.names, spec=spec, variant=captures.variant, late=LATE),
         ),
         experiments=Experiments(
             spec=spec, captures=captures, labelled=labelled, traffic=TrafficMetrics(endpoint=endpoint)

@@ -49,6 +49,10 @@ class Captures:
         found = list(_up_to(most_bytes, files))
         return found, len(found) == len(files)
 
+    def latest(self, files: Iterable[StoredObject], *, most_bytes: int) -> list[StoredObject]:
+        """Those that were written last, until they would be more than `most_bytes`."""
+        return list(_up_to(most_bytes, sorted(files, key=lambda file: file.key, reverse=True)))
+
     def newest(self, *, now: datetime, days: int, most_bytes: int) -> list[StoredObject]:
         """Files of the last days, newest day first, until they would be more than `most_bytes`."""
         return list(_up_to(most_bytes, self._by_day(now, days)))

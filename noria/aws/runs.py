@@ -2,6 +2,9 @@
 
 One thing that cannot be measured must not silence the rest: it is logged, its monitor says that there is not enough
 data and why, and the monitor `monitor-failures` counts it. Without captures or baseline there is no run at all.
+
+A window of more than `LARGEST` bytes of files is described by Athena. What needs the files themselves then looks at the
+newest, `SAMPLE` bytes of them; what a part of them cannot tell says so.
 """
 
 import tempfile
@@ -12,17 +15,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from noria import business, drift
+from noria.aws.athena import Athena
 from noria.aws.captures import Captures
 from noria.aws.explanations import Explanations
 from noria.aws.labelled import Labelled
 from noria.aws.metrics import Measurement
-from noria.aws.storage import Storage
+from noria.aws.storage import Storage, StoredObject
 from noria.aws.telemetry import logger
 from noria.contract import check_captured
 from noria.explain import UnexplainedError, WindowAttribution
 from noria.labels import last_words
 from noria.ledger import Entry, Kind, latest
 from noria.monitoring import (
+    Engine,
     Evidence,
     Run,
     Window,
@@ -41,6 +46,22 @@ from noria.trial import champion_since
 
 T = TypeVar("T")
 
+LARGEST = 2**30
+"""Bytes of captured files that one function reads: its disk of 4 GiB holds them twice, as asked for and as widened, and
+reading a gigabyte of JSON a few times takes minutes of its 15."""
+
+SAMPLE = 2**28
+"""Bytes of files beside those: enough rows for any share that is asked of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A window's profile, the engine that made it, and the files on disk: all of them, or the newest."""
+
+    profile: Profile
+    engine: Engine
+    source: Source
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
@@ -49,6 +70,8 @@ class Runs:
     storage: Storage
     explanations: Explanations
     labelled: Labelled
+    athena: Athena
+    largest: int = LARGEST
 
     def run(
         self, asked: Window, package: str, baseline: Profile, entries: Sequence[Entry], *, widen: bool, now: datetime
@@ -56,20 +79,19 @@ class Runs:
         """Measure a window. With `widen`, one with too few rows begins earlier, where that helps."""
         spec = self.spec
         with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
-            source = self._fetch(asked, Path(folder))
-            own = found = profile(source, spec, baseline.edges)
-            window = asked
+            look = self._look(asked, baseline, Path(folder))
+            own, window = look.profile, asked
             if widen:
                 since = champion_since(entries)
                 window = asked.widened(entries, rows=own.rows, wanted=spec.monitor.min_rows, since=since)
             if window != asked:
-                source = self._fetch(window, Path(folder))
-                found = profile(source, spec, baseline.edges)
+                look = self._look(window, baseline, Path(folder))
+            found, source = look.profile, look.source
             too_few = few(spec, found)
             live = attempt("the contract on live traffic", lambda: check_captured(source, spec))
             attribution = attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
             coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=Path(folder)))
-            numbers = attempt("business metrics", lambda: self._business(window, source, Path(folder)))
+            numbers = attempt("business metrics", lambda: self._business(window, look, Path(folder)))
         evidence = Evidence(
             spec=spec,
             report=drift.compare(baseline, found, spec),
@@ -82,6 +104,7 @@ class Runs:
             quality=attempt("late labels", lambda: self._quality(entries)),
             labels=coverage,
             business=dict.fromkeys(spec.monitor.business, numbers) if isinstance(numbers, Unknown) else numbers,
+            engine=look.engine,
         )
         decided = latest(entries, Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED)
         return Run.of(
@@ -109,9 +132,17 @@ class Runs:
                 self.storage.write(page, drawn, content_type="text/html; charset=utf-8")
         return target
 
-    def _fetch(self, window: Window, folder: Path) -> Source:
-        paths = self.captures.fetch(self.captures.between(window.start, window.end), folder)
-        return Source.captured(*paths, since=window.start, until=window.end)
+    def _look(self, window: Window, baseline: Profile, folder: Path) -> Look:
+        files = self.captures.between(window.start, window.end)
+        if sum(file.size for file in files) <= self.largest:
+            source = self._fetch(files, window, folder)
+            return Look(profile=profile(source, self.spec, baseline.edges), engine="duckdb", source=source)
+        source = self._fetch(self.captures.latest(files, most_bytes=min(SAMPLE, self.largest)), window, folder)
+        found = self.athena.profile(window.start, window.end, baseline.edges)
+        return Look(profile=found, engine="athena", source=source)
+
+    def _fetch(self, files: Sequence[StoredObject], window: Window, folder: Path) -> Source:
+        return Source.captured(*self.captures.fetch(files, folder), since=window.start, until=window.end)
 
     def _attribution(self, package: str, source: Source, too_few: str | None) -> WindowAttribution | Unknown:
         if too_few:
@@ -121,14 +152,19 @@ class Runs:
         except UnexplainedError as error:
             return Unknown(reason=str(error))
 
-    def _business(self, window: Window, source: Source, folder: Path) -> dict[str, float | Unknown]:
+    def _business(self, window: Window, look: Look, folder: Path) -> dict[str, float | Unknown] | Unknown:
         if not self.spec.monitor.business:
             return {}
+        if look.engine == "athena":
+            return Unknown(
+                reason=f"the window's files are more than {self.largest:,} bytes: a business metric needs all its rows "
+                "on one machine; a shorter monitor.every or a smaller serve.capture makes windows small enough"
+            )
         words = folder / "words"
         words.mkdir()
         told = self.labelled.words(window.start, words)
         labels = [last_words(told, self.spec, to=folder / "labels.parquet")] if told else []
-        return business.measure(source, labels, self.spec)
+        return business.measure(look.source, labels, self.spec)
 
     def _previous(self, entries: Sequence[Entry], window: Window) -> Run | None:
         """The run before this one; None where there is none that can be read."""
