@@ -82,7 +82,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         pages=Pages(topic=env.pages_topic),
         now=datetime.now(UTC),
     )
-    tell(outcome, model=model, key=upload.key)
+    tell(outcome, model=model or "none", key=upload.key)
 
 
 def validate_upload(

@@ -5,12 +5,21 @@ import hashlib
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
 
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from lambdas.validate_upload import handler as function
 from lambdas.validate_upload.handler import handler as validate_upload
 from noria.contract import Manifest, Report
-from noria.ledger import Kind
+from noria.deployment import Desired
+from noria.ledger import Fact, Kind
+from noria.profile import Source, profile
 from noria.spec import FeatureType, ModelSpec
-from tests.integration.reactions.place import BUCKET, Place
+from tests.integration.reactions.place import BUCKET, IMAGE, Context, Place
 
 
 def table(spec: ModelSpec, rows: int = 40, **changes: str) -> bytes:
@@ -143,3 +152,138 @@ def test_a_deeper_folder_of_that_name_is_no_place_for_uploads(place: Place) -> N
     place.deliver(validate_upload, place.uploaded(key, place.put(key, body), len(body)))
     assert place.entries(spec.model) == []
     assert place.keys(f"{spec.model}/") == [key]
+
+
+@pytest.mark.parametrize(
+    "name", ["jänner 2013 (1).csv", "a+b%20c&d=e.csv", "weather/2013/january.csv", "ü" * 200 + ".csv"]
+)
+def test_names_may_be_anything(name: str, place: Place) -> None:
+    spec = place.model()
+    good, bad = table(spec), table(spec, hour="25")
+    upload(place, spec, name, good)
+    version = upload(place, spec, name, bad)
+    assert place.kinds(spec.model) == [Kind.DATASET_ACCEPTED, Kind.DATASET_QUARANTINED]
+    assert place.entries(spec.model)[1].subject == version
+    folder = f"{spec.model}/quarantine/{hashlib.sha256(bad).hexdigest()}"
+    (kept,) = [key for key in place.keys(folder) if "/report." not in key]
+    assert place.read(kept) == bad
+    assert kept.endswith(name.rsplit("/", 1)[-1])
+
+
+def test_a_name_as_long_as_a_key_can_be_is_cut_in_quarantine(place: Place) -> None:
+    spec = place.model()
+    name = "é" * ((1024 - len(f"{spec.model}/incoming/.csv")) // 2) + ".csv"
+    upload(place, spec, name, b"no table")
+    assert place.kinds(spec.model) == [Kind.DATASET_QUARANTINED]
+    (kept,) = [key for key in place.keys(f"{spec.model}/quarantine/") if "/report." not in key]
+    assert kept.endswith("é.csv")
+    assert len(kept.encode()) <= 1024
+
+
+def test_an_upload_that_belongs_to_no_model_is_left_alone(place: Place) -> None:
+    place.deliver(
+        validate_upload, place.uploaded("/incoming/january.csv", place.put("/incoming/january.csv", "a\n1\n"))
+    )
+
+
+def test_a_file_larger_than_the_disk_is_quarantined_with_its_reason(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place.model()
+    key = f"{spec.model}/incoming/all of it.csv"
+    version = place.put(key, table(spec))
+    for _ in range(2):
+        place.deliver(validate_upload, place.uploaded(key, version, size=10**15))
+    (entry,) = place.entries(spec.model)
+    assert (entry.kind, entry.subject) == (Kind.DATASET_QUARANTINED, version)
+    assert "1,000,000.0 GB" in entry.summary
+    folder = f"{spec.model}/quarantine/unread-{version}"
+    assert place.keys(f"{spec.model}/quarantine/") == [f"{folder}/report.html", f"{folder}/report.json"]
+    report = Report.model_validate_json(place.read(f"{folder}/report.json"))
+    assert [violation.rule for violation in report.violations] == ["size"]
+    assert len(place.pages(spec.model)) == 1
+    # An event may also say nothing of the size, and the disk be full before the file has come.
+    monkeypatch.setattr(function, "_room", lambda folder: 100)
+    upload(place, spec, "another.csv", table(spec))
+    assert place.kinds(spec.model) == [Kind.DATASET_QUARANTINED] * 2
+
+
+def go_live(place: Place, spec: ModelSpec, baseline: str | None) -> None:
+    """Have the ledger say that a package is live whose baseline is that text."""
+    name, key = place.names.model(spec.model), f"{spec.model}/baselines/1/baseline.json"
+    place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    if baseline is not None:
+        place.put(key, baseline)
+    package = place.sagemaker.create_model_package(
+        ModelPackageGroupName=name,
+        ModelApprovalStatus="Approved",
+        CustomerMetadataProperties={"noria:baseline": f"s3://{BUCKET}/{key}"},
+        InferenceSpecification={
+            "Containers": [{"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/nothing"}],
+            "SupportedContentTypes": ["application/json"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+    )["ModelPackageArn"]
+    desired = Desired(package=package)
+    at = datetime.now(UTC)
+    place.ledger.record(
+        Fact(model=spec.model, kind=Kind.DEPLOYED, subject="1", at=at, summary="live", details=desired.details)
+    )
+
+
+def report_of(place: Place, spec: ModelSpec, body: bytes) -> Report:
+    return Report.model_validate_json(
+        place.read(f"{spec.model}/datasets/{hashlib.sha256(body).hexdigest()}/report.json")
+    )
+
+
+def test_a_shift_from_what_the_live_model_was_trained_on_is_a_warning(place: Place, tmp_path: Path) -> None:
+    spec = place.model(monitor={"min_rows": 100})
+    (tmp_path / "base.csv").write_bytes(table(spec, rows=500))
+    body = table(spec, rows=500, hour="22")
+    go_live(place, spec, profile(Source.files(tmp_path / "base.csv"), spec).model_dump_json())
+    upload(place, spec, "february.csv", body)
+    report = report_of(place, spec, body)
+    assert report.accepted
+    assert report.shift
+    assert report.shift.drifted == ("hour",)
+    (entry,) = place.entries(spec.model, Kind.DATASET_ACCEPTED)
+    assert entry.details["drifted"] == ["hour"]
+    assert any("PSI" in str(warning) for warning in entry.details["warnings"])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("baseline", [None, "no profile", "{}"])
+def test_a_baseline_that_cannot_be_read_refuses_no_upload(baseline: str | None, place: Place) -> None:
+    spec = place.model()
+    body = table(spec)
+    go_live(place, spec, baseline)
+    upload(place, spec, "january.csv", body)
+    report = report_of(place, spec, body)
+    assert (report.accepted, report.shift) == (True, None)
+    assert "cannot be read" in str(report.no_shift)
+
+
+def test_without_a_live_model_the_report_says_so(place: Place) -> None:
+    spec = place.model()
+    body = table(spec)
+    upload(place, spec, "january.csv", body)
+    assert "no model is live" in str(report_of(place, spec, body).no_shift)
+
+
+def test_what_a_handler_failed_on_is_raised_whether_its_message_can_be_put_back_or_not(place: Place) -> None:
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="slow", Attributes={"VisibilityTimeout": "5400"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    key = f"{place.model().model}/incoming/january.csv"
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(place.uploaded(key, "no-such-version")))
+    (message,) = sqs.receive_message(QueueUrl=url, AttributeNames=["All"])["Messages"]
+    for receipt in (message["ReceiptHandle"], "not a receipt"):
+        record = {
+            "messageId": message["MessageId"],
+            "receiptHandle": receipt,
+            "body": message["Body"],
+            "attributes": message["Attributes"],
+            "eventSourceARN": arn,
+        }
+        with pytest.raises(ClientError, match="GetObject"):
+            validate_upload({"Records": [record]}, cast("Any", Context()))
