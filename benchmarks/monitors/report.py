@@ -14,8 +14,8 @@ HEAD = """\
 
 Written by `make benchmark-monitors`; nothing here is set by hand.
 
-{machine.when:%Y-%m-%d %H:%M} UTC, {machine.processor}, {machine.cores} cores: {seconds:.0f} seconds. The load average before
-was {machine.load:.1f}; where it is far above 0, others used the machine too.
+{machine.when:%Y-%m-%d %H:%M} UTC, {machine.processor}, {machine.cores} cores: {seconds:.0f} seconds. The load average
+before was {machine.load:.1f}; where it is far above 0, others used the machine too.
 
 Real rows are drawn at random, with replacement: a baseline of {baseline:,}, and then window after window from the same
 rows, so that nothing has changed. Each window goes through the functions that `monitor_model` calls: profile,
