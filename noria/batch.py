@@ -68,7 +68,7 @@ class Signature(Part):
         """What a model of the spec takes that says nothing itself."""
         return cls(
             features=tuple(
-                Input(name=name, type=feature.type, nullable=feature.missing > 0)
+                Input(name=name, type=feature.type, nullable=spec.may_lack(name))
                 for name, feature in spec.features.items()
             )
         )

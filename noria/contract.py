@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from noria import capture, drift, rules
 from noria.profile import TOGETHER, Kind, Profile, Scan, Source, typed
-from noria.rules import Rule, severity
+from noria.rules import Rule
 from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import (
     LONGEST_LINE,
@@ -597,7 +597,7 @@ class _Examination:
             yield Violation(
                 rule="min_rows",
                 # Nothing can be learnt from no rows, whatever a spec says.
-                severity=severity(spec, "min_rows") if rows else "reject",
+                severity=spec.severity("min_rows") if rows else "reject",
                 message=f"{rows:,} rows, at least {spec.min_rows:,} are needed: upload more",
             )
         if rows > spec.max_rows:
@@ -632,7 +632,7 @@ class _Examination:
             yield Violation(column=spec.target, rule="classes", message=message)
         if rows > 1 and outcomes == 1:
             message = f"column {spec.target!r}: all rows have the same outcome, from which nothing can be learnt"
-            yield Violation(column=spec.target, rule="constant", severity=severity(spec, "constant"), message=message)
+            yield Violation(column=spec.target, rule="constant", severity=spec.severity("constant"), message=message)
 
     def _repeated(self, rule: str, what: str, *, allowed: float) -> Iterator[Violation]:
         """How many rows repeat what an earlier one has, and the first of them. Hashes are counted, and spill."""
@@ -658,7 +658,7 @@ class _Examination:
         yield Violation(
             column=spec.id if rule == "unique" else None,
             rule=rule,
-            severity=severity(spec, rule),
+            severity=spec.severity(rule),
             count=int(count),
             rows=tuple(rows),
             samples=tuple(dict.fromkeys(samples or ())) if rule == "unique" else (),
@@ -721,7 +721,7 @@ def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
         yield Violation(
             column=shown[0] if len(unexpected) == 1 else None,
             rule="unexpected",
-            severity=severity(spec, "unexpected"),
+            severity=spec.severity("unexpected"),
             count=len(unexpected),
             samples=tuple(shown),
             message=f"not in the spec and ignored: {named}; remove them, or add them to features",
@@ -765,7 +765,7 @@ def _too_few(spec: ModelSpec, name: str, count: int, rows: int) -> Violation:
     return Violation(
         column=name,
         rule="missing",
-        severity=severity(spec, "missing", name),
+        severity=spec.severity("missing", name),
         count=count,
         message=f"column {shortened(name)!r}: {count / rows:.1%} of rows lack a value, "
         f"{spec.features[name].missing:.1%} may: fill them, or raise `missing` in the spec",
@@ -810,7 +810,7 @@ def _live(
     """`required` names the features without which a row is invalid."""
     absent = {name: f"r{place} IS NULL" for place, name in enumerate(spec.features)}
     wrong = [rule.broken for rule in asked if rule.severity == "reject"]
-    wrong += [absent[name] for name in required if severity(spec, "missing", name) == "reject"]
+    wrong += [absent[name] for name in required if spec.severity("missing", name) == "reject"]
     counted = [
         "count_if(NOT malformed)",
         "count_if(malformed)",

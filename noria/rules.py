@@ -20,7 +20,6 @@ LARGEST = 2.0**53
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a value begins that a spreadsheet would run: https://owasp.org/www-community/attacks/CSV_Injection"""
 
-_MILD = frozenset({"unexpected", "duplicates", "formula", "shift"})
 _SHOWN = 10
 
 
@@ -41,16 +40,6 @@ class Rule:
     def sample(self) -> str:
         """SQL: what a row holds, for people."""
         return literal(MASK) if self.sensitive else f"left(CAST({self.raw} AS VARCHAR), {LONGEST_SAMPLE})"
-
-
-def severity(spec: ModelSpec, rule: str, column: str | None = None) -> Severity:
-    """What comes of breaking a rule: what the column says of it, else the contract, else the default."""
-    feature = spec.features.get(column) if column is not None else None
-    for told in (feature.severity if feature else {}, spec.contract.severity):
-        for named, said in told.items():
-            if named == rule:
-                return said
-    return "warn" if rule in _MILD else "reject"
 
 
 def of_features(spec: ModelSpec, present: Iterable[str]) -> Iterator[Rule]:
@@ -85,7 +74,7 @@ def of_time(spec: ModelSpec, now: datetime) -> Iterator[Rule]:
         yield Rule(
             column=spec.time,
             rule=rule,
-            severity=severity(spec, rule),
+            severity=spec.severity(rule),
             broken=broken,
             suspect=suspect,
             raw="event_raw",
@@ -139,7 +128,7 @@ def _number(spec: ModelSpec, name: str, feature: Feature, place: int) -> Iterato
         yield Rule(
             column=name,
             rule=rule,
-            severity=severity(spec, rule, name),
+            severity=spec.severity(rule, name),
             broken=broken,
             suspect=suspected,
             raw=raw,
@@ -168,7 +157,7 @@ def _category(spec: ModelSpec, name: str, feature: Feature, place: int) -> Itera
         yield Rule(
             column=name,
             rule=rule,
-            severity=severity(spec, rule, name),
+            severity=spec.severity(rule, name),
             broken=broken,
             suspect=f"count_if({broken}) > 0",
             raw=raw,

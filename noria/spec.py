@@ -43,6 +43,8 @@ Rule = Literal[
 ]
 """Rules that a spec may make stricter or milder; the others are about files that nothing can be learnt from."""
 
+_MILD = frozenset({"unexpected", "duplicates", "formula"})
+
 
 class Feature(Part):
     """What one input column may hold."""
@@ -247,6 +249,19 @@ class ModelSpec(Part):
             seen[column.casefold()] = column
             if other is not None:
                 yield f"columns {other!r} and {column!r} are one to SQL, which takes no notice of case: rename one"
+
+    def severity(self, rule: str, column: str | None = None) -> Severity:
+        """What comes of breaking a rule: what the column says of it, else the contract, else the default."""
+        feature = self.features.get(column) if column is not None else None
+        for told in (feature.severity if feature else {}, self.contract.severity):
+            for named, said in told.items():
+                if named == rule:
+                    return said
+        return "warn" if rule in _MILD else "reject"
+
+    def may_lack(self, feature: str) -> bool:
+        """Whether a row without that value can be among those that a model learns from, and so must be answered."""
+        return self.features[feature].missing > 0 or self.severity("missing", feature) == "warn"
 
     @property
     def server(self) -> Literal["noria", "aws"]:

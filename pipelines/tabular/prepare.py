@@ -101,8 +101,13 @@ def _select(table: str, spec: ModelSpec) -> str:
     moment = f"CAST(CAST({time} AS TIMESTAMPTZ) AS TIMESTAMP) AS {time}"
     columns = [(name, _TYPES[feature.type]) for name, feature in spec.features.items()]
     columns += [(spec.id, "VARCHAR")] if spec.id else []
-    casts = [f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in columns]
+    # What is empty is missing: in CSV it is NULL already, in a column of texts of Parquet it need not be.
+    casts = [f"CAST(nullif(CAST({c} AS VARCHAR), '') AS {kind}) AS {c}" for c, kind in _quoted(columns)]
     return f"SELECT {', '.join([moment, *casts, _target(spec)])} FROM {table}"  # noqa: S608
+
+
+def _quoted(columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(identifier(name), kind) for name, kind in columns]
 
 
 def _target(spec: ModelSpec) -> str:

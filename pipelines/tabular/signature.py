@@ -55,7 +55,7 @@ def signature(spec: ModelSpec, categories: dict[str, tuple[str, ...]], label_tex
         model=spec.model,
         task=spec.task,
         features=tuple(
-            Input(name=name, type=feature.type, nullable=feature.missing > 0, categories=categories.get(name, ()))
+            Input(name=name, type=feature.type, nullable=spec.may_lack(name), categories=categories.get(name, ()))
             for name, feature in spec.features.items()
         ),
         labels=typed_labels(label_texts),

@@ -117,3 +117,14 @@ def test_what_cannot_be_split_by_time_is_refused(tables: Any, tmp_path: Path) ->
     rows[0]["at"] = None
     with pytest.raises(Unusable, match="1 rows have no at"):
         split(tables, tmp_path, [tables.csv(tmp_path / "none.csv", rows)])
+
+
+def test_what_is_empty_in_a_column_of_texts_is_missing(tables: Any, tmp_path: Path) -> None:
+    rows = tables.rows(Task.BINARY, 60)
+    file = tables.csv(tmp_path / "d.csv", [{name: "" if v is None else v for name, v in row.items()} for row in rows])
+    with duckdb.connect() as db:
+        texts = db.sql(f"SELECT coalesce(COLUMNS(*), '') FROM read_csv('{file}', all_varchar = true)")  # noqa: S608
+        texts.write_parquet(str(tmp_path / "texts.parquet"))
+    split(tables, tmp_path, [tmp_path / "texts.parquet"])
+    split(tables, tmp_path / "csv", [file])
+    assert read(tmp_path / "train") == read(tmp_path / "csv" / "train")

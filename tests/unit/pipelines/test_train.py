@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 
+from noria.contract import check
 from noria.explain import Attribution
 from noria.golden import Golden
 from noria.profile import Profile
@@ -269,3 +271,22 @@ def test_few_rows_are_all_explained(tables: Any, tmp_path: Path) -> None:
     done = train(*rows, spec, tmp_path / "bundle", resources=tables.resources)
     found = Attribution.model_validate_json((tmp_path / "bundle" / "attribution.json").read_text())
     assert (found.rows, len(found.background)) == (done.rows.rows, done.rows.rows)
+
+
+def test_rows_that_were_only_warned_of_can_be_learnt_from_and_answered(tables: Any, tmp_path: Path) -> None:
+    mild = dict.fromkeys(("range", "category", "missing"), "warn")
+    features = {
+        "x": {"type": "number", "min": -1, "max": 1},
+        "color": {"type": "category", "values": ["red", "green"]},
+        "size": {"type": "integer", "max": 2},
+    }
+    spec = tables.spec(Task.BINARY, features=features, contract={"severity": mild})
+    rows = [row | ({"size": None} if n % 7 == 0 else {}) for n, row in enumerate(tables.rows(Task.BINARY, 400))]
+    report = check(tables.csv(tmp_path / "data.csv", rows), spec, filename="data.csv", now=datetime.now(UTC))
+    assert report.accepted
+    assert {violation.rule for violation in report.violations} == {*mild}
+    training, holdout = prepared(tables, tmp_path, rows, spec)
+    train(training, holdout, spec, tmp_path / "bundle", resources=tables.resources)
+    golden = Golden.model_validate_json((tmp_path / "bundle" / "golden.json").read_bytes())
+    assert len(golden.answers) == len(golden.rows) == spec.serve.golden
+    assert any(row["size"] is None for row in golden.rows)
