@@ -30,7 +30,7 @@ Kind = Literal["number", "category"]
 TOGETHER = 4
 """Columns of Parquet that are asked for at once; each is read once.
 
-What is asked of more leaves the processor's cache: 170 aggregates of 17 columns take twice the time of the same by fours.
+What is asked of more leaves the processor's cache: 170 aggregates of 17 columns take twice as long as by fours.
 """
 
 _BINS = 10
@@ -283,7 +283,8 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
 
 def _asked(db: duckdb.DuckDBPyConnection, relation: str, scan: "Scan") -> Profile:
     wanted = [_count("malformed"), *scan.expressions]
-    malformed, total, *values = _row(db, f"SELECT {', '.join(wanted)} FROM {relation}")
+    unread, total, *values = _row(db, f"SELECT {', '.join(wanted)} FROM {relation}")
+    malformed = unread or 0
     return scan.name(db, relation, scan.read([total - malformed, *values], malformed=malformed))
 
 
@@ -362,10 +363,10 @@ class Scan:
             features=dict(zip(self._places, features, strict=True)),
             prediction=prediction,
             confidence=confidence,
-            outliers=next(rest) if self._across else None,
+            outliers=_number_of(rest) if self._across else None,
             segments={
                 name: {
-                    value: SegmentCount(rows=next(rest), selected=next(rest) if self._selected else None)
+                    value: SegmentCount(rows=_number_of(rest), selected=_number_of(rest) if self._selected else None)
                     for value in values
                 }
                 for name, values in self._segments.items()
@@ -469,8 +470,12 @@ def _feature(index: int) -> str:
 
 
 def _count(condition: str) -> str:
-    """Rows that meet a condition; DuckDB's count_if says NULL when there are no rows at all."""
-    return f"coalesce(count_if({condition}), 0)"
+    """Rows that meet a condition; NULL of no rows at all, which `_number_of` reads: hundreds of coalesce take time."""
+    return f"count_if({condition})"
+
+
+def _number_of(values: Iterator[Any]) -> int:
+    return int(next(values) or 0)
 
 
 @dataclass(frozen=True)
@@ -521,7 +526,7 @@ class _Counter:
             found = {"categories": categories, "other": present - sum(categories.values())}
         else:
             low, high, total = next(values), next(values), next(values)
-            at_most = [0, *(next(values) for _ in cut.edges), present]
+            at_most = [0, *(_number_of(values) for _ in cut.edges), present]
             counts = tuple(high - low for low, high in pairwise(at_most))
             found = {"min": low, "max": high, "sum": total or 0.0, "edges": cut.edges, "counts": counts}
         if self.distinct:
