@@ -139,7 +139,7 @@ def _number(spec: ModelSpec, name: str, feature: Feature, place: int) -> Iterato
 
 def _category(spec: ModelSpec, name: str, feature: Feature, place: int) -> Iterator[Rule]:
     raw = f"r{place}"
-    told: list[tuple[str, str, str]] = []
+    told: list[tuple[str, str, str, str]] = []
     unlisted = f"{raw} IS NOT NULL"
     if feature.values:
         # Looking a name up in an enumeration is a hundred times as fast as comparing it with each of a hundred.
@@ -148,18 +148,20 @@ def _category(spec: ModelSpec, name: str, feature: Feature, place: int) -> Itera
     if feature.values is not None:
         shown = ", ".join(map(shortened, feature.values[:_SHOWN])) + (" …" if len(feature.values) > _SHOWN else "")
         allowed = "allowed are those of the spec" if feature.sensitive else f"allowed are {shown or 'none'}"
-        told.append(("category", unlisted, f"{allowed}; correct the rows, or add the value to the spec"))
+        told.append(("category", unlisted, unlisted, f"{allowed}; correct the rows, or add the value to the spec"))
     begins = ", ".join(map(literal, _FORMULA))
-    # The first comparison alone settles nearly every row: all of these sort before the letters.
-    formula = f"{raw} < 'A' AND left({raw}, 1) IN ({begins}) AND TRY_CAST({raw} AS DOUBLE) IS NULL AND {unlisted}"
-    told.append(("formula", formula, "a spreadsheet would run it as a formula; remove what it begins with"))
-    for rule, broken, remedy in told:
+    # The first comparison alone settles nearly every row: all of these sort before the letters. The casts are left to
+    # the second look: DuckDB would make them of every row, whatever the comparisons say.
+    begun = f"{raw} < 'A' AND left({raw}, 1) IN ({begins})"
+    formula = f"{begun} AND TRY_CAST({raw} AS DOUBLE) IS NULL AND {unlisted}"
+    told.append(("formula", formula, begun, "a spreadsheet would run it as a formula; remove what it begins with"))
+    for rule, broken, suspected, remedy in told:
         yield Rule(
             column=name,
             rule=rule,
             severity=spec.severity(rule, name),
             broken=broken,
-            suspect=f"count_if({broken}) > 0",
+            suspect=f"count_if({suspected}) > 0",
             raw=raw,
             remedy=remedy,
             sensitive=feature.sensitive,
