@@ -95,7 +95,7 @@ def parsed(statement: str) -> exp.Query:
     if not isinstance(tree, exp.Query):
         raise AthenaError("NOT_SUPPORTED: the local Athena answers queries only")
     for call in tree.find_all(exp.Anonymous):
-        if call.name.lower() not in {*_MEANT, "histogram"}:
+        if call.name.lower() not in {*_MEANT, *_SAME}:
             raise AthenaError(f"FUNCTION_NOT_FOUND: Function '{call.name.lower()}' not registered")
     return tree
 
@@ -180,6 +180,9 @@ def _meant(node: exp.Expr) -> exp.Expr:
             said = _MEANT.get(node.name.lower(), "").format(*map(in_duckdb, node.expressions))
     return sqlglot.parse_one(said, dialect="duckdb") if said else node
 
+
+_SAME = ("histogram", "map_values")
+"""Trino's functions that DuckDB has too, and sqlglot no class for."""
 
 _MEANT: Mapping[str, str] = {
     "bit_count": "bit_count({0})",

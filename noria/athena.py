@@ -45,6 +45,14 @@ AT_ONCE = 400
 HOUR = "%Y/%m/%d/%H"
 """Partitions: SageMaker's folders of hours."""
 
+_PAYLOAD = "struct<observedcontenttype:string,mode:string,data:string,encoding:string>"
+COLUMNS: Mapping[str, str] = {
+    "capturedata": f"struct<endpointinput:{_PAYLOAD},endpointoutput:{_PAYLOAD}>",
+    "eventmetadata": "struct<eventid:string,inferenceid:string,inferencetime:string>",
+}
+"""Of a table of records that SageMaker captured; its partitions are `variant` and `hour`. The SerDe reads all names in
+lower case, and leaves out what is not named."""
+
 _PREDICTED: Mapping[Task, tuple[str, ...]] = {
     Task.BINARY: ("p", "c"),
     Task.MULTICLASS: ("p", "c"),
@@ -159,24 +167,23 @@ def _twin(node: exp.Expr) -> exp.Expr:
             return _double(node)
         case exp.Cast(to=exp.DataType(this=exp.DataType.Type.UBIGINT)):
             return exp.cast(node.this, "BIGINT")
-        case exp.BitwiseCount():
-            return _said("bit_count({}, 64)", node.this.transform(_twin))
         case exp.Anonymous() if said := _OTHERWISE.get(node.name.lower()):
             return _said(said, node.expressions[0].transform(_twin))
     return node
 
 
 _OTHERWISE: Mapping[str, str] = {
-    "histogram": "json_format(CAST(histogram({}) AS JSON))",
-    "bitstring_agg": "json_format(CAST(map_keys(histogram({})) AS JSON))",
+    "bit_count": "bit_count(?, 64)",
+    "histogram": "json_format(CAST(histogram(?) AS JSON))",
+    "bitstring_agg": "json_format(CAST(map_keys(histogram(?)) AS JSON))",
     # Without the sign: shifting right then means the same everywhere.
-    "hash": f"bitwise_and(from_big_endian_64(substr(md5(to_utf8(CAST({{}} AS VARCHAR))), 1, 8)), {2**63 - 1})",
+    "hash": f"bitwise_and(from_big_endian_64(substr(md5(to_utf8(CAST(? AS VARCHAR))), 1, 8)), {2**63 - 1})",
 }
 """What Trino has for functions of DuckDB, of their first argument."""
 
 
 def _said(pattern: str, value: exp.Expr) -> exp.Expr:
-    return sqlglot.parse_one(pattern.format(value.sql("athena")), dialect="athena")
+    return exp.replace_placeholders(sqlglot.parse_one(pattern, dialect="athena"), value)
 
 
 def _double(value: exp.Expr) -> exp.Expr:

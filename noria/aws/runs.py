@@ -71,7 +71,6 @@ class Runs:
     explanations: Explanations
     labelled: Labelled
     athena: Athena
-    largest: int = LARGEST
 
     def run(
         self, asked: Window, package: str, baseline: Profile, entries: Sequence[Entry], *, widen: bool, now: datetime
@@ -134,10 +133,10 @@ class Runs:
 
     def _look(self, window: Window, baseline: Profile, folder: Path) -> Look:
         files = self.captures.between(window.start, window.end)
-        if sum(file.size for file in files) <= self.largest:
+        if sum(file.size for file in files) <= LARGEST:
             source = self._fetch(files, window, folder)
             return Look(profile=profile(source, self.spec, baseline.edges), engine="duckdb", source=source)
-        source = self._fetch(self.captures.latest(files, most_bytes=min(SAMPLE, self.largest)), window, folder)
+        source = self._fetch(self.captures.latest(files, most_bytes=min(SAMPLE, LARGEST)), window, folder)
         found = self.athena.profile(window.start, window.end, baseline.edges)
         return Look(profile=found, engine="athena", source=source)
 
@@ -157,7 +156,7 @@ class Runs:
             return {}
         if look.engine == "athena":
             return Unknown(
-                reason=f"the window's files are more than {self.largest:,} bytes: a business metric needs all its rows "
+                reason=f"the window's files are more than {LARGEST:,} bytes: a business metric needs all its rows "
                 "on one machine; a shorter monitor.every or a smaller serve.capture makes windows small enough"
             )
         words = folder / "words"

@@ -9,6 +9,7 @@ from aws_cdk import aws_athena as athena
 from aws_cdk import aws_glue as glue
 from constructs import Construct
 
+from noria.athena import COLUMNS
 from noria.names import Area, key
 from noria.spec import ModelSpec
 from stacks.foundation import Foundation
@@ -18,14 +19,6 @@ LARGEST_SCAN = 2**40
 """Bytes of one query, 5 US dollars of it: a window of more is a mistake in the spec rather than traffic."""
 
 ENGINE = "Athena engine version 3"
-
-_TEXT = "string"
-_PAYLOAD = f"struct<observedcontenttype:{_TEXT},mode:{_TEXT},data:{_TEXT},encoding:{_TEXT}>"
-COLUMNS = {
-    "capturedata": f"struct<endpointinput:{_PAYLOAD},endpointoutput:{_PAYLOAD}>",
-    "eventmetadata": f"struct<eventid:{_TEXT},inferenceid:{_TEXT},inferencetime:{_TEXT}>",
-}
-"""Of a record that SageMaker captures; the SerDe reads all names in lower case, and leaves out what is not named."""
 
 
 class CapturedRequests(Construct):
@@ -58,8 +51,8 @@ class CapturedRequests(Construct):
                     "storage.location.template": f"{captured}${{variant}}/${{hour}}/",
                 },
                 partition_keys=[
-                    glue.CfnTable.ColumnProperty(name="variant", type=_TEXT),
-                    glue.CfnTable.ColumnProperty(name="hour", type=_TEXT),
+                    glue.CfnTable.ColumnProperty(name="variant", type="string"),
+                    glue.CfnTable.ColumnProperty(name="hour", type="string"),
                 ],
                 storage_descriptor=glue.CfnTable.StorageDescriptorProperty(
                     location=captured,
