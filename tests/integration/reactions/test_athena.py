@@ -49,7 +49,7 @@ def _template(watched: Watched) -> dict[str, Any]:
     key = SimpleNamespace(key_arn="arn:aws:kms:eu-west-1:000000000000:key/1")
     foundation = cast(Foundation, SimpleNamespace(data_bucket_name=BUCKET, key=key))
     CapturedRequests(stack, "Captured", settings=settings_for("local"), spec=watched.spec, foundation=foundation)
-    template: dict[str, Any] = Template.from_stack(stack).to_json()
+    template = Template.from_stack(stack).to_json()
     return {"Resources": template["Resources"]}
 
 
