@@ -146,7 +146,7 @@ class Aggregate:
         """Its value as DuckDB gives it: exactly, as texts of doubles name one double each."""
         if text is None:
             return None
-        if self.kind == "histogram":
+        if self.kind == "histogram_exact":
             return {int(place): int(count) for place, count in json.loads(text).items()}
         if self.kind == "bitstring_agg":
             places = {int(place) for place in json.loads(text)}
@@ -174,7 +174,7 @@ def _twin(node: exp.Expr) -> exp.Expr:
 
 _OTHERWISE: Mapping[str, str] = {
     "bit_count": "bit_count(?, 64)",
-    "histogram": "json_format(CAST(histogram(?) AS JSON))",
+    "histogram_exact": "json_format(CAST(histogram(?) AS JSON))",
     "bitstring_agg": "json_format(CAST(map_keys(histogram(?)) AS JSON))",
     # Without the sign: shifting right then means the same everywhere.
     "hash": f"bitwise_and(from_big_endian_64(substr(md5(to_utf8(CAST(? AS VARCHAR))), 1, 8)), {2**63 - 1})",

@@ -497,8 +497,10 @@ class _Counter:
         x = self.column
         sketch = [_sketch(x)] if self.distinct else []
         if self.kind == "category":
-            # One histogram of places is five times as fast as a count for each name, and holds no others.
-            named = f"histogram({_place(x, self.cut)})" if self.cut.categories else "NULL"
+            # One histogram of places is five times as fast as a count for each name, and holds no others. Of given
+            # places: DuckDB 2.0.0 groups others in a query of its own, for which it keeps all that is asked for beside.
+            places = listing(map(str, range(1, len(self.cut.categories) + 1)))
+            named = f"histogram_exact({_place(x, self.cut)}, {places})" if self.cut.categories else "NULL"
             return [f"count({x})", named, *sketch]
         # Counting what is at most an edge, for each edge, is three times as fast as DuckDB's histogram() with bins.
         at_most = (_count(f"{x} <= {number(edge)}") for edge in self.cut.edges)
