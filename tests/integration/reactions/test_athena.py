@@ -99,9 +99,8 @@ def test_both_engines_say_the_same_of_nasty_requests(watched: Watched, tmp_path:
 
 
 def test_a_window_above_the_limit_is_athenas_and_says_so(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    half = even()[: ROWS // 2]
-    for minutes in (20, 30):
-        watched.captured(half, at=watched.noon + timedelta(minutes=minutes))
+    for part, minutes in enumerate((20, 30)):
+        watched.captured(even()[part::2], at=watched.noon + timedelta(minutes=minutes))
     sizes = [
         file["Size"]
         for file in watched.place.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{watched.spec.model}/captured/")[
