@@ -88,3 +88,31 @@ def test_the_dashboard_shows_the_limit_of_the_spec(assembly: Assembly, stack: Te
         for line in widget["properties"].get("annotations", {}).get("horizontal", [])
     ]
     assert set(limits) >= {spec.monitor.psi, *(monitor.limit for monitor in monitors(spec))}
+
+
+def test_captured_requests_are_a_table_of_projected_hours(
+    assembly: Assembly, stack: Template, spec: ModelSpec, name: str
+) -> None:
+    table = stack.one("AWS::Glue::Table").properties
+    database = assembly[f"noria-{assembly.env}-foundation"].one("AWS::Glue::Database")
+    assert table["DatabaseName"] == database.properties["DatabaseInput"]["Name"] == f"noria_{assembly.env}"
+    of = table["TableInput"]
+    assert [key["Name"] for key in of["PartitionKeys"]] == ["variant", "hour"]
+    captured = f"/{spec.model}/captured/{name}/"
+    assert json.dumps(of["StorageDescriptor"]["Location"]).find(captured) > 0
+    assert json.dumps(of["Parameters"]["storage.location.template"]).find(f"{captured}${{variant}}/${{hour}}/") > 0
+    days = {"local": 30, "prod": 365}[assembly.env]  # as long as the files are kept
+    assert of["Parameters"]["projection.hour.range"] == f"NOW-{days}DAYS,NOW"
+
+
+def test_queries_leave_their_results_where_the_workgroup_says_encrypted(
+    assembly: Assembly, stack: Template, spec: ModelSpec, name: str
+) -> None:
+    workgroup = stack.one("AWS::Athena::WorkGroup", Name=name)
+    configured = workgroup.properties["WorkGroupConfiguration"]
+    assert configured["EnforceWorkGroupConfiguration"] is True
+    result = configured["ResultConfiguration"]
+    assert json.dumps(result["OutputLocation"]).find(f"/{spec.model}/queries/") > 0
+    encryption = result["EncryptionConfiguration"]
+    assert encryption["EncryptionOption"] == "SSE_KMS"
+    assert assembly.target(stack, encryption["KmsKey"]).type == "AWS::KMS::Key"
