@@ -8,7 +8,7 @@ TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers take groups in this order: reactions share one local cloud, templates one synthesis, others their file."""
+    """Workers take whole groups: reactions share one local cloud, templates one synthesis, others their file."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(TESTS))))
 
