@@ -155,19 +155,23 @@ def _failure(
     failed = next((step for step in steps if step.status == "Failed"), None)
     evaluation = _evaluation(spec, execution, storage)
     refused = failed is not None and failed.name == REFUSED_BY
+    look = f"aws sagemaker list-pipeline-execution-steps --pipeline-execution-arn {execution}"
+    command = f"noria retrain {spec.model} --reason '…'"
     if refused and evaluation:
         reasons = list(evaluation.gate.reasons)
         what = f"The candidate did not pass the gates of {spec.model}: {'; '.join(reasons)}."
         do = "Nothing has to be done: what is live stays live. Look at the data and the gates before training again."
+        command = look
     elif status == "Stopped":
         reasons = ["it was stopped"]
         what = f"A training of {spec.model} was stopped before it ended."
-        do = "Nothing, if that was meant. Otherwise upload data or ask for a training again."
+        do = "Nothing, if that was meant. Otherwise ask for another training."
     else:
         said = (failed.failure if failed else None) or pipelines.failure(execution) or "SageMaker gives no reason"
         reasons = [f"step {failed.name}: {said}" if failed else said]
         what = f"A training of {spec.model} failed at {reasons[0]}"
-        do = "Read the step's log, mend the cause, then retry the execution from the step that failed."
+        # Not for a retry of the execution: what has an outcome is over, and another training could run beside it.
+        do = f"Read the step's log ({look}), mend the cause, then ask for another training."
     fact = Fact(
         model=spec.model,
         kind=Kind.TRAINING_FAILED,
@@ -181,7 +185,7 @@ def _failure(
         what=what,
         where=execution,
         do=do,
-        command=f"aws sagemaker list-pipeline-execution-steps --pipeline-execution-arn {execution}",
+        command=command,
     )
     return Outcome.REFUSED if refused else Outcome.FAILED, fact, page
 

@@ -266,4 +266,7 @@ def test_another_failure_names_its_step(place: Place, spec: ModelSpec) -> None:
     (entry,) = place.entries(spec.model, Kind.TRAINING_FAILED)
     assert "step Refuse" in entry.summary
     assert REGION in str(entry.subject)
+    (page,) = place.pages(spec.model)
+    assert f"noria retrain {spec.model} --reason" in page
+    assert "retry" not in page, "what has an outcome is over, for the ledger too"
     assert [told["outcome"] for told in place.events(spec.model, "Training Ended")] == ["refused"]
