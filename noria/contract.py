@@ -670,7 +670,7 @@ class _Examination:
         if self.baseline is None or not found.rows:
             return replace(found, no_shift="the file has no rows to compare")
         try:
-            shift = _compare(self.baseline, profile, self.spec)
+            shift = drift.compare(self.baseline, profile, self.spec)
         except ValueError as error:
             return replace(found, profile=profile, no_shift=f"the baseline cannot be compared: {error}")
         if not shift.enough:
@@ -775,21 +775,6 @@ def _too_few(spec: ModelSpec, name: str, count: int, rows: int) -> Violation:
 def _too_many(spec: ModelSpec, rows: int) -> Violation:
     message = f"{rows:,} rows, at most {spec.max_rows:,} are allowed: split the file"
     return Violation(rule="max_rows", message=message)
-
-
-def _compare(baseline: Profile, profile: Profile, spec: ModelSpec) -> drift.Report:
-    """The file's profile against the baseline, without a value of a sensitive column. Raises ValueError."""
-    hidden = {name for name, feature in spec.features.items() if feature.sensitive and name in profile.features}
-    columns = {name: profile.features[name] for name in hidden}
-    masked = {name: c.model_copy(update={"new": (MASK,) if c.new else ()}) for name, c in columns.items()}
-    shift = drift.compare(baseline, profile.model_copy(update={"features": profile.features | masked}), spec)
-    features = {
-        name: found.model_copy(update={"vanished_categories": (MASK,)})
-        if name in hidden and found.vanished_categories
-        else found
-        for name, found in shift.features.items()
-    }
-    return shift.model_copy(update={"features": features})
 
 
 def _shifts(spec: ModelSpec, shift: drift.Report) -> Iterator[Violation]:
