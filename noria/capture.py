@@ -15,6 +15,7 @@ Format: Amazon SageMaker AI developer guide, "Capture data from real-time endpoi
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,16 @@ FROM (
 
 
 def instance(values: Sequence[Any], spec: ModelSpec) -> dict[str, Any]:
-    """f0 … fn of a row as a client sends it: whole numbers are whole."""
+    """f0 … fn of a row as a client sends it: whole numbers are whole, and a number that is none is missing."""
+
+    def sent(value: Any, kind: FeatureType) -> Any:
+        if not isinstance(value, float):
+            return value
+        whole = kind is FeatureType.INTEGER
+        return None if not isfinite(value) else int(value) if whole else value
+
     return {
-        name: int(value) if feature.type is FeatureType.INTEGER and isinstance(value, float) else value
-        for (name, feature), value in zip(spec.features.items(), values, strict=True)
+        name: sent(value, feature.type) for (name, feature), value in zip(spec.features.items(), values, strict=True)
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noria.capture import relation
+from noria.capture import instance, relation
 from noria.spec import ModelSpec
 from noria.sql import connect
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
@@ -198,6 +198,14 @@ def test_several_files_and_none(captured: Captured) -> None:
     paths = [write(captured.folder / name, [GOOD]) for name in ("it's.jsonl", "[a]*?.jsonl")]
     for files, count in ((paths, 2), ([], 0)):
         assert select(f"count(*) FROM {relation(files, SPEC)}") == [(count,)]
+
+
+def test_a_captured_row_can_be_sent_again_whatever_its_numbers(captured: Captured) -> None:
+    sent: list[dict[str, Any]] = [INSTANCES[0], *({"x": n, "size": n, "color": "red"} for n in ("NaN", "-inf"))]
+    rows, _ = captured.rows("f0, f1, f2", record("a", sent, PREDICTIONS[:1] * 3))
+    found = [instance(row, SPEC) for row in rows]
+    assert found == [sent[0], *({"x": None, "size": None, "color": "red"} for _ in range(2))]
+    assert json.dumps(found[0]["size"]) == "2"
 
 
 FIELD = st.text(alphabet="ab1\",\n\r' é", min_size=1, max_size=8).filter(lambda text: "\r\n" not in text)
