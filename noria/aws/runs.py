@@ -212,8 +212,9 @@ def measured(run: Run) -> list[Measurement]:
 
 
 def _delays(run: Run) -> Iterator[Measurement]:
-    """Coverage is published where nobody is told of it too: labels that stop coming must show."""
-    if run.labels and run.labels.share is not None and "label-coverage" not in run.values:
+    """Coverage is published where no monitor watches it too: labels that stop coming must show."""
+    watched = any(monitor.metric == "LabelCoverage" for monitor in run.monitors)
+    if run.labels and run.labels.share is not None and not watched:
         yield Measurement(name="LabelCoverage", value=run.labels.share)
     if run.labels and run.labels.delay_p50_hours is not None:
         yield Measurement(name="LabelDelayHours", value=run.labels.delay_p50_hours)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from noria import drift
+from noria.aws.runs import measured
+from noria.labels import Coverage
 from noria.ledger import Entry, Fact, Kind
 from noria.monitoring import REACH, TREND, Evidence, Run, Window, few, findings, previous_report, silence
 from noria.monitors import Finding, Monitor, Unknown, monitors
@@ -299,3 +301,11 @@ def test_a_segment_of_any_name_gives_an_alarm_a_plain_name() -> None:
     assert names[0] == "bias-disparate-impact-home-city"
     assert len(set(names)) == len(segments)
     assert all(re.fullmatch(r"bias-disparate-impact-[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
+
+
+def test_coverage_that_a_monitor_does_not_judge_is_no_value_of_its_metric() -> None:
+    few_old = Coverage(since=NOON - HOUR, until=NOON, predictions=5, labelled=1)
+    for watch, published in (({"coverage": 0.8}, []), ({}, [0.2])):
+        found = run(evidence(window(), described(monitor={"labels": watch}), labels=few_old))
+        assert ("label-coverage" in found.not_enough) == bool(watch)
+        assert [m.value for m in measured(found) if m.name == "LabelCoverage"] == published
