@@ -5,7 +5,8 @@ tick ┬ captured files of the window ─ measured, and compared with the packag
 
 What a window cannot tell is "not enough data" in the report, and no value of any metric. What breaks while one thing
 is measured leaves the others be, and is counted in `MonitorFailures`; only without captures, baseline or ledger the
-message comes again, and ends among the dead letters.
+message comes again, and ends among the dead letters. The ledger knows the window before the experiment is looked at:
+one that cannot be judged is judged by the next tick, of all since it began, and no window is measured twice for it.
 
 Calls: s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */baselines/*; s3:ListBucket and s3:GetObject on
 */labelled/*; s3:ListBucket, s3:GetObject and s3:PutObject on */reports/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
@@ -34,7 +35,7 @@ from noria.aws.labelled import Labelled
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.registry import Registry
-from noria.aws.runs import Runs, measured
+from noria.aws.runs import Runs, attempt, measured
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.traffic import TrafficMetrics
@@ -43,6 +44,7 @@ from noria.events import Tick, parse
 from noria.experiment import Experiment, Verdict
 from noria.ledger import Entry, Fact, Kind
 from noria.monitoring import Run, Window
+from noria.monitors import Unknown
 from noria.profile import Profile
 from noria.spec import ModelSpec
 from noria.trial import Trial, champion_since
@@ -113,9 +115,17 @@ def monitor_model(
     run = runs.run(window, package, baseline, entries, widen=tick.detail.since is None, now=now)
     report = runs.keep(run, newest=not window.overtaken(entries))
     measurements.publish(spec.model, measured(run), at=tick.detail.time)
-    if (trial := Trial.of(entries)) and trial.since < window.end:
-        _judge(trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now)
     ledger.record(_fact(run, window, report))
+    if (trial := Trial.of(entries)) and trial.since < window.end:
+        judged = attempt(
+            "the experiment",
+            lambda: _judge(
+                trial, window, entries, experiments, storage=storage, ledger=ledger, measurements=measurements, now=now
+            ),
+        )
+        if isinstance(judged, Unknown):
+            failures = Measurement(name="MonitorFailures", value=run.values["monitor-failures"] + 1)
+            measurements.publish(spec.model, [failures], at=tick.detail.time)
     return Outcome.COMPARED if run.drift.enough else Outcome.TOO_FEW
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from typer.testing import CliRunner
 
 from lambdas.join_labels.handler import handler as join_labels
@@ -100,6 +101,19 @@ class OnTrial:
             Namespace="Noria", Dimensions=[{"Name": "Model", "Value": self.spec.model}]
         )
         return {metric["MetricName"] for metric in listed["Metrics"]}
+
+    def failures(self) -> float:
+        """The most that `MonitorFailures` counted of a run."""
+        found = boto3.client("cloudwatch").get_metric_statistics(
+            Namespace="Noria",
+            MetricName="MonitorFailures",
+            Dimensions=[{"Name": "Model", "Value": self.spec.model}],
+            StartTime=self.since,
+            EndTime=self.since + timedelta(days=1),
+            Period=60,
+            Statistics=["Maximum"],
+        )
+        return max(point["Maximum"] for point in found["Datapoints"])
 
 
 @pytest.fixture
@@ -233,6 +247,31 @@ def test_where_there_is_too_much_of_one_side_both_are_judged_by_the_same_time(
     assert (judged.champion.predictions, judged.rival.predictions) == (380, 20)
     assert not judged.complete
     assert judged.until - trial.since < timedelta(minutes=21)
+
+
+def test_an_experiment_that_cannot_be_judged_is_counted_and_judged_by_the_next_tick(
+    trial: OnTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = trial.packages
+    trial.live(Desired(package=one, shadow=two), at=trial.since)
+    labels = truths(ROWS)
+    trial.captured("champion", knowing(labels, 0.8))
+    trial.captured("shadow", knowing(labels, 0.1))
+    trial.labelled(labels)
+    made = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def throttle(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "GetMetricData":
+            raise RuntimeError("throttled")
+        return made(client, operation, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", throttle)
+        trial.tick()
+    assert trial.place.kinds(trial.spec.model)[-1] is Kind.MONITORED
+    assert (trial.reported(), trial.verdicts(), trial.failures()) == (None, [], 1)
+    trial.tick()
+    assert trial.verdicts() == ["abandon"]
 
 
 def test_a_champion_alone_is_on_no_trial(trial: OnTrial) -> None:
