@@ -22,10 +22,10 @@ Trino).
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlglot
 from sqlglot import exp
@@ -61,6 +61,7 @@ _PREDICTED: Mapping[Task, tuple[str, ...]] = {
 _NUMBER = r"^\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*$"
 
 Row = Sequence[str | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +84,28 @@ class CapturedScan:
 
     scan = CapturedScan(rows, spec, baseline.edges)
     found = scan.read([the row that answers each of scan.queries])
-    names = scan.naming(found)            None where nothing is left to name
-    found = scan.named(found, the rows that answer names)
+    names = scan.naming(found)            queries too; none where nothing is left to name
+    found = scan.named(found, all rows that answer them)
     """
 
     def __init__(self, rows: Rows, spec: ModelSpec, cut: Edges) -> None:
-        self._relation = relation(rows, spec)
+        self._rows, self._spec = rows, spec
         self._scan = Scan(spec, cut, predicted=_PREDICTED[spec.task], distinct=True, across=True)
         self._asked = [Aggregate.of(sql) for sql in ("coalesce(count_if(malformed), 0)", *self._scan.expressions)]
 
     @property
     def queries(self) -> list[str]:
-        """One of each `AT_ONCE` aggregates; ValueError where one is longer than Athena takes."""
-        columns = [f"{aggregate.sql} AS a{place}" for place, aggregate in enumerate(self._asked)]
-        texts = [
-            f"SELECT {', '.join(columns[start : start + AT_ONCE])} FROM {self._relation}"
-            for start in range(0, len(columns), AT_ONCE)
+        """Of `AT_ONCE` aggregates at most; ValueError where one alone is longer than Athena takes."""
+
+        def query(asked: Sequence[Aggregate]) -> str:
+            columns = ", ".join(f"{aggregate.sql} AS a{place}" for place, aggregate in enumerate(asked))
+            return f"SELECT {columns} FROM {self._relation(asked)}"
+
+        return [
+            text
+            for start in range(0, len(self._asked), AT_ONCE)
+            for text in _split(self._asked[start : start + AT_ONCE], query)
         ]
-        if (longest := max(len(text.encode()) for text in texts)) > LONGEST:
-            raise ValueError(f"a query of {longest:,} bytes is longer than the {LONGEST:,} that Athena takes")
-        return texts
 
     def read(self, answers: Sequence[Row]) -> Profile:
         """The profile, from the one row that answers each query; new categories have no names yet."""
@@ -111,14 +114,16 @@ class CapturedScan:
         malformed, total, *rest = values
         return self._scan.read([total - malformed, *rest], malformed=malformed)
 
-    def naming(self, found: Profile) -> str | None:
-        """A query for (column, name) of the categories that the edges do not know; None where there are none."""
-        asked = self._scan.naming(found, "relation")
-        parts = [
-            f"(SELECT '{place}' AS place, name FROM ({translated(sql).sql('athena')}))" for place, sql in asked.items()
-        ]
-        # The relation is decoded here once by its text, and by Trino for each column: as in DuckDB, a scan each.
-        return f"WITH relation AS (SELECT * FROM {self._relation}) {' UNION ALL '.join(parts)}" if parts else None
+    def naming(self, found: Profile) -> list[str]:
+        """Queries for (column, name) of the categories that the edges do not know; ValueError as `queries`."""
+
+        def query(asked: Sequence[tuple[str, Aggregate]]) -> str:
+            names = " UNION ALL ".join(f"(SELECT '{place}' AS place, name FROM ({one.sql}))" for place, one in asked)
+            # Decoded here once by its text, and by Trino for each column: as in DuckDB, a scan each.
+            return f"WITH relation AS (SELECT * FROM {self._relation([one for _, one in asked])}) {names}"
+
+        asked = [(place, Aggregate.of(sql)) for place, sql in self._scan.naming(found, "relation").items()]
+        return list(_split(asked, query))
 
     def named(self, found: Profile, names: Sequence[Row]) -> Profile:
         """The same profile with the names that answer `naming`."""
@@ -127,20 +132,44 @@ class CapturedScan:
             of.setdefault(str(place), []).append(str(name))
         return self._scan.named(found, {place: sorted(found_names) for place, found_names in of.items()})
 
+    def _relation(self, asked: Sequence["Aggregate"]) -> str:
+        """With the features that are asked of alone: the text of hundreds is as long as a query may be."""
+        return relation(self._rows, self._spec, {column for one in asked for column in one.columns})
+
+
+def _split(asked: Sequence[T], query: Callable[[Sequence[T]], str]) -> Iterator[str]:
+    """As few queries of it, in its order, as halving makes short enough for Athena."""
+    if not asked:
+        return
+    text = query(asked)
+    if len(text.encode()) <= LONGEST:
+        yield text
+    elif len(asked) == 1:
+        raise ValueError(
+            f"a query of {len(text.encode()):,} bytes is longer than the {LONGEST:,} that Athena takes; a shorter "
+            "monitor.every or a smaller serve.capture leaves less than needs Athena"
+        )
+    else:
+        half = len(asked) // 2
+        yield from _split(asked[:half], query)
+        yield from _split(asked[half:], query)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """An aggregate in Athena's SQL, and what its text means."""
+    """An aggregate in Athena's SQL, the columns that it is of, and what its text means."""
 
     sql: str
     kind: str
+    columns: frozenset[str]
 
     @classmethod
     def of(cls, duckdb: str) -> "Aggregate":
         """The twin of one of `Scan.expressions`."""
         tree = sqlglot.parse_one(duckdb, dialect="duckdb")
         kind = tree.name if isinstance(tree, exp.Anonymous) else tree.key
-        return cls(sql=translated(duckdb).sql("athena"), kind=kind.lower())
+        columns = frozenset(column.name for column in tree.find_all(exp.Column))
+        return cls(sql=translated(duckdb).sql("athena"), kind=kind.lower(), columns=columns)
 
     def read(self, text: str | None) -> Any:
         """Its value as DuckDB gives it: exactly, as texts of doubles name one double each."""
@@ -190,20 +219,20 @@ def _double(value: exp.Expr) -> exp.Expr:
     return exp.cast(exp.Literal.string(value.name), "DOUBLE")
 
 
-def relation(rows: Rows, spec: ModelSpec) -> str:
+def relation(rows: Rows, spec: ModelSpec, columns: Collection[str]) -> str:
     """SQL of a relation with a row per captured prediction, and one with `malformed` true per record that is none.
 
-    Columns: malformed, f0 … fn, p and c as in `noria.profile`: finite DOUBLEs or VARCHARs.
+    Columns: malformed, p and c, and of f0 … fn those in `columns`, as in `noria.profile`: finite DOUBLEs or VARCHARs.
     """
-    names = list(spec.features)
-    came = ",\n".join(
-        f"CASE WHEN fields IS NOT NULL THEN element_at(fields, {place}) "
-        f"ELSE nullif({_scalar(f'element_at(named, {literal(name)})')}, '') END AS r{place - 1}"
-        for place, name in enumerate(names, start=1)
+    wanted = [(place, *item) for place, item in enumerate(spec.features.items()) if f"f{place}" in columns]
+    came = "".join(
+        f"CASE WHEN fields IS NOT NULL THEN element_at(fields, {place + 1}) "
+        f"ELSE nullif({_scalar(f'element_at(named, {literal(name)})')}, '') END AS r{place},\n"
+        for place, name, _ in wanted
     )
-    values = ",\n".join(
-        f"r{place} AS f{place}" if feature.type is FeatureType.CATEGORY else f"{_number(f'r{place}')} AS f{place}"
-        for place, feature in enumerate(spec.features.values())
+    values = "".join(
+        f"{f'r{place}' if feature.type is FeatureType.CATEGORY else _number(f'r{place}')} AS f{place},\n"
+        for place, _, feature in wanted
     )
     first, last = (f"{moment.astimezone(UTC):{HOUR}}" for moment in (rows.since, rows.until + rows.late))
     return f"""(
@@ -235,7 +264,7 @@ WITH record AS (
     FROM parsed
 ), judged AS (
     SELECT *, inference_id IS NULL OR time IS NULL OR asked IS NULL
-        OR coalesce(cardinality(filter(lines, l -> cardinality(l) <> {len(names)})), 0) > 0
+        OR coalesce(cardinality(filter(lines, l -> cardinality(l) <> {len(spec.features)})), 0) > 0
         OR (answered AND told IS DISTINCT FROM asked) AS malformed
     FROM counted
 ), unnested AS (
@@ -250,16 +279,14 @@ WITH record AS (
     ) AS t(instance, fields, answer, answer_fields)
 ), came AS (
     SELECT malformed, answer,
-    {came},
-    CASE WHEN answer_fields IS NOT NULL THEN element_at(answer_fields, 1)
+    {came}CASE WHEN answer_fields IS NOT NULL THEN element_at(answer_fields, 1)
         ELSE {_scalar("element_at(answer, 'prediction')")} END AS prediction,
     CASE WHEN answer_fields IS NOT NULL THEN element_at(answer_fields, 2)
         ELSE {_scalar("element_at(answer, 'score')")} END AS score
     FROM unnested
 ), typed AS (
     SELECT malformed,
-    {values},
-    {_predicted(spec.task)}
+    {values}{_predicted(spec.task)}
     FROM came
 )
 SELECT *{_LIKELIER if spec.task is Task.BINARY else ""} FROM typed

@@ -43,7 +43,7 @@ class Athena:
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def profile(self, since: datetime, until: datetime, cut: Edges) -> Profile:
-        """As `noria.profile.profile` of the same requests. Raises `QueryError`."""
+        """As `noria.profile.profile` of the same requests. Raises `QueryError`, and ValueError where no query asks it."""
         rows = Rows(
             database=self.names.database,
             table=self.names.table(self.spec.model),
@@ -57,9 +57,8 @@ class Athena:
         # All at once: each reads the same files, and none waits for another.
         asked = [self._start(sql) for sql in scan.queries]
         found = scan.read([row for query in asked for row in self._end(query, end)])
-        if (naming := scan.naming(found)) is None:
-            return found
-        return scan.named(found, self._end(self._start(naming), end))
+        naming = [self._start(sql) for sql in scan.naming(found)]
+        return scan.named(found, [row for query in naming for row in self._end(query, end)])
 
     def _start(self, sql: str) -> str:
         """Start a query, and return its id. The workgroup says where results go, and how much may be read."""

@@ -76,8 +76,7 @@ def described(spec: ModelSpec, cut: Edges, objects: Mapping[str, Callable[[], by
 
     scan = CapturedScan(ROWS, spec, cut)
     found = scan.read([rows(query)[0] for query in scan.queries])
-    naming = scan.naming(found)
-    return scan.named(found, rows(naming)) if naming else found
+    return scan.named(found, [row for query in scan.naming(found) for row in rows(query)])
 
 
 def answered(query: str, objects: Mapping[str, Callable[[], bytes]] | None = None, table: Table = TABLE) -> Answer:
@@ -365,10 +364,32 @@ def test_more_aggregates_than_one_query_takes_are_asked_in_several(
     same(*captured.both(*(record(f"{n}", INSTANCES, PREDICTIONS) for n in range(3))))
 
 
-def test_a_query_longer_than_athena_takes_is_refused() -> None:
+def test_the_queries_of_hundreds_of_features_are_as_long_as_athena_takes() -> None:
+    features = {f"{'number' * 4}{n}": {"type": "number"} for n in range(300)}
+    cut = Edges(features={name: Cut(kind="number", edges=tuple(n / 7 for n in range(9))) for name in features})
+    queries = CapturedScan(ROWS, spec_of(features=features, segments=[]), cut).queries
+    assert max(len(query.encode()) for query in queries) <= athena.LONGEST
+    assert len(queries) < 20
+
+
+def test_queries_that_are_too_long_are_split_and_say_the_same(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(features={**spec_of().model_dump(mode="json")["features"], "shape": {"type": "category"}})
+    rows = [{"x": n, "size": n, "color": f"new {n}", "shape": f"new {n}"} for n in range(40)]
+    known = {"color": Cut(kind="category", categories=("red",)), "shape": Cut(kind="category", categories=("o",))}
+    lines = [record("e", rows, [PREDICTIONS[0]] * len(rows))]
+    whole = CapturedScan(ROWS, spec, Edges(features=known))
+    monkeypatch.setattr(athena, "LONGEST", max(len(query.encode()) for query in whole.queries) - 1)
+    split = CapturedScan(ROWS, spec, Edges(features=known))
+    assert len(split.queries) > 1
+    same(*captured.both(*lines, spec=spec, cut=Edges(features=known)))
+
+
+def test_a_query_that_is_too_long_by_itself_is_refused_with_a_remedy() -> None:
     categories = tuple("x" * 3000 + str(n) for n in range(100))
     scan = CapturedScan(ROWS, spec_of(), Edges(features={"color": Cut(kind="category", categories=categories)}))
-    with pytest.raises(ValueError, match="longer than the 262,144 that Athena takes"):
+    with pytest.raises(ValueError, match=r"longer than the 262,144 that Athena takes; a shorter monitor\.every"):
         _ = scan.queries
 
 
@@ -400,5 +421,5 @@ def test_a_row_that_is_no_json_fails_a_query_unless_the_table_says_otherwise() -
 
 def test_times_are_utc_whatever_the_machines_zone() -> None:
     rows = Rows(**{**ROWS.__dict__, "since": datetime(2026, 11, 21, 1, tzinfo=UTC).astimezone()})
-    assert "'2026/11/21/01'" in athena.relation(rows, spec_of())
-    assert "TIMESTAMP '2026-11-21 01:00:00 UTC'" in athena.relation(rows, spec_of())
+    assert "'2026/11/21/01'" in athena.relation(rows, spec_of(), [])
+    assert "TIMESTAMP '2026-11-21 01:00:00 UTC'" in athena.relation(rows, spec_of(), [])
