@@ -5,7 +5,7 @@
 | policy   | uploads, alarms     | `retrain.after` does not have it                      | never by itself        |
 | data     | a person            | there is no dataset                                   | with data              |
 | flight   | everything          | a training runs, or was granted and has not begun     | `LOOK_AGAIN`           |
-| latest   | alarms              | the newest window, or the newest labels, are fine     | the next window        |
+| latest   | alarms              | the live version's newest window is fine, or unknown  | the next window        |
 | rows     | all that is *again* | new rows are fewer than `min_new_rows`                | with data or a window  |
 | cooldown | all that is *again* | the last retraining was granted within `cooldown`     | when that is over      |
 | runs     | again, and a person | the budget of retrainings is spent                    | when one is old enough |
@@ -33,6 +33,7 @@ from noria.ledger import Entry, Fact, Kind, latest, since
 from noria.monitors import Monitor
 from noria.spec import ModelSpec
 from noria.training import training_token, unfinished
+from noria.trial import champion_since
 from noria.units import format_duration
 
 LOOK_AGAIN = timedelta(minutes=15)
@@ -246,18 +247,19 @@ def _latest(case: Case) -> Ruling:
     """An alarm looks back; whether it is still so, the newest window knows.
 
     The window that raised the alarm may be told to the ledger after the alarm has spoken; what is older than the alarm
-    says nothing against it.
+    says nothing against it. What is older than the live version is about another: an alarm of late labels stays as it
+    is until labels of the live version come.
     """
-    monitor, raised = case.ask.monitor, case.ask.raised
+    monitor, raised, live = case.ask.monitor, case.ask.raised, champion_since(case.entries)
     if monitor is None:
         return Ruling()
     kinds = {Kind.MONITORED} | ({Kind.LABELS_JOINED} if monitor.clock == "labels" else set())
     for entry in reversed(case.entries):
         breached = entry.details.get("breached")
-        if entry.kind not in kinds or not isinstance(breached, list):
+        if entry.kind not in kinds or not isinstance(breached, list) or (live and entry.at < live):
             continue
         if raised and entry.at < raised:
-            break
+            return Ruling(says=f"{monitor.title} is beyond its limit")
         if monitor.name in breached:
             return Ruling(says=f"{monitor.title} is beyond its limit in the newest window, {moment(entry.at)}")
         if monitor.name not in _texts(entry.details.get("not_enough")):
@@ -267,7 +269,14 @@ def _latest(case: Case) -> Ruling:
                 ends=case.now + case.spec.monitor.every,
                 numbers={"window": entry.subject},
             )
-    return Ruling(says=f"{monitor.title} is beyond its limit")
+    if live is None:
+        return Ruling(says=f"{monitor.title} is beyond its limit")
+    return Ruling(
+        refuses=True,
+        says=f"{monitor.title}: nothing is known yet of the version that is live now, since {moment(live)}",
+        ends=case.now + case.spec.monitor.every,
+        numbers={"live_since": live.isoformat()},
+    )
 
 
 def _rows(case: Case) -> Ruling:
@@ -417,6 +426,7 @@ def _rows_of(accepted: Entry) -> int:
 def _seen(entries: Sequence[Entry], *, learnt: bool = False) -> frozenset[str]:
     """Datasets that some training began with; `learnt`: unless it broke before it came to a model."""
     broke = {e.subject for e in entries if e.kind is Kind.TRAINING_FAILED and not e.details.get("refused")}
+    broke -= {e.subject for e in entries if e.kind is Kind.TRAINING_SUCCEEDED}  # SageMaker was told to retry it
     started = (e for e in entries if e.kind is Kind.TRAINING_STARTED)
     return frozenset(
         sha

@@ -201,6 +201,55 @@ def test_labels_speak_of_quality_and_not_of_drift() -> None:
     assert decide(model, history, ask("quality", name="quality"), now=NOW).rules == ("latest",)
 
 
+def deployed(package: str, ago: timedelta) -> Entry:
+    return entry(Kind.DEPLOYED, f"deployment {package}", ago, package=package)
+
+
+def test_labels_of_a_replaced_version_do_not_train_its_successor() -> None:
+    """An alarm of labels stays raised until others come, days later; and windows without labels say nothing of it."""
+    model, nothing = spec("after: [quality]"), ("quality",)
+    history = [
+        *MODEL,
+        deployed("1", 20 * DAY),
+        window(3 * DAY, "quality", kind=Kind.LABELS_JOINED),
+        *trained("two", 3 * DAY, "january", cause="quality"),
+        deployed("2", 2 * DAY),
+        window(DAY, not_enough=nothing),
+        accepted("february", HOUR),
+    ]
+    decision = decide(model, history, ask("quality", name="quality"), now=NOW)
+    assert decision.rules == ("latest",)
+    assert "nothing is known yet of the version that is live now" in decision.reasons[0]
+    assert decision.again_at == NOW + model.monitor.every + SECOND
+    assert decide(model, history, ask("quality", name="quality", raised=2.5 * DAY), now=NOW).rules == ("latest",)
+    own = window(HOUR, "quality", kind=Kind.LABELS_JOINED)
+    again = [*history, own, window(HOUR / 2, not_enough=nothing)]
+    assert decide(model, again, ask("quality", name="quality"), now=NOW).retrain
+    traffic = deployed("2", HOUR / 2)  # of which only the share of the requests is new
+    assert decide(model, [*again, traffic], ask("quality", name="quality"), now=NOW).retrain
+
+
+@pytest.mark.parametrize(
+    ("raised", "windows", "trains"),
+    [
+        (None, [], False),
+        (2 * HOUR, [], False),
+        (HOUR / 2, [], False),
+        (None, [window(HOUR / 4, "drift")], True),
+        (None, [window(HOUR / 4, not_enough=("drift",))], False),
+        (HOUR / 8, [window(HOUR / 4)], True),
+    ],
+    ids=["still raised", "heard late", "raised by what came before", "breached anew", "too few yet", "not told yet"],
+)
+def test_windows_of_a_replaced_version_do_not_train_its_successor(
+    raised: timedelta | None, windows: list[Entry], *, trains: bool
+) -> None:
+    history = [*MODEL, FEBRUARY, deployed("1", DAY), window(2 * HOUR, "drift"), deployed("2", HOUR), *windows]
+    decision = decide(spec(), history, ask(raised=raised), now=NOW)
+    assert decision.retrain is trains
+    assert decision.rules == (() if trains else ("latest",))
+
+
 # --- new rows
 
 
@@ -232,6 +281,11 @@ def test_a_training_that_broke_has_learnt_nothing_and_a_refused_one_has(*, refus
         failed("two", 2 * DAY, refused=refused),
     ]
     assert said(spec(), *MODEL, FEBRUARY, *two).retrain is trains
+
+
+def test_a_training_that_broke_and_then_succeeded_by_a_retry_has_learnt() -> None:
+    two = [granted("two", 2 * DAY), began("two", 2 * DAY, "january", "february"), failed("two", 2 * DAY)]
+    assert said(spec(), *MODEL, FEBRUARY, *two, succeeded("two", DAY)).rules == ("rows",)
 
 
 # --- cooldown, budget
