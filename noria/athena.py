@@ -169,7 +169,7 @@ class Aggregate:
         tree = sqlglot.parse_one(duckdb, dialect="duckdb")
         kind = tree.name if isinstance(tree, exp.Anonymous) else tree.key
         columns = frozenset(column.name for column in tree.find_all(exp.Column))
-        return cls(sql=translated(duckdb).sql("athena"), kind=kind.lower(), columns=columns)
+        return cls(sql=tree.transform(_twin).sql("athena"), kind=kind.lower(), columns=columns)
 
     def read(self, text: str | None) -> Any:
         """Its value as DuckDB gives it: exactly, as texts of doubles name one double each."""

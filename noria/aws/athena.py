@@ -43,7 +43,7 @@ class Athena:
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def profile(self, since: datetime, until: datetime, cut: Edges) -> Profile:
-        """As `noria.profile.profile` of the same requests. Raises `QueryError`, and ValueError where no query asks it."""
+        """As `noria.profile.profile` of the same requests. Raises `QueryError`, and ValueError of too long a query."""
         rows = Rows(
             database=self.names.database,
             table=self.names.table(self.spec.model),
