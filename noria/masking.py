@@ -7,10 +7,18 @@ their bins, whose edges become 1, 2, 3 …
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
+from noria.evaluation import Measurements
 from noria.profile import ColumnProfile, Profile
 from noria.quality import Quality
+from noria.spec import ModelSpec
 
 T = TypeVar("T")
+Measured = TypeVar("Measured", Quality, Measurements)
+
+
+def sensitive(spec: ModelSpec) -> tuple[str, ...]:
+    """Features whose values are shown nowhere."""
+    return tuple(name for name, feature in spec.features.items() if feature.sensitive)
 
 
 def profiles(baseline: Profile, window: Profile, sensitive: Collection[str]) -> tuple[Profile, Profile]:
@@ -36,8 +44,8 @@ def profiles(baseline: Profile, window: Profile, sensitive: Collection[str]) -> 
     return before, after
 
 
-def quality(found: Quality, sensitive: Collection[str]) -> Quality:
-    """What late labels said, without the values of these segments."""
+def quality(found: Measured, sensitive: Collection[str]) -> Measured:
+    """What late labels or an evaluation said, without the values of these segments."""
     rows = {
         name: {value: score.rows for value, score in found.segments.get(name, {}).items()}
         | {value: rates.rows for value, rates in fairness.values.items()}

@@ -29,6 +29,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria import masking
 from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
 from noria.aws.labelled import Labelled, Session
@@ -244,8 +245,9 @@ class Found:
         storage.write(key(model, "reports", HARD_CASES), self.hard_cases.model_dump_json(indent=1))
         if self.quality is None:
             return
+        shown = masking.quality(self.quality, masking.sensitive(self.spec)).model_dump_json(indent=1)
         for target in (report, key(model, "reports", LATEST)):
-            storage.write(target, self.quality.model_dump_json(indent=1))
+            storage.write(target, shown)
         told.measurements.publish(model, measure(self.quality, self.readings, self.spec), at=told.now)
 
     def fact(self, subject: str, what: str, details: Details, *, at: datetime) -> Fact:

@@ -394,6 +394,24 @@ def test_labels_are_not_learnt_from_where_the_spec_says_so(place: Place) -> None
 # --- what people should look at
 
 
+def test_no_value_of_a_sensitive_segment_is_written_to_a_report(place: Place) -> None:
+    described = place.model().model_dump(mode="json")
+    described["features"]["origin"]["sensitive"] = True
+    spec = place.model(segments=["origin", "carrier"], monitor={"min_rows": 2}, features=described["features"])
+    capture(place, spec, {f"r{n}": [n / 60] for n in range(60)})
+    version = deliver(
+        place, spec.model, "may.csv", "inference_id,late\n" + "".join(f"r{n},{n % 2}\n" for n in range(60))
+    )
+    for name in (f"labels-{version}/report", "quality/latest", "quality/hard-cases"):
+        assert "EWR" not in place.read(f"{spec.model}/reports/{name}.json").decode()
+    quality = Quality.model_validate_json(place.read(f"{spec.model}/reports/quality/latest.json"))
+    assert {segment: [*values] for segment, values in quality.segments.items()} == {
+        "origin": ["value 1"],
+        "carrier": ["AA"],
+    }
+    assert [*quality.fairness["origin"].values] == ["value 1"]
+
+
 def test_hard_cases_are_listed_beside_the_report(place: Place, spec: ModelSpec) -> None:
     deliver(place, spec.model, "may.csv", "inference_id,row,late\nfirst,0,0\nfirst,1,1\n")
     found = HardCases.model_validate_json(place.read(f"{spec.model}/reports/quality/hard-cases.json"))

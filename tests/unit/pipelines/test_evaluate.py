@@ -1,5 +1,6 @@
 """Evaluation: candidate and champion on the same rows, each through the code that serves it."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,35 @@ def test_segments_are_those_with_enough_rows(trained: Callable[[Task], Any], tab
     fairness = done.fairness["color"]
     assert {color: rates.rows for color, rates in fairness.values.items()} == expected
     assert fairness.left_out == {color: rows for color, rows in counts.items() if rows < SEGMENT_ROWS}
+
+
+def test_no_value_of_a_sensitive_segment_is_written_and_its_bias_is_judged_as_before(
+    trained: Callable[[Task], Any], tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tabular.evaluate.SEGMENT_ROWS", 10)
+    example = trained(Task.BINARY)
+    described = example.spec.model_dump()
+    described["gates"] = {"log_loss": {"max": 100.0}, "bias": {"color": 0.0001}}
+    told, hidden = (
+        evaluate(
+            example.test_rows,
+            ModelSpec.model_validate(
+                described | {"features": described["features"] | {"color": described["features"]["color"] | which}}
+            ),
+            example.archive,
+            champion=None,
+            images=IMAGES,
+            resources=tables.resources,
+        )
+        for which in ({}, {"sensitive": True})
+    )
+    assert not told.gate.passed
+    assert not hidden.gate.passed
+    assert sorted(score.rows for score in hidden.segments["color"].values()) == sorted(
+        score.rows for score in told.segments["color"].values()
+    )
+    for value in (*told.segments["color"], *told.fairness["color"].left_out):
+        assert not re.search(rf"\b{value}\b", hidden.model_dump_json())
 
 
 class WithChampion:
