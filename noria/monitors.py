@@ -4,7 +4,6 @@ A monitor compares one number with one limit. Its metric carries dimension Model
 values of one); its alarm is `noria-<env>-<model>-<name>` and its runbook docs/runbooks/<runbook>.md.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from noria.names import slug
 from noria.policy import Trigger
 from noria.spec import ModelSpec, Task
 
@@ -227,7 +227,7 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
         ):
             if limit is not None:
                 yield Monitor(
-                    name=f"bias-{name}-{_slug(segment)}",
+                    name=f"bias-{name}-{slug(segment)}",
                     title=f"Bias by {segment}: {name.replace('-', ' ')}",
                     metric=metric,
                     segment=segment,
@@ -238,9 +238,3 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
                     runbook="bias",
                     meaning=f"the values of {segment} are treated more unequally than the spec allows",
                 )
-
-
-def _slug(column: str) -> str:
-    """Plain letters, digits and hyphens, of other letters too (RFC 3492)."""
-    plain = column if column.isascii() else column.encode("punycode").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")

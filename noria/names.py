@@ -8,6 +8,7 @@
 | objects of a model                          | `<model>/<area>/…` in the bucket |
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -144,3 +145,13 @@ def dimension(value: str) -> str:
     'gr\\\\xf6\\\\xdfe'
     """
     return "".join(c if c.isprintable() else " " for c in value.encode("ascii", "backslashreplace").decode())[:255]
+
+
+def slug(column: str) -> str:
+    """A column's name as part of an alarm's: small letters, digits, hyphens; of other letters too (RFC 3492).
+
+    >>> slug("Zip Code")
+    'zip-code'
+    """
+    plain = column if column.isascii() else column.encode("punycode").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")

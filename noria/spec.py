@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from noria.names import slug
 from noria.policy import Retrain
 from noria.serve import INSTANCE, Serve
 from noria.units import Duration, Part
@@ -225,6 +226,16 @@ class ModelSpec(Part):
                     yield f"{what} names {segment!r}, which is not among segments: add it there"
         if self.monitor.bias and self.task is not Task.BINARY:
             yield f"monitor.bias is about positive predictions, and {self.task.value} has none: remove it"
+        alarms: dict[str, str] = {}
+        for segment in self.monitor.bias:
+            other = alarms.setdefault(slug(segment), segment)
+            if not slug(segment):
+                yield f"monitor.bias names {segment!r}, which leaves an alarm no name: give it a letter or digit"
+            elif other != segment:
+                yield (
+                    f"monitor.bias names {other!r} and {segment!r}, whose alarms would have one name, "
+                    f"{slug(segment)!r}: rename one by a letter or digit"
+                )
 
     def _image_problems(self) -> Iterator[str]:
         if self.train.estimator and not (self.image or self.train.estimator.startswith("sklearn.")):

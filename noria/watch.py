@@ -8,6 +8,9 @@ from pydantic import Field, WithJsonSchema, model_validator
 
 from noria.units import Duration, Part, format_duration
 
+LOOK_BACK = timedelta(days=90)
+"""What was predicted earlier than this is joined with no label."""
+
 
 class Threshold(Part):
     """`2 of 3`: datapoints that must breach, of the last so many."""
@@ -39,6 +42,21 @@ class ExpectedLabels(Part):
         None, gt=0, le=1, description="share of those predictions that must have one; nobody is told when left out"
     )
     train: bool = Field(True, description="joined rows become a dataset that the next training uses")
+
+    @property
+    def reach(self) -> timedelta:
+        """How far back quality looks, so that half of what it looks at should have its label."""
+        return 2 * self.within
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.reach > LOOK_BACK:
+            raise ValueError(
+                f"within {format_duration(self.within)} is too long: quality looks back twice as far, and what was "
+                f"predicted more than {format_duration(LOOK_BACK)} ago is joined with no label; use "
+                f"{format_duration(LOOK_BACK / 2)} at most"
+            )
+        return self
 
 
 class BiasLimits(Part):

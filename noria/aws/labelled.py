@@ -28,11 +28,9 @@ from noria.names import key
 from noria.profile import Source
 from noria.quality import Quality, join
 from noria.spec import ModelSpec
+from noria.watch import LOOK_BACK
 
 VARIANTS = (CHAMPION, "challenger", "shadow")
-
-LOOK_BACK = timedelta(days=90)
-"""What was predicted earlier is looked for no more."""
 
 MOST_CAPTURED_BYTES = 2 * 2**30
 """Of captured requests, the newest days first: more would not fit beside the rest onto a function's disk."""
@@ -196,7 +194,7 @@ class Session:
         end = self._newest(live)
         if end is None:
             return None
-        start = end - 2 * self.spec.monitor.labels.within
+        start = end - self.spec.monitor.labels.reach
         start = max(start, live) if live else start
         days = self._between(start, end)
         for day in days:

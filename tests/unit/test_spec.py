@@ -50,6 +50,13 @@ def error(text: str) -> str:
     return str(caught.value)
 
 
+def biased(*segments: str) -> str:
+    """Features (to follow those of `MINIMAL`) that are segments with a limit on bias."""
+    features = "".join(f"  {segment}: {{type: category}}\n" for segment in segments)
+    limits = ", ".join(f"{segment}: {{disparate_impact: 0.8}}" for segment in segments)
+    return f"{features}segments: [{', '.join(segments)}]\nmonitor: {{bias: {{{limits}}}}}\n"
+
+
 def test_the_full_spec_is_read_into_typed_values() -> None:
     flight = parse(FROM_THE_DESIGN)
     assert flight.serve.bake == timedelta(minutes=10)
@@ -129,6 +136,16 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
         (("target: left", "target: AGE"), "columns 'AGE' and 'age' are one to SQL, which takes no notice of case"),
         (("target: left", "target: seen_at"), "columns 'seen_at' and 'seen_at' are one to SQL"),
         (("owner:", "monitor: {every: 90s}\nowner:"), "every 90s must be whole minutes between 5m and 1d"),
+        (
+            ("owner:", "monitor: {labels: {within: 46d}}\nowner:"),
+            "monitor.labels: within 46d is too long: quality looks back twice as far",
+        ),
+        (
+            ("owner:", biased("zip_code", "zip-code") + "owner:"),
+            "monitor.bias names 'zip_code' and 'zip-code', whose alarms would have one name, 'zip-code': rename one",
+        ),
+        (("owner:", biased("zip code", "Zip_Code") + "owner:"), "whose alarms would have one name, 'zip-code'"),
+        (("owner:", biased("_") + "owner:"), "monitor.bias names '_', which leaves an alarm no name: give"),
     ],
 )
 def test_a_mistake_is_told_with_file_line_field_value_and_remedy(change: tuple[str, str], expected: str) -> None:
