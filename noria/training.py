@@ -34,7 +34,7 @@ class Cause(Part):
 
 
 class TrainingDataset(Part):
-    """An accepted dataset: the part of its manifest that a training needs."""
+    """An accepted dataset: the part of its manifest, or of its entry in the ledger, that a training needs."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     key: str
@@ -42,6 +42,12 @@ class TrainingDataset(Part):
     rows: int
     first_event: datetime
     last_event: datetime
+
+    @classmethod
+    def of(cls, accepted: Entry, key: str) -> Self:
+        """What the ledger tells of the dataset that lies at `key`."""
+        told = {"sha256": accepted.subject, "key": key, "source_key": accepted.details["key"]}
+        return cls.model_validate(accepted.details | told)
 
     @property
     def part(self) -> str:

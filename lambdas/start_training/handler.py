@@ -8,6 +8,7 @@ model's packages; sagemaker:StartPipelineExecution on its pipeline; dynamodb:Get
 dynamodb:PutItem on the ledger.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -22,7 +23,7 @@ from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package
 from noria.events import Retraining, RetrainingRequested, parse
-from noria.ledger import Fact, Kind
+from noria.ledger import Entry, Fact, Kind
 from noria.names import key
 from noria.retraining import in_words
 from noria.spec import ModelSpec
@@ -81,7 +82,7 @@ def start_training(
     if not ledger.knows(model, Kind.RETRAINING_REQUESTED, granted.request):
         raise LookupError(f"{model}: the ledger has no grant {granted.request!r}; ask with noria retrain {model}")
     entries = ledger.entries(model)
-    datasets = _datasets(model, storage)
+    datasets = _datasets(model, entries, storage)
     if not datasets:
         raise LookupError(f"{model}: {granted.request!r} was granted, but no dataset lies under {model}/datasets/")
     cause = Cause(kind=granted.cause, identity=granted.request, text=in_words(granted.cause))
@@ -118,9 +119,20 @@ def start_training(
     return Outcome.STARTED
 
 
-def _datasets(model: str, storage: Storage) -> list[TrainingDataset]:
-    manifests = [item.key for item in storage.list(key(model, "datasets", "")) if item.key.endswith("/manifest.json")]
-    return [TrainingDataset.model_validate_json(storage.read(name)) for name in manifests]
+def _datasets(model: str, entries: Sequence[Entry], storage: Storage) -> list[TrainingDataset]:
+    """All accepted datasets. A manifest is read only where the ledger does not tell its dataset yet: most are told."""
+    told = {entry.subject: entry for entry in entries if entry.kind is Kind.DATASET_ACCEPTED}
+    files: dict[str, dict[str, str]] = {}
+    for item in storage.list(key(model, "datasets", "")):
+        folder, _, name = item.key.rpartition("/")
+        files.setdefault(folder.rpartition("/")[2], {})[name.partition(".")[0]] = item.key
+    return [
+        TrainingDataset.of(told[sha256], there["data"])
+        if sha256 in told and "data" in there
+        else TrainingDataset.model_validate_json(storage.read(there["manifest"]))
+        for sha256, there in files.items()
+        if "manifest" in there  # which is written last
+    ]
 
 
 def _champion(package: str | None, registry: Registry, storage: Storage) -> Champion | None:
