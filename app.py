@@ -5,12 +5,15 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from aws_cdk import App, Environment, Tags, Validations
+from aws_cdk import aws_cloudwatch as cloudwatch
 from cdk_nag import AwsSolutionsChecks
 
 from noria import business
+from noria.names import mixed_up
 from noria.spec import SpecError, load_all
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
@@ -27,12 +30,13 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
     """Every stack of `env`: two of its own, and three for each spec in `models`, four with a front door."""
     settings = settings_for(env)
     specs = load_all(models)
-    if wrong := [problem for spec in specs for problem in business.problems(spec)]:
+    if wrong := [problem for spec in specs for problem in (*business.problems(spec), *settings.problems(spec))]:
         raise SpecError("\n".join(wrong))
     place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
 
     foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)
     reactions = Reactions(app, "Reactions", env=place, settings=settings, foundation=foundation, specs=specs)
+    alarms: dict[str, Sequence[str]] = {}
     for spec in specs:
         training = Training(
             app,
@@ -78,6 +82,14 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
         for stack in stacks:
             Tags.of(stack).add("noria:model", spec.model)
             Tags.of(stack).add("noria:team", spec.owner.team)
+        alarms[spec.model] = [
+            str(alarm.alarm_name)
+            for stack in stacks
+            for alarm in stack.node.find_all()
+            if isinstance(alarm, cloudwatch.CfnAlarm)
+        ]
+    if mixed := list(mixed_up(alarms, settings.names)):
+        raise SpecError("\n".join(mixed))
 
     Tags.of(app).add("noria:env", settings.env)
     Validations.of(app).add_plugins(AwsSolutionsChecks(app, write_suppressions_to_cloud_formation=True))

@@ -9,6 +9,7 @@
 """
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -155,3 +156,19 @@ def slug(column: str) -> str:
     """
     plain = column if column.isascii() else column.encode("punycode").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def mixed_up(alarms: Mapping[str, Sequence[str]], names: Names) -> Iterator[str]:
+    """Where an alarm of one model would be taken for another's; `alarms` are the names of each model's."""
+    seen: dict[str, str] = {}
+    for model, own in alarms.items():
+        for alarm in own:
+            other = seen.setdefault(alarm, model)
+            if other != model:
+                yield f"models {other!r} and {model!r} would both have an alarm {alarm}: rename one of the models"
+            for rival in alarms:
+                if rival != model and alarm.startswith(names.challenger_alarms(rival)):
+                    yield (
+                        f"alarm {alarm} of model {model!r} would be taken for one that watches a challenger of model "
+                        f"{rival!r}: rename one of the models"
+                    )

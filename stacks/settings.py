@@ -7,10 +7,14 @@
 | `prod`      | the account that people depend on     | yes                     | Python 3.13 on arm64       |
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from noria.names import Names
+from noria.spec import ModelSpec
+from noria.units import format_duration
 
 EnvironmentName = Literal["local", "dev", "prod"]
 Target = Literal["aws", "local"]
@@ -40,6 +44,16 @@ class Settings:
         """IAM path of the roles that serving stacks are updated with: what reactions may pass is what is under it."""
         return f"/noria/{self.env}/deployer/"
 
+    def problems(self, spec: ModelSpec) -> Iterator[str]:
+        """What a model asks for that this environment does not give."""
+        labels = spec.monitor.labels
+        if labels.reach > timedelta(days=self.captured_days):
+            yield (
+                f"{spec.model}: monitor.labels.within = {format_duration(labels.within)}: quality looks back twice as "
+                f"far, and {self.env} keeps captured requests for {self.captured_days}d: lower it, or raise "
+                "captured_days in stacks/settings.py"
+            )
+
 
 ENVIRONMENTS: dict[str, Settings] = {
     settings.env: settings
@@ -49,7 +63,7 @@ ENVIRONMENTS: dict[str, Settings] = {
             target="local",
             log_days=7,
             archive_days=7,
-            captured_days=30,
+            captured_days=90,
             noncurrent_days=7,
             pages_by_email=False,
         ),

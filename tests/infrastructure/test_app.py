@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import aws_cdk
@@ -11,9 +12,11 @@ from aws_cdk import aws_s3 as s3
 from cdk_nag import AwsSolutionsChecks
 
 from app import build
-from noria.spec import SpecError
+from noria.spec import SpecError, load_all
+from noria.watch import LOOK_BACK, ExpectedLabels, Monitor
+from stacks.settings import ENVIRONMENTS
 from tests.infrastructure.assembly import CONTEXT, REGION, REPOSITORY, Assembly
-from tests.infrastructure.conftest import synthesise
+from tests.infrastructure.conftest import WAY, WAYS, synthesise
 
 CLOUDFORMATION_LIMIT = 500  # resources of a stack
 TEMPLATE_LIMIT = 1_000_000  # bytes of a template in S3
@@ -94,6 +97,34 @@ def test_a_business_metric_that_cannot_be_asked_stops_the_synth(tmp_path: Path) 
     (tmp_path / "flight-delay.yaml").write_text(asked)
     with pytest.raises(SpecError, match=r"flight-delay: monitor\.business\.cost\.sql: .*\"delay\".*write one SELECT"):
         build(aws_cdk.App(), env="dev", models=tmp_path)
+
+
+def test_what_an_environment_does_not_keep_long_enough_stops_the_synth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = (REPOSITORY / "models" / "flight-delay.yaml").read_text()
+    waiting = shipped.replace("labels: {", "labels: {within: 40d, ")
+    (tmp_path / "flight-delay.yaml").write_text(waiting)
+    monkeypatch.setitem(ENVIRONMENTS, "dev", replace(ENVIRONMENTS["dev"], captured_days=79))
+    with pytest.raises(SpecError, match=r"flight-delay: monitor\.labels\.within = 40d: .* dev keeps .* 79d: lower it"):
+        build(aws_cdk.App(), env="dev", models=tmp_path)
+
+
+@pytest.mark.parametrize("env", sorted(ENVIRONMENTS))
+def test_every_environment_keeps_what_the_slowest_labels_need(env: str, models: Path) -> None:
+    slowest = next(iter(load_all(models))).model_copy(
+        update={"monitor": Monitor(labels=ExpectedLabels(within=LOOK_BACK / 2))}
+    )
+    assert list(ENVIRONMENTS[env].problems(slowest)) == []
+
+
+def test_models_whose_alarms_would_be_mixed_up_stop_the_synth(tmp_path: Path) -> None:
+    for model in ("x", "x-prediction", "x-challenger"):
+        (tmp_path / f"{model}.yaml").write_text(WAY.format(model=model, serve=WAYS["idle"]))
+    with pytest.raises(SpecError) as mixed:
+        build(aws_cdk.App(context=CONTEXT), env="local", models=tmp_path)
+    assert "models 'x' and 'x-prediction' would both have an alarm noria-local-x-prediction-drift" in str(mixed.value)
+    assert "alarm noria-local-x-challenger-drift of model 'x-challenger' would be taken for" in str(mixed.value)
 
 
 def test_an_unknown_environment_is_refused_with_those_that_exist(models: Path) -> None:
