@@ -13,8 +13,9 @@
 | quiet    | all but a person    | these are the quiet hours                             | at their end           |
 | dry-run  | everything          | `dry_run` is set: told is what would have been done   | never by itself        |
 
-*Again* is whatever asks by itself once there is a model; the first training is no retraining, so that data come to a
-model whatever the policy says.
+*Again* is whatever asks by itself once a training has ended; the first one is no retraining, so that data come to a
+model whatever the policy says. Until one succeeds, cooldown and budget bind those that follow, and `after` and
+`min_new_rows` do not.
 Every rule is asked, and a no tells every refusal; the last to end says when it is looked at again. A person who insists
 (`--force`) may go over the budget. How many windows must breach before an alarm asks is the alarm's own `monitor.when`.
 """
@@ -44,6 +45,8 @@ LOST = timedelta(days=7)
 
 RECENT = 5
 """So many of the newest whole trainings say how long the next may take."""
+
+ENDS = (Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED)
 
 LABELS = "labels"
 """`origin` of a dataset that was made of joined labels: its rows are new rows, but it is no upload."""
@@ -211,9 +214,13 @@ class Case:
 
     @property
     def grants(self) -> list[Entry]:
-        """Retrainings: the first training is none, and neither are its repetitions after failures."""
-        granted = (entry for entry in self.entries if entry.kind is Kind.RETRAINING_REQUESTED)
-        return [entry for entry in granted if entry.details.get("cause") != "first"]
+        """Retrainings: the first training is none, but what is granted as first when one has ended is."""
+        ended = next((n for n, entry in enumerate(self.entries) if entry.kind in ENDS), len(self.entries))
+        return [
+            entry
+            for n, entry in enumerate(self.entries)
+            if entry.kind is Kind.RETRAINING_REQUESTED and (n > ended or entry.details.get("cause") != "first")
+        ]
 
 
 def _policy(case: Case) -> Ruling:
@@ -321,9 +328,7 @@ def _hours(case: Case) -> Ruling:
     limit, budget = case.spec.retrain.hours, case.spec.retrain.budget
     if limit is None:
         return Ruling()
-    ended = since(
-        case.entries, case.now - budget.period + timedelta.resolution, Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED
-    )
+    ended = since(case.entries, case.now - budget.period + timedelta.resolution, *ENDS)
     spent = sum(_number(entry.details.get("hours")) for entry in ended)
     next_run = expected_hours(case.spec, case.entries)
     numbers: dict[str, Number] = {
@@ -381,15 +386,20 @@ def _quiet(case: Case) -> Ruling:
     )
 
 
+def _unless_first(rule: Callable[[Case], Ruling]) -> Callable[[Case], Ruling]:
+    """Data that ask for the first training are free until one has ended: with gates that refuse all, they ask again."""
+    return lambda case: Ruling() if case.ask.cause == "first" and not latest(case.entries, *ENDS) else rule(case)
+
+
 RULES: Mapping[str, tuple[frozenset[policy.Cause], Callable[[Case], Ruling]]] = {
     "policy": (ALARMS | {"upload"}, _policy),
     "data": (frozenset({"hand"}), _data),
     "flight": (EVERYTHING, _flight),
     "latest": (ALARMS, _latest),
     "rows": (AGAIN, _rows),
-    "cooldown": (AGAIN, _cooldown),
-    "runs": (EVERYTHING - {"first"}, _runs),
-    "hours": (EVERYTHING - {"first"}, _hours),
+    "cooldown": (BY_ITSELF, _unless_first(_cooldown)),
+    "runs": (EVERYTHING, _unless_first(_runs)),
+    "hours": (EVERYTHING, _unless_first(_hours)),
     "quiet": (BY_ITSELF, _quiet),
 }
 

@@ -304,6 +304,30 @@ def test_the_first_training_is_no_retraining() -> None:
     assert said(spec("after: [drift], budget: 1 per week"), *first, accepted("february", HOUR / 2)).retrain
 
 
+def test_trainings_that_follow_a_first_one_that_ended_are_retrainings_though_there_is_no_model() -> None:
+    """Gates that refuse every candidate would else train after each upload, for good."""
+    model = spec("after: [], cooldown: 24h, budget: 2 per week, hours: 5, min_new_rows: 9000")
+
+    def tried(name: str, ago: timedelta, *, hours: float = 0.1) -> list[Entry]:
+        grant = [granted(name, ago, "first"), began(name, ago, name), failed(name, ago, refused=True, hours=hours)]
+        return [accepted(name, ago), *grant]
+
+    begun = [accepted("a", HOUR), *tried("a", HOUR)[1:3]]
+    assert said(model, *begun, FEBRUARY, cause="first").rules == ("flight",), "none has ended"
+    one = tried("a", HOUR)
+    assert said(model, *one, FEBRUARY, cause="first").retrain, "the first is none"
+    two = [*tried("a", 6 * DAY), *tried("b", HOUR), FEBRUARY]
+    decision = said(model, *two, cause="first")
+    assert (decision.rules, decision.again_at) == (("cooldown",), NOW + 23 * HOUR + SECOND)
+    assert said(model, *two, cause="first", now=NOW + 23 * HOUR).retrain
+    three = [*tried("a", 6 * DAY), *tried("b", 5 * DAY), *tried("c", 2 * DAY), FEBRUARY]
+    decision = said(model, *three, cause="first")
+    assert (decision.rules, decision.again_at) == (("runs",), NOW + 2 * DAY + SECOND)
+    long = [*tried("a", 3 * DAY, hours=2), *tried("b", 2 * DAY, hours=2), FEBRUARY]
+    decision = said(model, *long, cause="first")
+    assert (decision.rules, decision.again_at) == (("hours",), NOW + 4 * DAY + SECOND)
+
+
 def test_the_budget_is_free_again_when_the_oldest_retraining_leaves_the_period() -> None:
     history = [*MODEL, *trained("two", 6 * DAY, "january"), *trained("three", 2 * DAY, "january"), FEBRUARY]
     decision = said(spec(), *history)
