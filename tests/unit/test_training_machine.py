@@ -61,6 +61,7 @@ from tests.unit.serving_world import ACCOUNT, GROUP, HIDDEN, MODEL, REGION, STAC
 from tests.unit.training_world import BUCKET, End, TrainingWorld
 
 SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
+ENDS = {Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED}
 MONITORS = ("drift", "prediction-drift", "quality")
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -351,18 +352,19 @@ class TrainingMachine(RuleBasedStateMachine):
         assert not policy.dry_run, "a dry run trains"
         if cause != "hand" and policy.quiet:
             assert not self.quiet(grant.at), "it begins by itself in quiet hours"
-        if cause == "first" or grant.details["forced"]:
+        ended = next((e.number for e in before if e.kind in ENDS), len(before) + 1)
+        if (cause == "first" and ended > len(before)) or grant.details["forced"]:
             return
         since = grant.at - policy.budget.period
-        retrainings = [e for e in before if e.kind is Kind.RETRAINING_REQUESTED and e.details["cause"] != "first"]
+        granted = [e for e in before if e.kind is Kind.RETRAINING_REQUESTED]
+        retrainings = [e for e in granted if e.details["cause"] != "first" or e.number > ended]
         assert sum(e.at > since for e in retrainings) < policy.budget.count, "over the budget of runs"
         if cause != "hand":
             assert all(e.at <= grant.at - policy.cooldown for e in retrainings), "it did not cool down"
         if policy.hours is not None:
-            ends = {Kind.TRAINING_SUCCEEDED, Kind.TRAINING_FAILED}
-            ended = [(entry, self.world.executions[entry.subject]) for entry in before if entry.kind in ends]
-            spent = sum(execution.hours for entry, execution in ended if entry.at > since)
-            whole = [execution.hours for _, execution in ended if execution.end != "failed"]
+            ran = [(entry, self.world.executions[entry.subject]) for entry in before if entry.kind in ENDS]
+            spent = sum(execution.hours for entry, execution in ran if entry.at > since)
+            whole = [execution.hours for _, execution in ran if execution.end != "failed"]
             assert spent + max(whole[-5:], default=0.2) <= policy.hours + 0.001, "over the budget of hours"
 
     def quiet(self, at: datetime) -> bool:
