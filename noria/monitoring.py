@@ -26,12 +26,17 @@ from noria.spec import ModelSpec
 
 T = TypeVar("T")
 
-Engine = Literal["duckdb", "athena"]
+Engine = Literal["duckdb", "athena", "duckdb on the newest files"]
 
 TREND = 168
 """Points of a trend: a week of hours."""
 
 _NOTHING_KEPT = "nothing is kept of the requests: serve.capture is 0"
+
+_NEWEST = "Only the newest files of the window were looked at, as Athena could not describe it."
+
+EXPLAINED_EVERY = timedelta(days=1)
+"""How often a model is asked what its predictions rest on: thousands of rows each time, which data capture keeps."""
 
 REACH = timedelta(days=1)
 """How far back a window with too few rows may begin."""
@@ -131,8 +136,9 @@ class Evidence:
     """All that is known of a window, or why it is not.
 
     `few` says why there are too few rows to judge; None when there are enough. `silent` is how long no request has
-    come, at the window's end. `engine` is what described the window: where it is Athena, there was more than one
-    function reads, and `live` and `attribution` are of the newest files alone.
+    come, at the window's end. `engine` is what described the window: where it is not DuckDB alone, there was more than
+    one function reads, and `live` and `attribution` are of the newest files; so is everything where Athena failed, and
+    `undescribed` says why. `explained` is the end of the window that `attribution` is of, this one or an earlier one.
     """
 
     spec: ModelSpec
@@ -147,11 +153,13 @@ class Evidence:
     labels: Coverage | Unknown
     business: Mapping[str, float | Unknown] = field(default_factory=dict)
     engine: Engine = "duckdb"
+    undescribed: Unknown | None = None
+    explained: datetime | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
         """What went wrong while measuring, a sentence each."""
-        parts = [self.live, self.attribution, self.quality, self.labels, *self.business.values()]
+        parts = [self.undescribed, self.live, self.attribution, self.quality, self.labels, *self.business.values()]
         return tuple(dict.fromkeys(part.reason for part in parts if isinstance(part, Unknown) and part.failed))
 
 
@@ -220,7 +228,7 @@ def _invalid(_: Monitor, evidence: Evidence) -> Reading | Unknown:
         return live
     if live.share is None:
         return Unknown(reason="no requested row could be read")
-    newest = "the newest " if evidence.engine == "athena" else ""
+    newest = "" if evidence.engine == "duckdb" else "the newest "
     return Reading(live.share, f"{live.invalid:,} of {newest}{live.rows:,} rows break the data contract.")
 
 
@@ -257,7 +265,8 @@ def _attribution(_: Monitor, evidence: Evidence) -> Reading | Unknown:
     if isinstance(found, Unknown):
         return found
     changed = f"most of all {', '.join(found.changed[:3])}" if found.changed else "no feature's weight has changed"
-    return Reading(found.correlation, f"Rank correlation with the training {found.correlation:.2f}; {changed}.")
+    of = f", of the window that ended {evidence.explained:%Y-%m-%d %H:%M} UTC" if evidence.explained else ""
+    return Reading(found.correlation, f"Rank correlation with the training {found.correlation:.2f}; {changed}{of}.")
 
 
 def _outcomes(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
@@ -335,7 +344,8 @@ class Run(Part):
     `window` are cut at the same edges. Whatever could not be measured is None, and its finding says why. `quality` is
     what the newest labels said of this version. `decision` is the newest decision about retraining, as a sentence.
     `trend` is of the windows before this one, oldest first. `own_rows` are those of the window as it was asked for,
-    before it was widened. Values of `sensitive` features are shown nowhere.
+    before it was widened. `explained` is the end of the window that `attribution` is of. Values of `sensitive` features
+    are shown nowhere.
     """
 
     model: str
@@ -353,6 +363,7 @@ class Run(Part):
     window: Profile
     live: Live | None = None
     attribution: WindowAttribution | None = None
+    explained: AwareDatetime | None = None
     quality: Quality | None = None
     labels: Coverage | None = None
     business: dict[str, float] = Field(default_factory=dict)
@@ -386,7 +397,7 @@ class Run(Part):
             at=at,
             own_rows=own_rows,
             engine=evidence.engine,
-            summary=evidence.report.summary,
+            summary=" ".join([evidence.report.summary, *([_NEWEST] if evidence.undescribed else [])]),
             monitors=monitors(spec),
             findings=findings(evidence),
             drift=evidence.report,
@@ -394,6 +405,7 @@ class Run(Part):
             window=seen,
             live=known(evidence.live),
             attribution=known(evidence.attribution),
+            explained=evidence.explained if known(evidence.attribution) else None,
             quality=quality,
             labels=known(evidence.labels),
             business={name: value for name, value in evidence.business.items() if not isinstance(value, Unknown)},
@@ -401,6 +413,11 @@ class Run(Part):
             trend=(*previous.trend, previous.point)[-TREND:] if previous else (),
             sensitive=sensitive,
         )
+
+    def explains(self, package: str, *, until: datetime) -> bool:
+        """Whether its attribution is of that package, and of less than `EXPLAINED_EVERY` before."""
+        recent = self.explained is not None and until - self.explained < EXPLAINED_EVERY
+        return recent and self.package == package
 
     @property
     def breached(self) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ One thing that cannot be measured must not silence the rest: it is logged, its m
 data and why, and the monitor `monitor-failures` counts it. Without captures or baseline there is no run at all.
 
 A window of more than `LARGEST` bytes of files is described by Athena. What needs the files themselves then looks at the
-newest, `SAMPLE` bytes of them; what a part of them cannot tell says so.
+newest, `SAMPLE` bytes of them; what a part of them cannot tell says so. Where Athena fails, these are the window.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,20 +48,31 @@ from noria.trial import champion_since
 T = TypeVar("T")
 
 LARGEST = 2**30
-"""Bytes of captured files that one function reads: its disk of 4 GiB holds them twice, as asked for and as widened, and
-reading a gigabyte of JSON a few times takes minutes of its 15."""
+"""Bytes of captured files that one function reads: reading a gigabyte of JSON a few times takes minutes of its 15. Its
+disk of 4 GiB holds at once these or what `LabelCoverage` asks of, a gigabyte too; words of labels, another at most; and
+what DuckDB writes aside."""
 
 SAMPLE = 2**28
 """Bytes of files beside those: enough rows for any share that is asked of them."""
 
+_WINDOW = "window"
+"""Folder of the window's files, and of what is made of them."""
+
+_WORDS = "coverage/told"
+"""Where `Labelled.coverage` takes words that are there already."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A window's profile, the engine that made it, and the files on disk: all of them, or the newest."""
+    """A window's profile, the engine that made it, and the files on disk: all of them, or the newest.
+
+    `failed` says why the profile is of these alone.
+    """
 
     profile: Profile
     engine: Engine
     source: Source
+    failed: Unknown | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +88,28 @@ class Runs:
         self, asked: Window, package: str, baseline: Profile, entries: Sequence[Entry], *, widen: bool, now: datetime
     ) -> Run:
         """Measure a window. With `widen`, one with too few rows begins earlier, where that helps."""
-        spec = self.spec
-        with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
-            look = self._look(asked, baseline, Path(folder))
+        spec, previous = self.spec, self._previous(entries, asked)
+        with tempfile.TemporaryDirectory(prefix="noria-monitored-") as disk:
+            folder = Path(disk)
+            look = self._look(asked, baseline, folder)
             own, window = look.profile, asked
-            if widen:
+            if widen and not look.failed:
                 since = champion_since(entries)
                 window = asked.widened(entries, rows=own.rows, wanted=spec.monitor.min_rows, since=since)
             if window != asked:
-                look = self._look(window, baseline, Path(folder))
+                look = self._look(window, baseline, folder)
             found, source = look.profile, look.source
             too_few = few(spec, found)
             live = attempt("the contract on live traffic", lambda: check_captured(source, spec))
-            attribution = attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
-            coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=Path(folder)))
-            numbers = attempt("business metrics", lambda: self._business(window, look, Path(folder)))
+            carried = previous if widen and previous and previous.explains(package, until=window.end) else None
+            attribution = (
+                attempt("what predictions rest on", lambda: self._attribution(package, source, too_few))
+                if carried is None or carried.attribution is None
+                else carried.attribution
+            )
+            numbers = attempt("business metrics", lambda: self._business(window, look, folder))
+            shutil.rmtree(folder / _WINDOW)
+            coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=folder))
         evidence = Evidence(
             spec=spec,
             report=drift.compare(baseline, found, spec),
@@ -104,6 +123,8 @@ class Runs:
             labels=coverage,
             business=dict.fromkeys(spec.monitor.business, numbers) if isinstance(numbers, Unknown) else numbers,
             engine=look.engine,
+            undescribed=look.failed,
+            explained=carried.explained if carried else window.end,
         )
         decided = latest(entries, Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED)
         return Run.of(
@@ -112,7 +133,7 @@ class Runs:
             window=window,
             at=now,
             own_rows=own.rows,
-            previous=self._previous(entries, asked),
+            previous=previous,
             decision=decided.summary if decided else None,
         )
 
@@ -137,11 +158,18 @@ class Runs:
             source = self._fetch(files, window, folder)
             return Look(profile=profile(source, self.spec, baseline.edges), engine="duckdb", source=source)
         source = self._fetch(self.captures.latest(files, most_bytes=min(SAMPLE, LARGEST)), window, folder)
-        found = self.athena.profile(window.start, window.end, baseline.edges)
+        found = attempt("the whole window", lambda: self.athena.profile(window.start, window.end, baseline.edges))
+        if isinstance(found, Unknown):
+            newest = profile(source, self.spec, baseline.edges)
+            return Look(profile=newest, engine="duckdb on the newest files", source=source, failed=found)
         return Look(profile=found, engine="athena", source=source)
 
     def _fetch(self, files: Sequence[StoredObject], window: Window, folder: Path) -> Source:
-        return Source.captured(*self.captures.fetch(files, folder), since=window.start, until=window.end)
+        """In the place of what was fetched before."""
+        here = folder / _WINDOW
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir()
+        return Source.captured(*self.captures.fetch(files, here), since=window.start, until=window.end)
 
     def _attribution(self, package: str, source: Source, too_few: str | None) -> WindowAttribution | Unknown:
         if too_few:
@@ -154,15 +182,15 @@ class Runs:
     def _business(self, window: Window, look: Look, folder: Path) -> dict[str, float | Unknown] | Unknown:
         if not self.spec.monitor.business:
             return {}
-        if look.engine == "athena":
+        if look.engine != "duckdb":
             return Unknown(
                 reason=f"the window's files are more than {LARGEST:,} bytes: a business metric needs all its rows "
                 "on one machine; a shorter monitor.every or a smaller serve.capture makes windows small enough"
             )
-        words = folder / "words"
-        words.mkdir()
+        words = folder / _WORDS
+        words.mkdir(parents=True)
         told = self.labelled.words(window.start, words)
-        labels = [last_words(told, self.spec, to=folder / "labels.parquet")] if told else []
+        labels = [last_words(told, self.spec, to=folder / _WINDOW / "labels.parquet")] if told else []
         return business.measure(look.source, labels, self.spec)
 
     def _previous(self, entries: Sequence[Entry], window: Window) -> Run | None:

@@ -372,11 +372,12 @@ def _weights(run: Run) -> Html | None:
     head = [Column("feature"), Column("share"), Column("training", figures=True), Column("window", figures=True)]
     spearman = "" if found.spearman is None else f", Spearman's {figure(found.spearman)}"
     left_out = len(ordered) - _WEIGHTS
+    of = f" of the window that ended {moment(run.explained)}" if run.explained else ""
     return join(
         tag(
             "p",
-            f"Shares of the mean absolute contribution to a prediction, of {count(found.rows, 'explained row')}. Rank "
-            f"correlation with training {figure(found.correlation)} (1 is the same order{spearman}; NDCG "
+            f"Shares of the mean absolute contribution to a prediction, of {count(found.rows, 'explained row')}{of}. "
+            f"Rank correlation with training {figure(found.correlation)} (1 is the same order{spearman}; NDCG "
             f"{figure(found.ndcg)}).",
             class_="lead",
         ),

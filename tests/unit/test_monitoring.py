@@ -10,6 +10,7 @@ import pytest
 
 from noria import drift
 from noria.aws.runs import measured
+from noria.explain import Weight, compare
 from noria.labels import Coverage
 from noria.ledger import Entry, Fact, Kind
 from noria.monitoring import REACH, TREND, Evidence, Run, Window, few, findings, previous_report, silence
@@ -309,3 +310,13 @@ def test_coverage_that_a_monitor_does_not_judge_is_no_value_of_its_metric() -> N
         found = run(evidence(window(), described(monitor={"labels": watch}), labels=few_old))
         assert ("label-coverage" in found.not_enough) == bool(watch)
         assert [m.value for m in measured(found) if m.name == "LabelCoverage"] == published
+
+
+def test_what_predictions_rest_on_is_known_for_a_day_and_of_its_package() -> None:
+    weight = Weight(value=1, standard_error=0, share=1, share_error=0)
+    told = compare({"x": weight}, {"x": weight}, rows=100)
+    found = run(evidence(window(), attribution=told, explained=NOON))
+    assert found.explains("p", until=NOON + timedelta(hours=23))
+    assert not found.explains("p", until=NOON + timedelta(hours=24))
+    assert not found.explains("another", until=NOON + HOUR)
+    assert not run(evidence(window(), explained=NOON)).explains("p", until=NOON + HOUR)

@@ -24,6 +24,8 @@ from tests.integration.reactions.test_monitoring import ROWS, Watched, _watched,
 from tests.unit.engine_data import record
 from tests.unit.test_athena import same
 
+MEAN = "SELECT avg(x) FROM predictions"
+
 
 @pytest.fixture(scope="module")
 def database(place: Place) -> str:
@@ -123,6 +125,30 @@ def test_a_window_above_the_limit_is_athenas_and_says_so(watched: Watched, monke
     watched.captured(even(), at=watched.noon + timedelta(minutes=90))
     watched.tick(watched.noon + timedelta(minutes=130))
     assert watched.run(watched.monitored()[-1]).engine == "duckdb"
+
+
+def test_where_athena_fails_the_newest_files_are_the_window_and_it_is_counted(
+    place: Place, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = _watched(place, tmp_path, monitor={"min_rows": ROWS // 2, "business": {"mean": {"sql": MEAN, "max": 1}}})
+    boto3.client("athena").create_work_group(
+        Name=place.names.workgroup(watched.spec.model),
+        Configuration={"ResultConfiguration": {"OutputLocation": f"s3://{BUCKET}/{watched.spec.model}/queries/"}},
+    )
+    for part, minutes in enumerate((20, 30)):
+        watched.captured(even()[part::2], at=watched.noon + timedelta(minutes=minutes))
+    keys = place.keys(f"{watched.spec.model}/captured/")
+    monkeypatch.setattr(runs, "LARGEST", sum(len(place.read(key)) for key in keys) - 1)
+    watched.tick(watched.noon + timedelta(minutes=70))
+    run = watched.run(watched.monitored()[0])
+    assert (run.engine, run.window.rows) == ("duckdb on the newest files", ROWS // 2)
+    assert "Only the newest files of the window were looked at" in run.summary
+    reasons = {finding.monitor: finding.reason for finding in run.findings}
+    assert "TABLE_NOT_FOUND" in reasons["monitor-failures"]
+    assert f"of the newest {ROWS // 2:,} rows" in reasons["invalid"]
+    assert run.values["drift"] == 0
+    assert "business-mean-above" in run.not_enough
+    assert watched.metrics()["MonitorFailures"] == [1]
 
 
 def test_a_query_that_outlives_its_time_is_stopped_and_named(watched: Watched) -> None:

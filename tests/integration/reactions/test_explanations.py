@@ -13,8 +13,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from typer.testing import CliRunner, Result
 
+from lambdas.monitor_model.handler import handler as monitor_model
 from local.cloud import ACCOUNT
 from noria import capture, explain
 from noria.aws.captures import Captures
@@ -25,7 +27,8 @@ from noria.cli.commands import app
 from noria.cli.output import Refused
 from noria.explain import Attribution, UnexplainedError
 from noria.ledger import Fact, Kind
-from noria.profile import Source
+from noria.monitoring import Run
+from noria.profile import Source, profile
 from noria.spec import ModelSpec, Task
 from noria.sql import MODEST, connect
 from tests.integration.reactions.place import BUCKET, IMAGE, Place
@@ -154,6 +157,23 @@ class Live:
         self.place.put(key, attribution.model_dump_json())
         Registry().mark(self.package, "noria:attribution", f"s3://{BUCKET}/{key}")
 
+    def baseline(self, file: Path) -> None:
+        """As the training leaves it."""
+        rows = rows_of(explain.TRAINING_ROWS, seed=6)
+        scores = [one["score"] for one in answer(rows)]
+        lines = [f"{row['x']},{row['k']},{row['c'] or ''},{score}\n" for row, score in zip(rows, scores, strict=True)]
+        file.write_text("x,k,c,score\n" + "".join(lines))
+        key = f"{self.spec.model}/baselines/1/baseline.json"
+        self.place.put(key, profile(Source.files(file), self.spec).model_dump_json())
+        Registry().mark(self.package, "noria:baseline", f"s3://{BUCKET}/{key}")
+
+    def tick(self, time: datetime, *, since: datetime | None) -> None:
+        """The schedule's, or with `since` that of a person."""
+        detail = {"model": self.spec.model, "time": time.isoformat()}
+        detail |= {"since": since.isoformat()} if since else {}
+        event = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
+        self.place.deliver(monitor_model, event)
+
     def asked(self, rows: list[Row], inference_id: str) -> None:
         boto3.client("sagemaker-runtime").invoke_endpoint(
             EndpointName=self.name,
@@ -182,15 +202,15 @@ class Live:
 
 
 @pytest.fixture
-def live(place: Place, everything: None) -> Callable[[], Live]:
+def live(place: Place, everything: None) -> Callable[..., Live]:
     for name, value in (
         (place.names.parameter("data-bucket"), BUCKET),
         (place.names.parameter("ledger-table"), "ledger"),
     ):
         boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
 
-    def make() -> Live:
-        spec = place.model(features=FEATURES, segments=[], gates={})
+    def make(**changes: Any) -> Live:
+        spec = place.model(features=FEATURES, segments=[], gates={}, **changes)
         place.sagemaker.create_model_package_group(ModelPackageGroupName=place.names.model(spec.model))
         model = Live(place, spec)
         model.begin()
@@ -292,6 +312,39 @@ def test_a_window_that_cannot_be_explained_says_why(live: Callable[[], Live], tm
     Registry().mark(other, "noria:attribution", Registry().describe(model.package).metadata["noria:attribution"])
     model.package = other
     assert f"and not {other}" in reason()
+
+
+def test_a_scheduled_window_is_explained_once_a_day_and_one_that_is_asked_for_each_time(
+    live: Callable[..., Live], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = live(monitor={"min_rows": 100})
+    model.attributed()
+    model.baseline(tmp_path / "rows.csv")
+    model.asked(rows_of(150), "unchanged")
+    now, asked = datetime.now(UTC), [0]
+    made = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def count(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        asked[-1] += operation == "InvokeEndpoint"
+        return made(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", count)
+    for minutes, since in ((11, None), (16, None), (17, now - timedelta(minutes=30)), (18, None)):
+        asked.append(0)
+        model.tick(now + timedelta(minutes=minutes), since=since)
+    entries = model.place.entries(model.spec.model, Kind.MONITORED)
+    first, second, third, fourth = (
+        Run.model_validate_json(model.place.read(str(entry.details["report"]))) for entry in entries
+    )
+    assert asked[1] > 0
+    assert first.attribution is not None
+    assert (first.explained, second.explained, second.attribution) == (first.end, first.end, first.attribution)
+    assert asked[2] == 0
+    (reason,) = [finding.reason for finding in second.findings if finding.monitor == "attribution"]
+    assert f"of the window that ended {first.end:%Y-%m-%d %H:%M} UTC" in reason
+    assert (asked[3], third.explained) == (asked[1], third.end)
+    # Of the windows that ended before it, not of the one that ended later.
+    assert (asked[4], fourth.explained) == (0, first.end)
 
 
 def _new(folder: Path) -> Path:
