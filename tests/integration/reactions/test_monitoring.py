@@ -1,6 +1,7 @@
 """Each tick, every monitor of the live model says something: a value, or what is lacking."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 
+from lambdas.join_labels.handler import handler as join_labels
 from lambdas.monitor_model.handler import handler as monitor_model
 from noria.deployment import Desired
 from noria.evaluation import Estimate
@@ -244,6 +246,37 @@ def test_what_breaks_while_it_is_measured_is_counted_and_silences_nobody_else(pl
     assert (said["MonitorFailures"], said["DriftedFeatures"]) == ([1], [0])
     assert said["Business-mean"] == pytest.approx([sum(even()) / ROWS])
     assert "Business-broken" not in said
+
+
+def test_what_the_disk_holds_is_fetched_once_and_goes_when_it_is_not_needed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {"right": {"sql": "SELECT avg((prediction = label)::INT) FROM predictions", "min": 0.5}}
+    watched = _watched(place, tmp_path, monitor={"min_rows": ROWS, "business": right})
+    at = watched.noon + timedelta(minutes=30)
+    watched.captured(even(), at=at)
+    body = "inference_id,row,late\n" + "".join(f"{at} {n},0,{int(n >= 500)}\n" for n in range(ROWS))
+    key = f"{watched.spec.model}/labels/late.csv"
+    place.deliver(join_labels, place.uploaded(key, place.put(key, body), len(body)))
+    disk, fetched = tmp_path / "disk", []
+    disk.mkdir()
+    made = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def look(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation in {"GetObject", "ListObjectsV2"}:
+            fetched.append((parameters.get("Key", ""), [path.name for path in disk.rglob("*.jsonl")]))
+        return made(client, operation, parameters)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    monkeypatch.setattr(BaseClient, "_make_api_call", look)
+    watched.tick(watched.noon + timedelta(minutes=70))
+    run = watched.run(watched.monitored()[0])
+    assert run.business == {"right": 1}
+    assert run.labels is not None
+    (words,) = [place for place, (key, _) in enumerate(fetched) if "/labelled/told/" in key]
+    # The window's files are there for the business metric, and gone when those of coverage are looked for.
+    assert fetched[words][1] == ["000000.jsonl"]
+    assert fetched[words + 1][1] == []
 
 
 def test_labels_of_this_version_are_heard_and_those_of_an_earlier_one_are_not(watched: Watched) -> None:
