@@ -22,7 +22,7 @@ Every rule is asked, and a no tells every refusal; the last to end says when it 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -110,8 +110,6 @@ def decide(spec: ModelSpec, entries: Sequence[Entry], ask: Ask, *, now: datetime
     ruled = {name: rule(case) for name, (binds, rule) in RULES.items() if ask.cause in binds}
     against = {name: ruling for name, ruling in ruled.items() if ruling.refuses}
     numbers = {name: number for ruling in ruled.values() for name, number in ruling.numbers.items()}
-    # An alarm speaks only when it changes: if the training comes to nothing, nobody else would ask again.
-    after_yes = _whole(now + spec.retrain.cooldown) if ask.cause in ALARMS else None
     if against:
         ends = [ruling.ends for ruling in against.values()]
         heals = ask.cause != "hand" and None not in ends
@@ -130,9 +128,11 @@ def decide(spec: ModelSpec, entries: Sequence[Entry], ask: Ask, *, now: datetime
             rules=("dry-run",),
             reasons=(*reasons, "retrain.dry_run is set"),
             numbers=numbers,
-            again_at=after_yes,
+            again_at=_whole(_next(now, spec.retrain.cooldown)) if ask.cause in ALARMS else None,
         )
-    return Decision(retrain=True, reasons=reasons, numbers=numbers, again_at=after_yes)
+    # An alarm speaks only when it changes: if the training comes to nothing, nobody else would ask again.
+    again_at = _whole(now + spec.retrain.cooldown) if ask.cause in ALARMS else None
+    return Decision(retrain=True, reasons=reasons, numbers=numbers, again_at=again_at)
 
 
 # --- what asks
@@ -245,7 +245,7 @@ def _flight(case: Case) -> Ruling:
     return Ruling(
         refuses=True,
         says=f"a training is under way since {moment(under_way[0].at)}",
-        ends=case.now + LOOK_AGAIN,
+        ends=_next(case.now, LOOK_AGAIN),
         numbers={"running_since": under_way[0].at.isoformat()},
     )
 
@@ -273,7 +273,7 @@ def _latest(case: Case) -> Ruling:
             return Ruling(
                 refuses=True,
                 says=f"{monitor.title} is within its limit again in the newest window, {moment(entry.at)}",
-                ends=case.now + case.spec.monitor.every,
+                ends=_next(case.now, case.spec.monitor.every),
                 numbers={"window": entry.subject},
             )
     if live is None:
@@ -281,7 +281,7 @@ def _latest(case: Case) -> Ruling:
     return Ruling(
         refuses=True,
         says=f"{monitor.title}: nothing is known yet of the version that is live now, since {moment(live)}",
-        ends=case.now + case.spec.monitor.every,
+        ends=_next(case.now, case.spec.monitor.every),
         numbers={"live_since": live.isoformat()},
     )
 
@@ -295,7 +295,7 @@ def _rows(case: Case) -> Ruling:
     says = "no data has arrived since the last training: upload newer data"
     if new:
         says = f"only {_count(rows, 'new row')} of {wanted:,} that are wanted (retrain.min_new_rows)"
-    ends = case.now + case.spec.monitor.every if case.ask.cause in ALARMS else None
+    ends = _next(case.now, case.spec.monitor.every) if case.ask.cause in ALARMS else None
     return Ruling(refuses=True, says=says, ends=ends, numbers=numbers)
 
 
@@ -402,6 +402,11 @@ RULES: Mapping[str, tuple[frozenset[policy.Cause], Callable[[Case], Ruling]]] = 
     "hours": (EVERYTHING, _unless_first(_hours)),
     "quiet": (BY_ITSELF, _quiet),
 }
+
+
+def _next(now: datetime, step: timedelta) -> datetime:
+    """The next of the times that divide the clock in steps: however many ask until then, one look answers them."""
+    return now + step - (now - datetime.fromtimestamp(0, UTC)) % step
 
 
 def _whole(at: datetime) -> datetime:

@@ -11,6 +11,8 @@ from noria.policy import Cause, Quiet
 from noria.retraining import LOOK_AGAIN, LOST, Ask, Decision, data_asks, decide, expected_hours
 from noria.spec import ModelSpec, load, parse
 from noria.training import training_token
+from tests.unit import test_training_machine as machine
+from tests.unit.training_world import TrainingWorld
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 YAML = (Path(__file__).parents[2] / "models" / "flight-delay.yaml").read_text()
@@ -116,6 +118,40 @@ def test_what_is_looked_at_again_comes_when_the_refusal_is_over() -> None:
     assert decision.again_at
     assert decision.again_at.microsecond == 0
     assert said(spec(), *history, now=decision.again_at).retrain
+
+
+@pytest.mark.parametrize(
+    ("model", "history", "step"),
+    [
+        (spec(), [], HOUR),
+        (spec("after: [drift], dry_run: true, cooldown: 6h"), [FEBRUARY], 6 * HOUR),
+        (spec("after: [drift], cooldown: 5m"), [FEBRUARY, granted("two", 2 * HOUR)], LOOK_AGAIN),
+    ],
+    ids=["no data", "dry run", "under way"],
+)
+def test_an_alarm_that_comes_and_goes_is_looked_at_again_once_in_a_while(
+    model: ModelSpec, history: list[Entry], step: timedelta
+) -> None:
+    """A look is named by its time: of all that are booked within a step, and of those that follow them, one is made."""
+    asked = [NOW + step * part for part in (0, 0.01, 0.5, 0.999)]
+    looks = {said(model, *MODEL, *history, now=now).again_at for now in asked}
+    assert looks == {NOW + step + SECOND}
+    (look,) = looks
+    assert look
+    assert said(model, *MODEL, *history, now=look).again_at == NOW + 2 * step + SECOND
+
+
+def test_a_flapping_alarm_books_one_look(tmp_path: Path) -> None:
+    world, model = TrainingWorld(), machine.spec("alarms")
+    (tmp_path / f"{model.model}.json").write_text(model.model_dump_json())
+    training = machine.Training(world, model, tmp_path)
+    world.now = world.now.replace(minute=1)
+    for _ in range(5):
+        world.raise_alarm("drift")
+        training.receive(world.messages.pop())
+        world.now += HOUR / 6
+    assert [entry.kind for entry in training.entries()] == [Kind.RETRAINING_DECLINED] * 5
+    assert len(world.schedules) == 1
 
 
 # --- policy, data
