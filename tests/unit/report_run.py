@@ -190,6 +190,7 @@ def run(
         "baseline": before,
         "window": after,
         "live": live(of),
+        "explained": END - timedelta(hours=5),
         "attribution": WindowAttribution(rows=50, features=weights, correlation=0.4, spearman=0.5, ndcg=0.9),
         "quality": quality(of, categories),
         "labels": Coverage(

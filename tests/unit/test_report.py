@@ -111,6 +111,10 @@ def page(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return render_contract(made(tmp_path))
 
 
+def test_weights_say_of_which_window_they_are() -> None:
+    assert "of 50 explained rows of the window that ended 2026-11-21 07:00 UTC." in render(run())
+
+
 def test_the_same_run_gives_the_same_bytes() -> None:
     assert render(run()) == render(run())
 
