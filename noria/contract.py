@@ -387,19 +387,25 @@ def _found(db: duckdb.DuckDBPyConnection, file: "_File") -> _Found:
     try:
         return _Examination(db, file, csv([file.path])).found()
     except duckdb.InvalidInputException as error:
-        if not (first := re.search(r"CSV Error on Line: (\d+)", str(error))):
-            raise
+        first = unfit_line(error)
     found = _Examination(db, file, csv_without_rejects(file.path)).found()
-    return replace(found, violations=[*found.violations, _unfit(db, file, found.rows, int(first[1]))])
-
-
-def _unfit(db: duckdb.DuckDBPyConnection, file: "_File", rows: int, first: int) -> Violation:
-    """The lines that are no rows, `first` being one; all of them where they are few enough to be kept in memory."""
     sensitive = any(feature.sensitive for feature in file.spec.features.values())
-    with file.path.open("rb") as content:
+    return replace(found, violations=[*found.violations, unfit(db, file.path, found.rows, first, sensitive=sensitive)])
+
+
+def unfit_line(error: duckdb.InvalidInputException) -> int:
+    """Which line of a CSV file is no row. Raises the error again if it is about something else."""
+    if not (line := re.search(r"CSV Error on Line: (\d+)", str(error))):
+        raise error
+    return int(line[1])
+
+
+def unfit(db: duckdb.DuckDBPyConnection, path: Path, rows: int, first: int, *, sensitive: bool = False) -> Violation:
+    """The lines that are no rows, `first` being one; all of them where they are few enough to be kept in memory."""
+    with path.open("rb") as content:
         lines = sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(_CHUNK), b""))
     if lines - rows <= _KEPT:
-        db.execute(f"SELECT count(*) FROM {csv_with_rejects(file.path)}").fetchall()
+        db.execute(f"SELECT count(*) FROM {csv_with_rejects(path)}").fetchall()
         if refused := refused_lines(db, sensitive=sensitive):
             return refused[0]
     message = f"line {first:,} and more have the wrong number of fields or a broken quote: export the file again"

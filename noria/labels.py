@@ -23,7 +23,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from noria import capture, contract
 from noria.profile import Source
 from noria.spec import ModelSpec, Task
-from noria.sql import MODEST, HeaderError, Resources, connect, csv_with_rejects, identifier, label, literal, parquet
+from noria.sql import (
+    MODEST,
+    HeaderError,
+    Resources,
+    connect,
+    csv,
+    csv_without_rejects,
+    identifier,
+    label,
+    literal,
+    parquet,
+)
 
 CLOCK = "labelled_at"
 """Column of a labels file, not required: when the outcome was found or corrected (ISO 8601, UTC without an offset)."""
@@ -89,6 +100,23 @@ def merge(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resour
     """Write all words of several files, each once, in an order of their own."""
     with connect(resources) as db:
         db.sql(f"FROM {words_of(files, spec)} ORDER BY ALL").write_parquet(str(to))
+
+
+def predictions_of(said: Path) -> int:
+    """Of how many predictions words speak."""
+    with connect(MODEST) as db:
+        (count,) = _one(db, f"SELECT count(DISTINCT (inference_id, row)) FROM {parquet([said])}")
+    return int(count)
+
+
+def still_waiting(waiting: Path, seen: Path, joined: Sequence[Path], *, since: datetime, to: Path) -> None:
+    """Write the words of `waiting` but those of `seen` that are about rows of `joined`, or arrived before `since`."""
+    rows = parquet(joined) if joined else parquet([seen]) + " WHERE false"
+    with connect(MODEST) as db:
+        db.sql(
+            f"(FROM {parquet([waiting])} EXCEPT (FROM {parquet([seen])} WHERE told_at < {timestamp(since)} "
+            f"OR (inference_id, row) IN (SELECT (inference_id, row) FROM {rows}))) ORDER BY ALL"
+        ).write_parquet(str(to))
 
 
 def last_words(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> LabelsFile:
@@ -161,21 +189,18 @@ def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec,
     kind = contract.format_of(name)
     if unreadable := contract.unreadable(path, name):
         raise LabelsError([f"{name}: {violation.message}" for violation in unreadable])
+    refused = []
     try:
-        reader = csv_with_rejects(path) if kind == "csv" else parquet([path])
-        columns = {str(column) for column, *_ in db.execute(f"DESCRIBE FROM {reader}").fetchall()}
-        absent = [column for column in ("inference_id", spec.target) if column not in columns]
-        if absent:
-            found = ", ".join(map(repr, sorted(columns)[:20]))
-            raise LabelsError([f"{name}: column {column!r} is missing among {found}: add it" for column in absent])
-        place = "CAST(row AS VARCHAR)" if "row" in columns else "'0'"
-        clock = f"nullif(trim(CAST({CLOCK} AS VARCHAR)), '')" if CLOCK in columns else "NULL::VARCHAR"
-        db.execute(
-            "CREATE OR REPLACE TEMP TABLE told AS SELECT "
-            f"CAST(inference_id AS VARCHAR) AS inference_id, {place} AS row, "
-            f"CAST({identifier(spec.target)} AS VARCHAR) AS target, {clock} AS {CLOCK} FROM {reader}"
-        )
-        refused = contract.refused_lines(db) if kind == "csv" else []
+        if kind == "parquet":
+            _take(db, parquet([path]), spec, name)
+        else:
+            try:
+                _take(db, csv([path]), spec, name)
+            except duckdb.InvalidInputException as error:
+                line = contract.unfit_line(error)
+                _take(db, csv_without_rejects(path), spec, name)
+                (rows,) = _one(db, "SELECT count(*) FROM told")
+                refused.append(contract.unfit(db, path, rows, line))
     except HeaderError as error:
         raise LabelsError([f"{name}: {error}"]) from error
     except duckdb.Error as error:
@@ -191,6 +216,22 @@ def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec,
         f"{outcome('target', spec.task)} AS target, {_moment(CLOCK)} AS {CLOCK}, "
         f"{timestamp(arrival.at)} AS told_at, {literal(arrival.sequencer)} AS sequencer, "
         f"{literal(arrival.version)} AS version FROM told"
+    )
+
+
+def _take(db: duckdb.DuckDBPyConnection, reader: str, spec: ModelSpec, name: str) -> None:
+    """Fill table `told` with the columns that matter, as texts."""
+    columns = {str(column) for column, *_ in db.execute(f"DESCRIBE FROM {reader}").fetchall()}
+    absent = [column for column in ("inference_id", spec.target) if column not in columns]
+    if absent:
+        found = ", ".join(map(repr, sorted(columns)[:20]))
+        raise LabelsError([f"{name}: column {column!r} is missing among {found}: add it" for column in absent])
+    place = "CAST(row AS VARCHAR)" if "row" in columns else "'0'"
+    clock = f"nullif(trim(CAST({CLOCK} AS VARCHAR)), '')" if CLOCK in columns else "NULL::VARCHAR"
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE told AS SELECT "
+        f"CAST(inference_id AS VARCHAR) AS inference_id, {place} AS row, "
+        f"CAST({identifier(spec.target)} AS VARCHAR) AS target, {clock} AS {CLOCK} FROM {reader}"
     )
 
 

@@ -439,6 +439,21 @@ def test_a_bad_labels_file_is_told_what_is_wrong(text: str, told: Sequence[str],
     assert all(part in problem for part in told), problem
 
 
+def test_a_labels_file_of_nothing_but_broken_lines_is_refused_in_little_memory(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError) as caught:
+        joined(tmp_path, spec_of(), requests(binary(chance.tolist())), "inference_id,row,y\n" + "event-0,1\n" * 200_000)
+    (problem,) = caught.value.problems
+    assert "line 2 and more" in problem
+
+
+def test_broken_lines_are_told_beside_what_is_wrong_in_the_others(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError) as caught:
+        joined(tmp_path, spec_of(Task.REGRESSION), [], "inference_id,row,y\nevent-0,1\nevent-0,x,1\nevent-1,0,1,1\n")
+    lines, column = caught.value.problems
+    assert "lines 2, 4: 2 lines" in lines
+    assert "column 'row'" in column
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(LabelsError) as caught:
         joined(tmp_path, spec_of(Task.REGRESSION), [], "inference_id,row,y\n,x,nan\n")
