@@ -39,7 +39,7 @@ class Kind(StrEnum):
     SERVING_DIFFERS = "serving_differs"  # subject: live config # the stack's last change
     MONITORED = "monitored"  # subject: window
     EXPERIMENT_JUDGED = "experiment_judged"  # subject: rival # champion # start # end of what was looked at
-    LABELS_JOINED = "labels_joined"  # subject: labels object version, or a later look at what waited
+    LABELS_JOINED = "labels_joined"  # subject: labels object version, or tick, that joined all that waited
     LABELS_REFUSED = "labels_refused"  # subject: labels object version
     BATCH_STARTED = "batch_started"  # subject: batch token
     BATCH_REFUSED = "batch_refused"  # subject: batch token

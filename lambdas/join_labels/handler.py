@@ -1,11 +1,15 @@
 """Labels that arrive late are joined with what was predicted: how right has the live model been, and what is learnt?
 
 labels file ┬ refused: page, ledger; the file stays where it is
-            └ words, kept ─ joined with captured days ┬ quality: report, metrics of the monitors that need labels
-                                                      ├ hard cases, for people
-                                                      └ training data, an upload for each day
+            └ words, kept at once ┐
+tick ─ words that wait ───────────┴ joined in turn ┬ quality: report, metrics of the monitors that need labels
+                                                   ├ hard cases, for people
+                                                   └ training data, an upload for each day
 event ─ a labels file, named after the event
-tick ─ days joined again: labels may come before what they are about is captured
+
+A join reads days of captures and tells of all labels, so a model has one a turn (`TURN`), however many files come: the
+first at once, and whoever has the turn books a tick that joins what comes meanwhile. Words wait, in the bucket, until a
+join has seen them; who dies before is followed by the message that comes again, by that tick, or by the next file.
 
 Calls: s3:GetObject, s3:GetObjectVersion and s3:PutObject on */labels/*; s3:ListBucket, s3:GetObject and s3:PutObject on
 */labelled/*; s3:ListBucket and s3:GetObject on */captured/*; s3:GetObject on */runs/*; s3:ListBucket on */incoming/*;
@@ -45,7 +49,7 @@ from noria.deployment import live_package
 from noria.evaluation import Evaluation
 from noria.events import EventError, LabelsTold, ObjectCreated, S3Object, Tick, parse
 from noria.labelled import HARD_CASES, HardCases
-from noria.labels import CLOCK, Arrival, LabelsError, LabelsFile, disagreement, words
+from noria.labels import CLOCK, Arrival, LabelsError, LabelsFile, predictions_of, words
 from noria.ledger import Entry, Fact, Kind
 from noria.monitors import Reading, Unknown, monitors
 from noria.names import ObjectKey, key
@@ -54,7 +58,10 @@ from noria.spec import ModelSpec
 from noria.trial import champion_since
 
 AGAIN = LATE + timedelta(minutes=5)
-"""By then whatever was predicted before its label came has been captured."""
+"""By then whatever was predicted before its label came has been captured. SQS delays no message for longer."""
+
+TURN = AGAIN - timedelta(seconds=30)
+"""A little shorter, so that the tick that was booked finds the turn free."""
 
 TICK = "Join Labels"
 
@@ -66,6 +73,7 @@ Details = dict[str, str | int | float | bool | list[str] | None]
 
 class Outcome(StrEnum):
     JOINED = "LabelsJoined"
+    KEPT = "LabelsKept"
     REFUSED = "LabelsRefused"
     KNOWN = "LabelsKnown"
     WRITTEN = "LabelsWritten"
@@ -86,6 +94,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
         measurements=Measurements(),
+        again=lambda: Queues().send(
+            env.names.queue("join-labels"), Tick.message(TICK, model=model, time=datetime.now(UTC)), delay=AGAIN
+        ),
         now=datetime.now(UTC),
     )
     spec = env.spec(model)
@@ -97,16 +108,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             told=told,
             pages=Pages(topic=env.pages_topic),
             uri=storage.uri(said.detail.object.key),
-            again=lambda: Queues().send(
-                env.names.queue("join-labels"), Tick.message(TICK, model=model, time=told.now), delay=AGAIN
-            ),
         )
     elif labelled is None:
         raise LookupError(f"no model is called {model!r}: known are {', '.join(env.models) or 'none'}")
     elif isinstance(said, LabelsTold):
         outcome = write_labels(said, spec=labelled.spec, storage=storage)
     else:
-        outcome = join_again(tick=said, labelled=labelled, told=told)
+        with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
+            session = labelled.session(Path(folder), now=told.now)
+            outcome = join_in_turn(session, told, subject=f"again-{said.detail.time:%Y-%m-%dT%H%M%S}")
     tell(outcome, model=model)
 
 
@@ -122,11 +132,12 @@ def _model(said: LabelsTold | Tick | ObjectCreated) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """Who hears of what was joined, and what is live while it is."""
+    """Who hears of what was joined, and what is live while it is. `again` books the tick after a turn."""
 
     registry: Registry
     ledger: Ledger
     measurements: Measurements
+    again: Callable[[], None]
     now: datetime
 
 
@@ -151,12 +162,8 @@ def join_labels(
     told: Told,
     pages: Pages,
     uri: str,
-    again: Callable[[], None],
 ) -> Outcome:
-    """Join one uploaded version. `labelled` is None when nobody has described the model that the key names.
-
-    `again` books another look, for labels whose predictions have not been captured yet.
-    """
+    """Keep one uploaded version and join it, in turn. `labelled` is None when nobody has described its model."""
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
     source = ObjectKey.parse(upload.key)
@@ -173,52 +180,51 @@ def join_labels(
     with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
         session = labelled.session(Path(folder), now=told.now)
         try:
-            count, matched = _add(upload, source, labelled, session)
+            _keep(upload, source, labelled, session)
         except LabelsError as error:
             return refuse(error.problems)
+        return join_in_turn(session, told, subject=upload.version, key=upload.key)
+
+
+def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) -> Outcome:
+    """Join the words that wait, unless somebody has the turn: the tick that they have booked comes after these words.
+
+    Tells of the join as `subject`, the version or the tick that had the turn.
+    """
+    waiting, model = session.waiting(), session.spec.model
+    if waiting is None:
+        return Outcome.KNOWN
+    # The time is taken now, not when the function began: whoever finds no turn has kept its words by then.
+    with told.ledger.claim(model, "labels", now=datetime.now(UTC), lasting=TURN) as mine:
+        if not mine:
+            return Outcome.KEPT
+        told.again()
+        count = predictions_of(waiting)
+        matched = session.find(waiting, count)
         session.join()
         found = _measure(session, told)
-        found.publish(key(source.model, "reports", f"labels-{upload.version}/report.json"), labelled.storage, told)
-    if matched < count:
-        again()
-    told.ledger.record(
-        found.fact(
-            upload.version,
-            f"{source.filename}: {matched:,} of {count:,} labels belong to captured predictions",
-            {"key": upload.key, "labels": count, "matched": matched, "complete": session.complete},
-            at=told.now,
+        found.publish(key(model, "reports", f"labels-{subject}/report.json"), session.labelled.storage, told)
+        told.ledger.record(
+            found.fact(
+                subject,
+                f"{matched:,} of {count:,} labels that came belong to captured predictions",
+                {**details, "labels": count, "matched": matched, "complete": session.complete},
+                at=told.now,
+            )
         )
-    )
+        session.settle(waiting)
     return Outcome.JOINED
 
 
-def join_again(*, tick: Tick, labelled: Labelled, told: Told) -> Outcome:
-    """Join what may have been captured since labels came that speak of it."""
-    with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
-        session = labelled.session(Path(folder), now=told.now)
-        session.recent()
-        changed = session.join()
-        found = _measure(session, told)
-        name = f"again-{tick.detail.time:%Y-%m-%dT%H%M%S}"
-        found.publish(key(labelled.spec.model, "reports", f"labels-{name}/report.json"), labelled.storage, told)
-    if not changed:
-        return Outcome.KNOWN
-    summary = "Labels that came before their predictions were captured are joined now"
-    told.ledger.record(found.fact(name, summary, {}, at=told.now))
-    return Outcome.JOINED
-
-
-def _add(upload: S3Object, source: ObjectKey, labelled: Labelled, session: Session) -> tuple[int, int]:
-    """Keep what a file says; of how many predictions it speaks, and how many of those were captured."""
+def _keep(upload: S3Object, source: ObjectKey, labelled: Labelled, session: Session) -> None:
+    """Keep what a file says. Raises `LabelsError`."""
     path, said = session.folder / "upload", session.folder / "said.parquet"
     arrived = labelled.storage.download(upload.key, path, version=upload.version).modified
     arrival = Arrival(arrived, upload.version, upload.sequencer)
     count = words(LabelsFile(path, source.filename), labelled.spec, arrival, to=said)
-    matched = session.find(said, count)
-    if problem := disagreement(said, session.classes, labelled.spec, name=source.filename):
+    if problem := session.disagreement(said, count, name=source.filename):
         raise LabelsError([problem])
     labelled.keep(said, arrived.astimezone(UTC).date(), session.folder)
-    return count, matched
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,17 @@
 |--------------------------------------------|------------------------------------------------------------------------|
 | `<model>/labelled/told/<day>.parquet`      | every word that arrived that day (noria.labels.words)                  |
 | `<model>/labelled/joined/<day>.parquet`    | the predictions of that day that have a label, of every variant        |
+| `<model>/labelled/waiting.parquet`         | the words that are not joined yet, or whose predictions may come late  |
+| `<model>/labelled/classes.json`            | labels that the champion predicts, as the last join saw them           |
 | `<model>/incoming/labelled/<day>/….parquet`| these as training data, again as they grow (noria.feedback)            |
 
 The first two only ever grow, by union, and are replaced only where nobody else did meanwhile: whoever writes, in
-whichever order and however often, ends with the same. Days are UTC.
+whichever order and however often, ends with the same. A word leaves those that wait only after a join that saw it, so
+that whoever dies leaves nothing unjoined. Days are UTC.
 """
 
 import filecmp
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -23,11 +27,20 @@ from noria.aws.endpoints import CHAMPION
 from noria.aws.storage import Storage, StoredObject
 from noria.evaluation import Evaluation
 from noria.labelled import HardCases, Joined
-from noria.labels import Coverage, LabelsFile, coverage, last_words, merge
+from noria.labels import (
+    Coverage,
+    LabelsFile,
+    coverage,
+    disagreement,
+    last_words,
+    merge,
+    predictions_of,
+    still_waiting,
+)
 from noria.names import key
 from noria.profile import Source
 from noria.quality import Quality, join
-from noria.spec import ModelSpec
+from noria.spec import ModelSpec, Task
 from noria.watch import LOOK_BACK
 
 VARIANTS = (CHAMPION, "challenger", "shadow")
@@ -40,6 +53,8 @@ MOST_TOLD_BYTES = 2**30
 
 MOST_COVERED_BYTES = 2**30
 """Of captured requests whose coverage is looked at: what comes after the first gigabyte has labels as it has."""
+
+WAITING, CLASSES = "waiting.parquet", "classes.json"
 
 _ATTEMPTS = 8
 _DAY = timedelta(days=1)
@@ -99,13 +114,14 @@ class Labelled:
         return last_words(self.words(since, folder), self.spec, to=folder / "labels.parquet")
 
     def keep(self, said: Path, day: date, folder: Path) -> None:
-        """Add words that arrived on a day to what is kept."""
+        """Add words that arrived on a day to what is kept, and to what waits for a join."""
 
         def add(before: Path | None, to: Path) -> bool:
             merge([said] if before is None else [before, said], self.spec, to=to)
             return True
 
-        self.grow(key(self.spec.model, "labelled", f"told/{day}.parquet"), add, folder)
+        for name in (f"told/{day}.parquet", WAITING):
+            self.grow(key(self.spec.model, "labelled", name), add, folder)
 
     def session(self, folder: Path, *, now: datetime) -> "Session":
         """One join; `folder` takes what it downloads and makes, and the caller clears it."""
@@ -170,20 +186,50 @@ class Session:
                 found += labelled.told_of(day.predicted, joined, said, self.spec)
         return min(found, count)
 
-    def recent(self) -> None:
-        """Fetch what may have been captured since labels came that speak of it."""
-        for back in range(2):
-            self._fetch(self.now.date() - back * _DAY)
+    def waiting(self) -> Path | None:
+        """The words that no join has seen, or none that had to find what they are about; None when there are none."""
+        target, path = key(self.spec.model, "labelled", WAITING), self.folder / WAITING
+        if not self.labelled.storage.exists(target):
+            return None
+        self.labelled.storage.download(target, path)
+        return path if predictions_of(path) else None
+
+    def settle(self, seen: Path) -> None:
+        """Let words wait no more that were joined, or whose predictions would have been captured by now."""
+        joined = [path for path, _ in self._joined.values()]
+
+        def drop(waiting: Path | None, to: Path) -> bool:
+            if waiting:
+                still_waiting(waiting, seen, joined, since=self.now - LATE, to=to)
+            return waiting is not None
+
+        self.labelled.grow(key(self.spec.model, "labelled", WAITING), drop, self._place("settled"))
+
+    def disagreement(self, said: Path, count: int, *, name: str) -> str | None:
+        """Why words cannot be about what the champion predicts.
+
+        What that is the last join knows; captured files, which may be many, are asked where it speaks against them.
+        """
+        if self.spec.task is not Task.BINARY:
+            return None
+        storage, target = self.labelled.storage, key(self.spec.model, "labelled", CLASSES)
+        known = json.loads(storage.read(target)) if storage.exists(target) else []
+        if known and not disagreement(said, known, self.spec, name=name):
+            return None
+        self.find(said, count)
+        return disagreement(said, self.classes, self.spec, name=name)
 
     @property
     def classes(self) -> frozenset[str]:
         """Some of the labels that the champion predicted."""
         return labelled.classes([day.predicted for day in self._days.values()], variant=CHAMPION)
 
-    def join(self) -> bool:
-        """Join all days that were fetched with all words; whether any then says something that it did not before."""
-        changed = [self._join(day) for day in sorted(self._days)]
-        return any(changed)
+    def join(self) -> None:
+        """Join all days that were fetched with all words."""
+        for day in sorted(self._days):
+            self._join(day)
+        if self.spec.task is Task.BINARY and (classes := sorted(self.classes)):
+            self.labelled.storage.write(key(self.spec.model, "labelled", CLASSES), json.dumps(classes))
 
     def quality(self, *, live: datetime | None, registered: Evaluation | None) -> Quality | None:
         """Of the champion's newest labelled predictions since it went `live`; None when it has none.
@@ -274,25 +320,20 @@ class Session:
         self.labelled.storage.download(target, path)
         return path
 
-    def _join(self, day: date) -> bool:
-        """Whether the joined rows of that day then say something that they did not before."""
+    def _join(self, day: date) -> None:
         if day in self._joined:
-            return False
+            return
         told = self.labelled.words(_midnight(day), self._place("told"))
-        before: Joined | None = None
         after: Joined | None = None
 
         def change(known: Path | None, to: Path) -> bool:
-            nonlocal before, after
-            before = labelled.state_of(known) if known else None
+            nonlocal after
             after = labelled.join_day(self._days[day].predicted, told, known, self.spec, to=to)
             return after.rows > 0
 
         path = self.labelled.grow(self._key(day), change, self._place(str(day)))
-        if path is None or after is None:
-            return False
-        self._joined[day] = path, after
-        return before != after
+        if path and after:
+            self._joined[day] = path, after
 
     def _newest(self, live: datetime | None) -> datetime | None:
         """When the newest of the champion's predictions that have a label was made."""

@@ -89,6 +89,23 @@ def captured(spec: ModelSpec, request: str, scores: Sequence[float], answered: d
 
 
 def deliver(place: Place, model: str, name: str, body: str, times: int = 1) -> str:
+    """A labels file that comes after a pause."""
+    pause(place, model)
+    return deliver_at_once(place, model, name, body, times)
+
+
+def pause(place: Place, model: str) -> None:
+    """As long as a model's turn to join takes."""
+    key = {"model": {"S": model}, "sk": {"S": "claim#labels"}}
+    place.ledger.client.put_item(TableName=place.ledger.table, Item=key | {"until": {"N": "0"}})
+
+
+def tick(place: Place, model: str) -> None:
+    detail = {"model": model, "time": datetime.now(UTC).isoformat()}
+    place.deliver(join_labels, {"source": "noria.schedule", "detail-type": "Join Labels", "detail": detail})
+
+
+def deliver_at_once(place: Place, model: str, name: str, body: str, times: int = 1) -> str:
     key = f"{model}/labels/{name}"
     version = place.put(key, body)
     for _ in range(times):
@@ -246,24 +263,65 @@ def test_labels_of_an_event_become_one_file_that_goes_the_way_of_all_files(place
 
 def test_labels_that_come_before_what_they_are_about_is_captured_are_joined_later(place: Place) -> None:
     spec = place.model(segments=[], monitor={"min_rows": 2})
-    version = deliver(place, spec.model, "may.csv", LABELS)
+    version = deliver(place, spec.model, "may.csv", LABELS.replace("elsewhere,0,1\n", ""))
     (entry,) = place.entries(spec.model)
     assert (entry.subject, entry.details["matched"]) == (version, 0)
     assert place.delayed("join-labels") >= 1
     capture(place, spec)
-    tick = {"model": spec.model, "time": datetime.now(UTC).isoformat()}
     for _ in range(2):
-        event = {"source": "noria.schedule", "detail-type": "Join Labels", "detail": tick}
-        place.deliver(join_labels, event)
+        pause(place, spec.model)
+        tick(place, spec.model)
     _, again = place.entries(spec.model)
     assert again.details["auc"] == 1.0
     assert len(joined(place, spec)) == 6
 
 
 def test_what_all_labels_are_about_is_looked_for_no_more(place: Place, spec: ModelSpec) -> None:
-    before = place.delayed("join-labels")
     deliver(place, spec.model, "may.csv", LABELS.replace("elsewhere,0,1\n", ""))
-    assert place.delayed("join-labels") == before
+    pause(place, spec.model)
+    before = place.delayed("join-labels"), place.entries(spec.model)
+    tick(place, spec.model)
+    assert (place.delayed("join-labels"), place.entries(spec.model)) == before
+
+
+# --- many, one by one
+
+
+def test_outcomes_that_are_told_one_by_one_are_kept_at_once_and_joined_together(place: Place, spec: ModelSpec) -> None:
+    before = place.delayed("join-labels")
+    told = [("first", 0, 1), ("first", 1, 1), ("second", 0, 0), ("second", 1, 0)]
+    versions = [
+        deliver_at_once(place, spec.model, f"{number}.csv", f"inference_id,row,late\n{inference_id},{row},{label}\n")
+        for number, (inference_id, row, label) in enumerate(told)
+    ]
+    (first,) = place.entries(spec.model)
+    assert (first.subject, first.details["labels"], first.details["matched"]) == (versions[0], 1, 1)
+    assert len(joined(place, spec)) == 2  # of champion and challenger
+    assert len(place.keys(f"{spec.model}/incoming/")) == 1
+    assert place.delayed("join-labels") == before + 1
+    pause(place, spec.model)
+    tick(place, spec.model)
+    _, second = place.entries(spec.model)
+    assert (second.details["labels"], second.details["matched"]) == (3, 3)
+    assert {(i, row, int(label)) for variant, i, row, label in joined(place, spec) if variant == "champion"} == {*told}
+    assert len(place.keys(f"{spec.model}/incoming/")) == 2
+
+
+def test_what_somebody_died_of_in_their_turn_is_joined_by_the_next_tick_or_file(place: Place, spec: ModelSpec) -> None:
+    with place.ledger.claim(spec.model, "labels", now=datetime.now(UTC), lasting=timedelta(minutes=10)):
+        pass  # the claim of whoever dies is not given back
+    deliver_at_once(place, spec.model, "may.csv", "inference_id,row,late\nfirst,0,1\n")
+    tick(place, spec.model)  # too early: the turn is not over
+    assert place.entries(spec.model) == []
+    deliver(place, spec.model, "june.csv", "inference_id,row,late\nsecond,0,0\n")
+    (entry,) = place.entries(spec.model)
+    assert (entry.details["labels"], entry.details["matched"]) == (2, 2)
+
+
+def test_a_file_within_a_turn_is_refused_as_any_other(place: Place, spec: ModelSpec) -> None:
+    deliver(place, spec.model, "may.csv", LABELS)
+    deliver_at_once(place, spec.model, "june.csv", "inference_id,row,late\nfirst,0,yes\n")
+    assert place.kinds(spec.model) == [Kind.LABELS_JOINED, Kind.LABELS_REFUSED]
 
 
 # --- what monitors say
