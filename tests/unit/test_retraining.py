@@ -12,6 +12,7 @@ from noria.retraining import LOOK_AGAIN, LOST, Ask, Decision, data_asks, decide,
 from noria.spec import ModelSpec, load, parse
 from noria.training import training_token
 from tests.unit import test_training_machine as machine
+from tests.unit.serving_world import GROUP
 from tests.unit.training_world import TrainingWorld
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -322,6 +323,21 @@ def test_a_training_that_broke_has_learnt_nothing_and_a_refused_one_has(*, refus
 def test_a_training_that_broke_and_then_succeeded_by_a_retry_has_learnt() -> None:
     two = [granted("two", 2 * DAY), began("two", 2 * DAY, "january", "february"), failed("two", 2 * DAY)]
     assert said(spec(), *MODEL, FEBRUARY, *two, succeeded("two", DAY)).rules == ("rows",)
+
+
+def test_what_a_retry_came_to_is_recorded_beside_the_failure(tmp_path: Path) -> None:
+    """SageMaker's retry keeps the execution's name; somebody may use it whatever the page says."""
+    world, model = TrainingWorld(), machine.spec("alarms")
+    training = machine.Training(world, model, tmp_path)
+    world.start_pipeline_execution(PipelineName=GROUP, ClientRequestToken="t" * 32)
+    (execution,) = world.executions.values()
+    world.finish("failed", heard=True)
+    training.receive(world.messages.pop())
+    execution.end = None
+    world.finish("succeeded", heard=True)
+    training.receive(world.messages.pop())
+    told = {entry.kind: entry.subject for entry in training.entries()}
+    assert told == {Kind.TRAINING_FAILED: execution.arn, Kind.TRAINING_SUCCEEDED: execution.arn}
 
 
 # --- cooldown, budget
