@@ -34,13 +34,14 @@ def main() -> int:
 
     console = Console()
     story = Story(listener=Display(console))
+    model = spec.load(REPOSITORY / "models" / f"{MODEL}.yaml")
     root = WORK / "demo"
     if root.exists():
         shutil.rmtree(root)
     begin = time.monotonic()
     cloud = LocalCloud(root=root, port=options.port, time_scale=TIME_SCALE)
     try:
-        play_all(cloud, story)
+        play_all(cloud, story, model)
     except KeyboardInterrupt:
         console.print("[yellow]interrupted[/]")
         return 130
@@ -49,12 +50,12 @@ def main() -> int:
             console.print(f"[red]{error}[/]")
     seconds = time.monotonic() - begin
     closing_tables(console, story)
-    page.write(story, options.page, seconds=seconds)
+    page.write(story, options.page, seconds=seconds, drift_limit=model.monitor.psi)
     _verdict(console, story, seconds=seconds, written=options.page, logs=root / "logs")
     return 0 if story.good else 1
 
 
-def play_all(cloud: LocalCloud, story: Story) -> None:
+def play_all(cloud: LocalCloud, story: Story, model: spec.ModelSpec) -> None:
     """Raises what the first scene that fails raises; the cloud is ended either way."""
     with ExitStack() as ending:
         with story.scene("An empty cloud gets every stack of `cdk deploy`"):
@@ -66,8 +67,8 @@ def play_all(cloud: LocalCloud, story: Story) -> None:
             folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="noria-models-")))
             stacks = deploy(cloud, models=write_models(folder), progress=story.waiting_for)
             story.check("bootstrapped and deployed by the unmodified CDK", detail=", ".join(stacks), since=begin)
-        world = World(cloud=cloud, model=MODEL, story=story)
-        play = Play(world=world, spec=spec.load(REPOSITORY / "models" / f"{MODEL}.yaml"), pager=Pager(world))
+        world = World(cloud=cloud, model=model.model, story=story)
+        play = Play(world=world, spec=model, pager=Pager(world))
         control = Control(world=World(cloud=cloud, model=CONTROL, story=story), play=play)
         with story.scene("January becomes a model, and goes live"):
             play.first_model()

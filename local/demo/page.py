@@ -9,12 +9,12 @@ from local.demo.story import Month, Scene, Story
 _STYLE = Path(__file__).with_name("page.css")
 
 
-def write(story: Story, path: Path, *, seconds: float) -> None:
+def write(story: Story, path: Path, *, seconds: float, drift_limit: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(story, seconds=seconds), encoding="utf-8")
+    path.write_text(render(story, seconds=seconds, drift_limit=drift_limit), encoding="utf-8")
 
 
-def render(story: Story, *, seconds: float) -> str:
+def render(story: Story, *, seconds: float, drift_limit: float) -> str:
     verdict = (
         '<b class="good">every scene came out as it should</b>' if story.good else '<b class="bad">not as it should</b>'
     )
@@ -30,7 +30,7 @@ def render(story: Story, *, seconds: float) -> str:
     sections = [
         ("What happened", "".join(_scene(scene) for scene in story.scenes)),
         ("The model by month", _months_chart(story.months) + _months_table(story.months)),
-        ("Drift of the window that raised the alarm", _drift_chart(story.psi)),
+        ("Drift of the window that raised the alarm", _drift_chart(story.psi, threshold=drift_limit)),
         (
             "Where the time went",
             _table(
@@ -158,7 +158,7 @@ def _months_chart(months: Sequence[Month], *, width: int = 760, height: int = 25
     return _svg("AUC by month", parts, width=width, height=height)
 
 
-def _drift_chart(psi: dict[str, float], *, width: int = 760, row: int = 22, threshold: float = 0.25) -> str:
+def _drift_chart(psi: dict[str, float], *, threshold: float, width: int = 760, row: int = 22) -> str:
     """Bars of PSI by feature, largest first; the threshold as a line. Bars end at 2, their number says the rest."""
     if not psi:
         return ""
@@ -171,7 +171,7 @@ def _drift_chart(psi: dict[str, float], *, width: int = 760, row: int = 22, thre
     ordered = sorted(psi.items(), key=lambda item: -item[1])
     for index, (feature, value) in enumerate(ordered):
         top = index * row
-        colour = "var(--sun)" if value >= threshold else "var(--water)"
+        colour = "var(--sun)" if value > threshold else "var(--water)"
         parts.append(
             f"<text x='{left - 8}' y='{top + 15}' text-anchor='end'>{escape(feature)}</text>"
             f"<rect x='{left}' y='{top + 4}' width='{length(value):.1f}' height='{row - 8}' fill='{colour}' rx='2'/>"
@@ -185,7 +185,7 @@ def _drift_chart(psi: dict[str, float], *, width: int = 760, row: int = 22, thre
     return (
         _svg("PSI by feature", parts, width=width, height=height)
         + "<p class='soft'>Population stability index against the training data; "
-        + f"dashed: the alarm's threshold, {threshold:g}.</p>"
+        + f"dashed: above {threshold:g} a feature has drifted.</p>"
     )
 
 
