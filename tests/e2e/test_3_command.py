@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_status_and_packages_are_tables_for_people(play: Play, world: World) -> 
     version = play.live.rsplit("/", 1)[-1]
     status = run(world, "status")
     assert status.returncode == 0
-    assert f"flight-delay │ InService │ {version} " in status.stdout
+    assert re.search(rf"flight-delay +│ InService +│ {version} ", status.stdout)
     listed = run(world, "packages", "flight-delay")
     assert "Approved │ live " in listed.stdout
     assert "rolled-back" in listed.stdout
@@ -72,7 +73,7 @@ def test_rejecting_what_is_live_brings_its_predecessor_back(play: Play, world: W
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["status", "nix"], "No model 'nix' is deployed in 'local': known are batch, flight-delay, "),
+        (["status", "nix"], "No model 'nix' is deployed in 'local': known are batch, flight-control, flight-delay, "),
         (["status", "--env", "prod"], "Environment 'prod' is not deployed here"),
         (["approve", "flight-delay/99", "--reason", "x"], "Model 'flight-delay' has no version 99: versions are"),
         (["approve", "flight-delay", "--reason", "x"], "give its ARN, or <model>/<version> as in flight-delay/3"),
