@@ -101,7 +101,7 @@ def test_captured_requests_are_a_table_of_projected_hours(
     captured = f"/{spec.model}/captured/{name}/"
     assert json.dumps(of["StorageDescriptor"]["Location"]).find(captured) > 0
     assert json.dumps(of["Parameters"]["storage.location.template"]).find(f"{captured}${{variant}}/${{hour}}/") > 0
-    days = {"local": 30, "prod": 365}[assembly.env]  # as long as the files are kept
+    days = {"local": 90, "prod": 365}[assembly.env]  # as long as the files are kept
     assert of["Parameters"]["projection.hour.range"] == f"NOW-{days}DAYS,NOW"
 
 
