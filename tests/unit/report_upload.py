@@ -28,6 +28,6 @@ def accepted(folder: Path) -> contract.Report:
 def refused(folder: Path) -> contract.Report:
     """A file whose name, columns and values were chosen by an enemy."""
     of = spec(contract={"severity": {"formula": "reject"}})
-    header = 'x,size,color,at,"<script>document.title = \'owned\'</script>"'
+    header = "x,size,color,at,\"<script>document.title = 'owned'</script>\""
     path = _file(folder, "enemy.csv", x=0, color=f"=cmd|{HOSTILE[0]}", header=header)
     return contract.check(path, of, filename=f"{HOSTILE[1]}.csv", now=NOW, resources=SMALL)
