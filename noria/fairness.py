@@ -10,9 +10,9 @@ Definitions are fairlearn's (`demographic_parity_ratio`, `equal_opportunity_diff
 `equalized_odds_difference`). Selection needs no labels, so disparate impact is known of every window.
 
 The smallest and the largest of several rates are apart by chance alone, the more so the more values there are and the
-fewer rows each has. So every measure has a 95 % interval that holds for all pairs of values at once (Bonferroni), and a
-monitor reads the end of it that is nearest to equality: it speaks when the limit is surely passed. Rows are taken for
-independent.
+fewer rows each has. So every measure has a 95 % interval that holds for all pairs of values at once (Bonferroni). A
+monitor, which looks again and again, reads the end nearest to equality of an interval that is as sure as those of the
+other monitors (`noria.intervals.SURE`). Rows are taken for independent.
 """
 # ruff: noqa: S608 -- SQL is built from names of our own
 
@@ -24,7 +24,7 @@ from typing import Protocol
 import duckdb
 
 from noria.evaluation import SEGMENT_ROWS, SEGMENT_VALUES, Estimate, Fairness, Rates
-from noria.intervals import difference, ratio, wilson
+from noria.intervals import SURE, difference, ratio, wilson
 from noria.monitors import Monitor, Reading, Unknown
 
 LEFT_OUT = 20
@@ -59,7 +59,7 @@ def by_labels(db: duckdb.DuckDBPyConnection, segment: str) -> Fairness:
     )
 
 
-def measure(rates: Mapping[str, Rates]) -> Fairness:
+def measure(rates: Mapping[str, Rates], *, confidence: float = 0.95) -> Fairness:
     """The measures over the most frequent values that have rows enough; None of fewer than two such rates."""
     frequent = sorted(rates, key=lambda value: (-rates[value].rows, value))
     judged = [value for value in frequent if rates[value].rows >= SEGMENT_ROWS][:SEGMENT_VALUES]
@@ -70,9 +70,11 @@ def measure(rates: Mapping[str, Rates]) -> Fairness:
     return Fairness(
         values={value: rates[value] for value in sorted(judged)},
         left_out={value: rates[value].rows for value in [v for v in frequent if v not in judged][:LEFT_OUT]},
-        disparate_impact=_smallest_ratio(selection),
-        equal_opportunity=_largest_difference(hits),
-        equalized_odds=_largest_difference(hits, false_alarms) if len(false_alarms) > 1 else None,
+        disparate_impact=_smallest_ratio(selection, confidence),
+        equal_opportunity=_largest_difference(hits, confidence=confidence),
+        equalized_odds=_largest_difference(hits, false_alarms, confidence=confidence)
+        if len(false_alarms) > 1
+        else None,
     )
 
 
@@ -97,27 +99,29 @@ def _false_alarms(rates: Rates) -> Share | None:
     return rates.selected - rates.true_positives, rates.rows - rates.positives
 
 
-def _estimates(shares: Sequence[Share], comparisons: int) -> list[Estimate]:
+def _estimates(shares: Sequence[Share], comparisons: int, confidence: float) -> list[Estimate]:
     """With intervals so wide that all of so many comparisons hold at once."""
-    return [wilson(n / of, of, confidence=1 - 0.05 / comparisons) for n, of in shares]
+    return [wilson(n / of, of, confidence=1 - (1 - confidence) / comparisons) for n, of in shares]
 
 
-def _smallest_ratio(shares: Sequence[Share]) -> Estimate | None:
+def _smallest_ratio(shares: Sequence[Share], confidence: float) -> Estimate | None:
     if len(shares) < 2 or not any(n for n, _ in shares):
         return None
-    estimates = _estimates(shares, math.comb(len(shares), 2))
+    estimates = _estimates(shares, math.comb(len(shares), 2), confidence)
     ratios = [ratio(one, other) for one, other in permutations(estimates, 2) if other.value > 0]
     return Estimate(
         value=min(r.value for r in ratios), low=min(r.low for r in ratios), high=min(1.0, *(r.high for r in ratios))
     )
 
 
-def _largest_difference(*kinds: Sequence[Share]) -> Estimate | None:
+def _largest_difference(*kinds: Sequence[Share], confidence: float) -> Estimate | None:
     if any(len(shares) < 2 for shares in kinds):
         return None
     comparisons = sum(math.comb(len(shares), 2) for shares in kinds)
     differences = [
-        difference(one, other) for shares in kinds for one, other in permutations(_estimates(shares, comparisons), 2)
+        difference(one, other)
+        for shares in kinds
+        for one, other in permutations(_estimates(shares, comparisons, confidence), 2)
     ]
     return Estimate(
         value=max(d.value for d in differences),
@@ -130,12 +134,13 @@ def _largest_difference(*kinds: Sequence[Share]) -> Estimate | None:
 
 
 def reading(monitor: Monitor, found: Fairness | None) -> Reading | Unknown:
-    """Of a bias monitor: the end of the interval that is nearest to equality. `found` is of the monitor's segment."""
+    """Of a bias monitor: what is sure, beyond the 95 % that are shown. `found` is of the monitor's segment."""
     name = _MEASURES[monitor.metric]
     estimate: Estimate | None = getattr(found, name) if found else None
     if found is None or estimate is None:
         return Unknown(reason=_lacking(monitor, found))
-    value, most = (estimate.high, "at most") if monitor.breaches == "below" else (estimate.low, "at least")
+    sure: Estimate = getattr(measure(found.values, confidence=SURE), name)
+    value, most = (sure.high, "at most") if monitor.breaches == "below" else (sure.low, "at least")
     told = f"{monitor.title}: {estimate.value:.3g}, surely {most} {value:.3g}"
     return Reading(value, f"{told}, over {len(found.values)} values.", low=estimate.low, high=estimate.high)
 

@@ -181,12 +181,23 @@ def test_chance_between_many_small_groups_alarms_nobody(metric: str) -> None:
     assert breaches <= 1
 
 
+def test_two_small_groups_that_are_treated_alike_alarm_hardly_ever() -> None:
+    """A monitor looks again and again: one in 1,000 is its share of chance, not an interval's 5 %."""
+    random = np.random.default_rng(4)
+    watched = monitor("EqualOpportunityDifference")
+    breaches = 0
+    for _ in range(1000):
+        read = reading(watched, measure(rates(random, np.array([60, 60]), np.full(2, 0.3))))
+        breaches += isinstance(read, Reading) and watched.breached(read.value)
+    assert breaches <= 2
+
+
 @pytest.mark.parametrize("metric", BIAS)
 def test_unequal_treatment_is_found(metric: str) -> None:
     random = np.random.default_rng(2)
     watched = monitor(metric)
     for _ in range(50):
-        read = reading(watched, measure(rates(random, np.array([2000, 600, 80]), np.array([0.5, 0.25, 0.4]))))
+        read = reading(watched, measure(rates(random, np.array([4000, 2000, 1000]), np.array([0.5, 0.25, 0.4]))))
         assert isinstance(read, Reading)
         assert watched.breached(read.value)
         assert "surely" in read.reason
