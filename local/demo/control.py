@@ -1,8 +1,9 @@
 """The control: a second model whose requests do not change. Whatever is watched of it must stay quiet."""
 
 import random
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -69,7 +70,9 @@ class Control:
 
     def _window(self, rows: list[dict[str, str]]) -> Entry:
         world, mark = self.world, self.world.last_entry()
-        since = datetime.now(UTC).replace(microsecond=0)  # captured times have whole seconds
+        # Captured times have whole seconds: what is asked in the second of going live would count as before it.
+        since = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        time.sleep((since - datetime.now(UTC)).total_seconds())
         predict(world, [self.play.instance(row) for row in rows])
         world.wait_for_captured(since, records=-(-len(rows) // BATCH))
         world.noria("monitor", world.model, "--since", since.isoformat())
