@@ -174,7 +174,7 @@ def test_the_limits_are_those_of_the_spec_and_say_nothing_on_little_traffic(stac
         if "-rollback-" in a.properties["AlarmName"]
     }
     limits = {what: alarm.properties["Threshold"] for what, alarm in rolls_back.items()}
-    assert limits == {"errors": 0.01, "latency": 500, "golden": 0, "shift": 0.25}
+    assert limits == {"errors": 0.01, "latency": 500, "golden": 0, "shift": 0.6}
     for what in ("errors", "latency"):
         (expression,) = (m["Expression"] for m in rolls_back[what].properties["Metrics"] if "Expression" in m)
         assert expression.startswith("IF(requests >= 10, ")

@@ -180,7 +180,7 @@ def test_a_query_that_takes_too_much_is_ended(tmp_path: Path, monkeypatch: pytes
 
 
 def test_predictions_that_memory_does_not_hold_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(business, "SPILL_MB", 8)
+    monkeypatch.setattr(business, "SPILL_MB", 40)
     with connect(Resources(memory_mb=32, threads=1)) as db:
         db.execute("CREATE TABLE predictions AS SELECT repeat(md5(range::VARCHAR), 12) AS x FROM range(200000)")
         business.lock(db)
