@@ -20,7 +20,7 @@ demo: setup
 .PHONY: test
 test: setup sdk .noria/chromium/.ready
 	@$(BIN)/python -m pytest tests/e2e
-	@$(BIN)/python -m pytest tests/unit tests/infrastructure tests/integration --numprocesses 3 --dist loadgroup
+	@$(BIN)/python -m pytest tests/unit tests/infrastructure tests/integration --numprocesses 3 --dist loadfile
 
 ## unit: the tests that need no process, under a minute
 .PHONY: unit
