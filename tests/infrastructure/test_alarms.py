@@ -60,7 +60,7 @@ def run(spec: ModelSpec, *, enough: bool) -> Run:
         },
     )
     fair = Fairness(
-        values={v: Rates(rows=99, selected=9) for v in "ab"},
+        values={v: Rates(rows=99, selected=9, positives=50, true_positives=5) for v in "ab"},
         disparate_impact=estimate,
         equal_opportunity=estimate,
         equalized_odds=estimate,
