@@ -18,7 +18,7 @@ demo: setup
 
 ## test: every test: what needs a cloud has the machine to itself, all others run side by side
 .PHONY: test
-test: setup sdk
+test: setup sdk .noria/chromium/.ready
 	@$(BIN)/python -m pytest tests/e2e tests/integration
 	@$(BIN)/python -m pytest tests/unit tests/infrastructure --numprocesses 2 --dist loadfile
 

@@ -26,6 +26,9 @@ from noria.spec import FeatureType, ModelSpec
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
 SCHEDULE = ("hour", "carrier", "origin", "dest", "distance")
 YEAR = 201300
+_SPOKEN_BY = {Fault.FAILS: ("rollback-errors", "rollback-golden"), Fault.SWAPPED: ("rollback-golden",)}
+"""Alarms of which one takes a version back. Who cannot answer some clients answers golden rows no better: the first to
+be evaluated speaks."""
 
 
 def expect(condition: object, otherwise: str) -> None:
@@ -217,8 +220,10 @@ class Play:
         with steady(world, [self.instance(row) for row in self.sample(8)], f"the version of which {fault}") as traffic:
             self._approve(candidate, "looked fine on paper")
             rolled_back = world.wait_for(Kind.ROLLED_BACK, after=mark, never=[Kind.DEPLOYED])
-            alarm = {Fault.FAILS: "rollback-errors", Fault.SWAPPED: "rollback-golden"}[fault]
-            expect(alarm in rolled_back.summary, f"{alarm} should have rolled it back: {rolled_back.summary}")
+            expect(
+                any(alarm in rolled_back.summary for alarm in _SPOKEN_BY[fault]),
+                f"{' or '.join(_SPOKEN_BY[fault])} should have rolled it back: {rolled_back.summary}",
+            )
             story.check("the canary's alarm rolls it back", detail=rolled_back.summary, since=begin)
             world.wait_until(
                 "serving stack that tells the truth",
