@@ -14,13 +14,13 @@ Format: Amazon SageMaker AI developer guide, "Capture data from real-time endpoi
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from noria.spec import FeatureType, ModelSpec
-from noria.sql import identifier, literal, paths
+from noria.sql import identifier, literal, paths, timestamp
 
 PROBE = "noria-probe-"
 """How the inference ids of Noria's own requests begin."""
@@ -56,7 +56,7 @@ def relation(
         for i, (_, f) in enumerate(features)
     )
     window = "".join(
-        f" AND (time IS NULL OR time {operator} {_timestamp(bound)})"
+        f" AND (time IS NULL OR time {operator} {timestamp(bound)})"
         for operator, bound in ((">=", since), ("<", until))
         if bound is not None
     )
@@ -166,7 +166,3 @@ def _csv(text: str) -> str:
 
 def _structure(shape: object) -> str:
     return literal(json.dumps(shape))
-
-
-def _timestamp(moment: datetime) -> str:
-    return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"

@@ -11,16 +11,29 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria import capture
-from noria.labels import NEWEST, WORD, LabelsFile, answered, labels_of, timestamp, word_types, words_of
+from noria.labels import NEWEST, WORD, LabelsFile, answered, labels_of, word_types, words_of
 from noria.profile import Source
 from noria.spec import Feature, FeatureType, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, identifier, label, listing, literal, number, parquet, paths
+from noria.sql import (
+    MODEST,
+    Resources,
+    connect,
+    identifier,
+    label,
+    listing,
+    literal,
+    number,
+    one_row,
+    parquet,
+    paths,
+    timestamp,
+)
 from noria.violations import MASK
 
 HARD_CASES = "quality/hard-cases.json"
@@ -103,7 +116,7 @@ _NUMBER = "noria_number"
 def state_of(joined: Path, *, resources: Resources = MODEST) -> Joined:
     with connect(resources) as db:
         rows, state = _state(db, joined)
-        (number,) = _one(
+        (number,) = one_row(
             db, f"SELECT value::VARCHAR::BIGINT FROM parquet_kv_metadata({paths([joined])}) WHERE key = '{_NUMBER}'"
         )
     return Joined(rows=rows, number=number, state=state)
@@ -111,7 +124,7 @@ def state_of(joined: Path, *, resources: Resources = MODEST) -> Joined:
 
 def _state(db: duckdb.DuckDBPyConnection, table: Path) -> tuple[int, str]:
     """How many rows a table has, and a name of what they are, in whatever order."""
-    rows, total = _one(db, f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {parquet([table])} t")
+    rows, total = one_row(db, f"SELECT count(*), coalesce(sum(hash(t)), 0) FROM {parquet([table])} t")
     return rows, f"{int(total) % 2**64:016x}"
 
 
@@ -122,7 +135,7 @@ def newest(
     if not joined:
         return None
     with connect(resources) as db:
-        (found,) = _one(db, f"SELECT max(time) FROM {parquet(joined)} WHERE variant = {literal(variant)}")
+        (found,) = one_row(db, f"SELECT max(time) FROM {parquet(joined)} WHERE variant = {literal(variant)}")
     moment = found.replace(tzinfo=UTC) if found else None
     return moment if moment and (since is None or moment >= since) else None
 
@@ -197,7 +210,7 @@ def told_of(
     known = [parquet([path]) for path in (predicted, joined) if path]
     made = " UNION ALL ".join(f"SELECT inference_id, row FROM {table}" for table in known)
     with connect(resources) as db:
-        (count,) = _one(
+        (count,) = one_row(
             db,
             f"SELECT count(DISTINCT (inference_id, row)) FROM {words_of([words], spec)} SEMI JOIN ({made}) "
             "USING (inference_id, row)",
@@ -379,8 +392,3 @@ def _bounds(name: str, feature: Feature) -> Iterator[str]:
         yield f"{column} >= {number(feature.min)}"
     if feature.max is not None:
         yield f"{column} <= {number(feature.max)}"
-
-
-def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)

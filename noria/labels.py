@@ -15,7 +15,7 @@ captured requests ────────────┼ join_day() ─ labelle
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -33,7 +33,9 @@ from noria.sql import (
     identifier,
     label,
     literal,
+    one_row,
     parquet,
+    timestamp,
 )
 
 CLOCK = "labelled_at"
@@ -92,7 +94,7 @@ def words(file: LabelsFile, spec: ModelSpec, arrival: Arrival, *, to: Path, reso
     with connect(resources) as db:
         _read_file(db, file, spec, arrival)
         db.sql("FROM new_word ORDER BY ALL").write_parquet(str(to))
-        (said,) = _one(db, "SELECT count(DISTINCT (inference_id, row)) FROM new_word")
+        (said,) = one_row(db, "SELECT count(DISTINCT (inference_id, row)) FROM new_word")
     return int(said)
 
 
@@ -105,7 +107,7 @@ def merge(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resour
 def predictions_of(said: Path) -> int:
     """Of how many predictions words speak."""
     with connect(MODEST) as db:
-        (count,) = _one(db, f"SELECT count(DISTINCT (inference_id, row)) FROM {parquet([said])}")
+        (count,) = one_row(db, f"SELECT count(DISTINCT (inference_id, row)) FROM {parquet([said])}")
     return int(count)
 
 
@@ -199,7 +201,7 @@ def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec,
             except duckdb.InvalidInputException as error:
                 line = contract.unfit_line(error)
                 _take(db, csv_without_rejects(path), spec, name)
-                (rows,) = _one(db, "SELECT count(*) FROM told")
+                (rows,) = one_row(db, "SELECT count(*) FROM told")
                 refused.append(contract.unfit(db, path, rows, line))
     except HeaderError as error:
         raise LabelsError([f"{name}: {error}"]) from error
@@ -265,10 +267,10 @@ def _wrong(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str, arrival: A
             "is in the future: no later correction could replace such a label; correct the clock",
         ),
     ):
-        count, samples = _one(db, f"SELECT count(*), min({shown}, 3) FROM told WHERE {broken}")
+        count, samples = one_row(db, f"SELECT count(*), min({shown}, 3) FROM told WHERE {broken}")
         if count:
             yield f"{name}: column {column!r}: in {count:,} rows {_quoted(samples)} {problem}"
-    count, samples = _one(
+    count, samples = one_row(
         db,
         "SELECT count(*), min(inference_id || ' row ' || row, 3) FROM "
         f"(SELECT inference_id, row, {CLOCK} FROM told GROUP BY ALL HAVING count(*) > 1)",
@@ -287,10 +289,6 @@ def _quoted(samples: Sequence[str] | None) -> str:
 def _moment(text: str) -> str:
     """SQL: a UTC time of a text; NULL for what is none."""
     return f"TRY_CAST({text} AS TIMESTAMPTZ)::TIMESTAMP"
-
-
-def timestamp(moment: datetime) -> str:
-    return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
 def outcome(column: str, task: Task) -> str:
@@ -327,7 +325,7 @@ def coverage(
 ) -> tuple[int, int, float | None, float | None]:
     """Predictions, those of them that words speak of, and the median and 95th percentile of their delay in hours."""
     with connect(resources) as db:
-        predictions, labelled, p50, p95 = _one(
+        predictions, labelled, p50, p95 = one_row(
             db,
             f"""WITH predicted AS (
                 SELECT inference_id, row, max(time) AS time
@@ -349,8 +347,3 @@ def answered(spec: ModelSpec) -> str:
     """SQL: whether a captured row holds an answer that can be judged."""
     usable = "isfinite(score)" if spec.task is Task.BINARY else f"{outcome('prediction', spec.task)} IS NOT NULL"
     return f"NOT malformed AND coalesce({usable}, false)"
-
-
-def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)

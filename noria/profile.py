@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from noria import capture
 from noria.sketch import BUCKETS, LEVELS, Sketch, index
 from noria.spec import FeatureType, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, tables
+from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, one_row, tables
 
 Kind = Literal["number", "category"]
 
@@ -283,7 +283,7 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
 
 def _asked(db: duckdb.DuckDBPyConnection, relation: str, scan: "Scan") -> Profile:
     wanted = [_count("malformed"), *scan.expressions]
-    unread, total, *values = _row(db, f"SELECT {', '.join(wanted)} FROM {relation}")
+    unread, total, *values = one_row(db, f"SELECT {', '.join(wanted)} FROM {relation}")
     malformed = unread or 0
     return scan.name(db, relation, scan.read([total - malformed, *values], malformed=malformed))
 
@@ -435,7 +435,7 @@ def column_of(db: duckdb.DuckDBPyConnection, query: str, kind: Kind, cut: Cut | 
     if cut is None:
         cut = _categories(db, relation, "x") if kind == "category" else _deciles(db, relation, ["x"])["x"]
     counter = _Counter("x", kind, cut, distinct=True)
-    total, *counts = _row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation}")
+    total, *counts = one_row(db, f"SELECT {', '.join(['count(*)', *counter.expressions])} FROM {relation}")
     return counter.read(total, iter(counts))
 
 
@@ -621,11 +621,11 @@ def _deciles(db: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -
         f"USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (0)"
     )
     asked = (f"quantile_disc({c}, {shares}), approx_count_distinct({c})" for c in columns)
-    found = _row(db, f"SELECT {', '.join(asked)} FROM sampled")
+    found = one_row(db, f"SELECT {', '.join(asked)} FROM sampled")
     few = {column for column, about in zip(columns, found[1::2], strict=True) if about <= 2 * _FEW_VALUES}
     values = {column: _values(db, column) for column in few}
     db.execute("DROP TABLE sampled")
-    ends = _row(db, f"SELECT {', '.join(f'min({c}), max({c})' for c in columns)} FROM {relation}")
+    ends = one_row(db, f"SELECT {', '.join(f'min({c}), max({c})' for c in columns)} FROM {relation}")
     return {
         column: Cut(
             kind="number",
@@ -672,8 +672,3 @@ def _new(relation: str, column: str, described: ColumnProfile) -> str:
         f"SELECT DISTINCT left({column}, 100) AS name FROM {relation} "
         f"WHERE {column} IS NOT NULL {f'AND {column} NOT IN ({known})' if known else ''} ORDER BY name LIMIT {_NEW}"
     )
-
-
-def _row(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)

@@ -21,7 +21,7 @@ from noria.labels import LabelsError, LabelsFile, outcome, read_labels
 from noria.monitors import Monitor, Reading, Unknown
 from noria.profile import Source
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, label, literal
+from noria.sql import MODEST, Resources, connect, label, literal, one_row
 
 _SMALLEST = 1e-15  # a probability of zero for what happened would cost infinitely much
 
@@ -111,7 +111,7 @@ def join(
     with connect(resources) as db:
         read_labels(db, labels, spec)
         malformed = match(db, source, spec, name=labels[-1].name if labels else "labels")
-        predictions, known = _one(db, "SELECT (SELECT count(*) FROM predicted), (SELECT count(*) FROM label)")
+        predictions, known = one_row(db, "SELECT (SELECT count(*) FROM predicted), (SELECT count(*) FROM label)")
         overall = score(db, spec.task)
         segments = {
             segment: {str(value): score for value, score in sorted(_scores(db, column, spec.task).items())}
@@ -222,7 +222,7 @@ def _read_predictions(db: duckdb.DuckDBPyConnection, source: Source, spec: Model
         f"WHERE NOT malformed AND coalesce({usable}, false) "
         "QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY time DESC, prediction, score) = 1"
     )
-    (malformed,) = _one(db, f"SELECT count(*) FROM answer WHERE malformed OR NOT coalesce({usable}, false)")
+    (malformed,) = one_row(db, f"SELECT count(*) FROM answer WHERE malformed OR NOT coalesce({usable}, false)")
     return int(malformed)
 
 
@@ -255,7 +255,7 @@ def _positive(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str) -> str:
     ordered = _ordered(predicted | told)
     if len(ordered) == 1:
         # One label only: how the model scores what it calls by that name tells which of the two it is.
-        (score,) = _one(db, "SELECT avg(score) FROM predicted WHERE prediction IS NOT NULL")
+        (score,) = one_row(db, "SELECT avg(score) FROM predicted WHERE prediction IS NOT NULL")
         ordered = ["", *ordered] if score is not None and score >= 0.5 else [*ordered, ""]
     return ordered[-1] if ordered else ""
 
@@ -448,8 +448,3 @@ _METRICS: Mapping[Task, Mapping[Metric, str]] = {
 
 Truth is whether it was positive, the label, or the number.
 """
-
-
-def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)

@@ -8,10 +8,10 @@ the event time, `event_raw` as it came; `y` is the outcome, as it came.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from noria.spec import Feature, FeatureType, ModelSpec, Severity, Task
-from noria.sql import label, literal, number
+from noria.sql import label, literal, number, timestamp
 from noria.violations import LONGEST_SAMPLE, MASK, shortened
 
 LARGEST = 2.0**53
@@ -60,14 +60,14 @@ def of_time(spec: ModelSpec, now: datetime) -> Iterator[Rule]:
         ("time", "event IS NULL", "count(event) < count(*)", "write ISO 8601 times, as in 2013-01-31T17:00:00"),
         (
             "early",
-            f"event < {_moment(earliest)}",
-            f"min(event) < {_moment(earliest)}",
+            f"event < {timestamp(earliest)}",
+            f"min(event) < {timestamp(earliest)}",
             f"nothing happened before {earliest:%Y-%m-%d}; correct the clock or the unit, or contract.earliest",
         ),
         (
             "future",
-            f"event > {_moment(latest)}",
-            f"max(event) > {_moment(latest)}",
+            f"event > {timestamp(latest)}",
+            f"max(event) > {timestamp(latest)}",
             "an event cannot be in the future; correct the clock or the time zone (times are UTC)",
         ),
     ):
@@ -166,8 +166,3 @@ def _category(spec: ModelSpec, name: str, feature: Feature, place: int) -> Itera
             remedy=remedy,
             sensitive=feature.sensitive,
         )
-
-
-def _moment(moment: datetime) -> str:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from csv import Error as CSVError
 from csv import reader
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -62,9 +64,21 @@ def number(value: float) -> str:
     return f"{value!r}::DOUBLE"
 
 
+def timestamp(moment: datetime) -> str:
+    """`moment` as a SQL time without a zone, in UTC, as which one without a zone is taken."""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
+
+
 def listing(values: Iterable[str]) -> str:
     """SQL expressions as one SQL list."""
     return "[" + ", ".join(values) + "]"
+
+
+def one_row(db: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The only row that a query finds."""
+    (row,) = db.execute(query).fetchall()
+    return tuple(row)
 
 
 def paths(files: Iterable[Path]) -> str:

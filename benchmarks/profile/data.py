@@ -7,26 +7,10 @@ carry a uniform jitter of half a unit, so that hardly two values are equal. Time
 
 from pathlib import Path
 
+from benchmarks.profile.peers.columns import NUMBERS
 from local.demo import flights
 
 CURRENT, REFERENCE = 3_000_000, 260_000
-NUMBERS = (
-    "hour",
-    "minute",
-    "month",
-    "day",
-    "flight",
-    "distance",
-    "temp",
-    "dewp",
-    "humid",
-    "wind_dir",
-    "wind_speed",
-    "precip",
-    "pressure",
-    "visib",
-)
-CATEGORIES = ("carrier", "origin", "dest")
 JITTERED = NUMBERS[5:]
 
 _FLIGHTS = """

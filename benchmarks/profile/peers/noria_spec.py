@@ -1,6 +1,6 @@
 """The benchmark's model, with a contract on every column."""
 
-from benchmarks.profile.data import CATEGORIES, NUMBERS
+from benchmarks.profile.peers.columns import CATEGORIES, NUMBERS
 from noria.spec import ModelSpec
 
 RANGES = {"hour": (0, 24), "minute": (0, 60), "distance": (0, 6000), "humid": (-1, 101), "wind_dir": (-1, 361)}
