@@ -131,6 +131,15 @@ class Served(Part):
     onnx_rows: int = 0
 
 
+class Training(Served):
+    """`training.json`: what a model learnt from, and how. `iterations` is None where the estimator counts none."""
+
+    rows: Slice
+    estimator: str
+    iterations: int | None
+    hyperparameters: dict[str, int | float | str | bool | None]
+
+
 class Measurements(Served):
     """A candidate measured on rows newer than all it was trained on, through what will serve it, in `image`.
 

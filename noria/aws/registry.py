@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import UserContextTypeDef
 
 OUTCOME = "noria:outcome"
 """Property of a package that says what came of its deployment."""
@@ -26,12 +27,14 @@ class PackageSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Package(PackageSummary):
-    """`decided_by` is the person or role that changed it last, where SageMaker tells."""
+    """`author` and `decided_by` are who registered it and who changed it last, where SageMaker tells."""
 
     group: str
     modified: datetime
     reason: str
     decided_by: str | None
+    author: str | None
+    image: str | None
     model_data: str | None
     metadata: dict[str, str]
 
@@ -42,7 +45,6 @@ class Registry:
 
     def describe(self, arn: str) -> Package:
         answer = self.client.describe_model_package(ModelPackageName=arn)
-        by = answer.get("LastModifiedBy", {})
         containers = answer.get("InferenceSpecification", {}).get("Containers", [])
         return Package(
             arn=answer["ModelPackageArn"],
@@ -52,7 +54,9 @@ class Registry:
             created=answer["CreationTime"],
             modified=answer.get("LastModifiedTime", answer["CreationTime"]),
             reason=answer.get("ApprovalDescription", ""),
-            decided_by=by.get("UserProfileName") or by.get("IamIdentity", {}).get("Arn"),
+            decided_by=_who(answer.get("LastModifiedBy", {})),
+            author=_who(answer.get("CreatedBy", {})),
+            image=containers[0]["Image"] if containers else None,
             model_data=containers[0].get("ModelDataUrl") if containers else None,
             metadata=dict(answer.get("CustomerMetadataProperties", {})),
         )
@@ -95,3 +99,7 @@ class Registry:
         """Set one property of a package, leaving the others and its approval as they are."""
         if self.describe(arn).metadata.get(name) != value:
             self.client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties={name: value})
+
+
+def _who(by: "UserContextTypeDef") -> str | None:
+    return by.get("UserProfileName") or by.get("IamIdentity", {}).get("Arn")

@@ -29,6 +29,7 @@ from noria.evaluation import (
     SegmentScore,
     Served,
     Slice,
+    Training,
 )
 from noria.gates import judge
 from noria.spec import ModelSpec, Task
@@ -37,7 +38,6 @@ from pipelines.serving.inference import CSV, JSON
 from pipelines.tabular.metrics import Bootstrap, Scorer, binary_scorer, multiclass_scorer, regression_scorer
 from pipelines.tabular.served import CannotPredict, served
 from pipelines.tabular.signature import Signature
-from pipelines.tabular.train import Training
 
 BATCH = 50_000
 LATENCY_CALLS, LATENCY_RUNS, LATENCY_WARM_UP = 100, 3, 20

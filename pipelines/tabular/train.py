@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from noria import explain, golden, profile
-from noria.evaluation import Served, Slice
+from noria.evaluation import Served, Slice, Training
 from noria.explain import Answer, Attribution, Row
 from noria.golden import Golden
 from noria.spec import FeatureType, ModelSpec, Task
@@ -51,15 +51,6 @@ LARGEST_DIFFERENCE = 1e-5
 """Between the answers of the two forms of a model; beyond it, scikit-learn's is served."""
 
 Matrix = NDArray[np.float64]
-
-
-class Training(Served):
-    """`training.json`. `iterations` is None where the estimator counts none."""
-
-    rows: Slice
-    estimator: str
-    iterations: int | None
-    hyperparameters: dict[str, int | float | str | bool | None]
 
 
 @dataclass(frozen=True)

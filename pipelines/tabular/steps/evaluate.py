@@ -1,4 +1,4 @@
-"""Model bundle, test/, champion → evaluation.json, baseline.json, golden.json, attribution.json."""
+"""Model bundle, test/, champion → evaluation.json; and from the bundle what others read beside it."""
 
 import argparse
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         images={"onnx": options.onnx_image, "sklearn": options.sklearn_image},
         resources=half_of_this_machine(),
     )
-    kept = texts_of(candidate, "baseline.json", golden.FILE, explain.FILE)
+    kept = texts_of(candidate, "baseline.json", golden.FILE, explain.FILE, "spec.json", "training.json")
     for folder, name, text in (
         (options.evaluation, "evaluation.json", evaluation.model_dump_json(indent=1)),
         *((options.baseline, name, text) for name, text in kept.items()),
