@@ -102,7 +102,11 @@ class Report(Part):
 
 
 class Manifest(Part):
-    """An accepted dataset: its bytes are at `key`; `source_key` and `version_id` name the upload they came from."""
+    """An accepted dataset: its bytes are at `key`; `source_key` and `version_id` name the upload they came from.
+
+    `uploaded_by` is the AWS account that sent it, and `request` the number under which CloudTrail knows who of it did;
+    both None where S3's event was lost.
+    """
 
     model: str
     sha256: str
@@ -116,6 +120,9 @@ class Manifest(Part):
     key: str
     source_key: str
     version_id: str | None = None
+    uploaded_by: str | None = None
+    uploaded_at: datetime | None = None
+    request: str | None = None
     accepted_at: datetime
 
 

@@ -70,8 +70,12 @@ class S3Object(Shape):
 
 
 class ObjectCreatedDetail(Shape):
+    """`requester` and `request` are None where the reconciler says again what S3 failed to tell."""
+
     bucket: str = Field(validation_alias=AliasPath("bucket", "name"))
     object: S3Object
+    requester: str | None = Field(None, description="AWS account that sent it, or AWS service; S3 tells no user")
+    request: str | None = Field(None, alias="request-id", description="by which CloudTrail knows who it was")
 
 
 class ObjectCreated(AwsEvent):

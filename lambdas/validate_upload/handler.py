@@ -15,6 +15,7 @@ import errno
 import shlex
 import shutil
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +35,16 @@ from noria.aws.runs import attempt
 from noria.aws.storage import Download, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package
-from noria.events import Dataset, DatasetAccepted, DatasetQuarantined, ObjectCreated, Quarantine, S3Object, parse
+from noria.events import (
+    Dataset,
+    DatasetAccepted,
+    DatasetQuarantined,
+    ObjectCreated,
+    ObjectCreatedDetail,
+    Quarantine,
+    S3Object,
+    parse,
+)
 from noria.feedback import asked_of_a_part, origin
 from noria.ledger import Fact, Kind
 from noria.monitoring import known
@@ -50,6 +60,27 @@ class Outcome(StrEnum):
     QUARANTINED = "DatasetQuarantined"
     FOLDER = "FolderIgnored"  # consoles make "folders": empty objects whose name ends in a slash
     ELSEWHERE = "OtherAreaIgnored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """An upload, and what S3 tells of its sending; None what it does not."""
+
+    upload: S3Object
+    by: str | None
+    request: str | None
+    at: datetime | None
+
+    @property
+    def details(self) -> dict[str, str | None]:
+        """For the ledger."""
+        return {
+            "key": self.upload.key,
+            "version": self.upload.version,
+            "uploaded_by": self.by,
+            "uploaded_at": self.at.isoformat() if self.at else None,
+            "request": self.request,
+        }
 
 
 class Baseline(NamedTuple):
@@ -70,10 +101,11 @@ LONGEST_KEY = 1024
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
-    upload = parse(event, ObjectCreated).detail.object
+    created = parse(event, ObjectCreated).detail
+    upload = created.object
     model = upload.key.split("/")[0]
     outcome = validate_upload(
-        upload=upload,
+        created=created,
         spec=env.spec(model),
         storage=Storage(bucket=env.data_bucket),
         registry=Registry(),
@@ -87,7 +119,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 
 def validate_upload(
     *,
-    upload: S3Object,
+    created: ObjectCreatedDetail,
     spec: ModelSpec | None,
     storage: Storage,
     registry: Registry,
@@ -97,6 +129,7 @@ def validate_upload(
     now: datetime,
 ) -> Outcome:
     """Check one uploaded version. `spec` is None when nobody has described the model that the key names."""
+    upload = created.object
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
     try:
@@ -108,6 +141,7 @@ def validate_upload(
     with tempfile.TemporaryDirectory(prefix="noria-upload-") as folder:
         path = Path(folder) / "upload"
         file = _download(upload, path, storage)
+        sent = _Sent(upload=upload, by=created.requester, request=created.request, at=file.modified if file else None)
         if file is None:
             report = _too_large(source, upload, _room(path.parent))
         elif spec is None:
@@ -125,15 +159,15 @@ def validate_upload(
             if baseline.because:
                 report = report.model_copy(update={"no_shift": baseline.because})
     if report.accepted:
-        _accept(upload, source, report, storage=storage, ledger=ledger, bus=bus, now=now)
+        _accept(sent, source, report, storage=storage, ledger=ledger, bus=bus, now=now)
         return Outcome.ACCEPTED
     if not ledger.knows(source.model, Kind.DATASET_QUARANTINED, upload.version):
-        _quarantine(upload, source, report, storage=storage, ledger=ledger, bus=bus, pages=pages, now=now)
+        _quarantine(sent, source, report, storage=storage, ledger=ledger, bus=bus, pages=pages, now=now)
     return Outcome.QUARANTINED
 
 
 def _accept(
-    upload: S3Object,
+    sent: _Sent,
     source: ObjectKey,
     report: contract.Report,
     *,
@@ -142,6 +176,7 @@ def _accept(
     bus: Bus,
     now: datetime,
 ) -> None:
+    upload = sent.upload
     if report.format is None or report.first_event is None or report.last_event is None:
         raise ValueError(f"{upload.key}: the contract accepted a file without rows or format")
     folder = key(source.model, "datasets", report.sha256)
@@ -158,6 +193,9 @@ def _accept(
         key=f"{folder}/data.{report.format}",
         source_key=upload.key,
         version_id=upload.version,
+        uploaded_by=sent.by,
+        uploaded_at=sent.at,
+        request=sent.request,
         accepted_at=now,
     )
     if not storage.exists(f"{folder}/manifest.json"):
@@ -184,8 +222,7 @@ def _accept(
             summary=f"{source.filename} is a dataset: {report.rows:,} rows "
             f"from {report.first_event:%Y-%m-%d} to {report.last_event:%Y-%m-%d}.",
             details={
-                "key": upload.key,
-                "version": upload.version,
+                **sent.details,
                 "origin": origin(upload.key),
                 "rows": report.rows,
                 "bytes": report.bytes,
@@ -200,7 +237,7 @@ def _accept(
 
 
 def _quarantine(
-    upload: S3Object,
+    sent: _Sent,
     source: ObjectKey,
     report: contract.Report,
     *,
@@ -210,6 +247,7 @@ def _quarantine(
     pages: Pages,
     now: datetime,
 ) -> None:
+    upload = sent.upload
     folder = key(source.model, "quarantine", report.sha256 or f"unread-{upload.version}")
     wrong = [violation for violation in report.violations if violation.severity == "reject"]
     if report.sha256:  # what was too large to read is left where it is
@@ -240,7 +278,7 @@ def _quarantine(
             at=now,
             summary=f"{source.filename} is in quarantine, {problems}: {wrong[0].message}"
             + (" …" if len(wrong) > 1 else ""),
-            details={"key": upload.key, "sha256": report.sha256, "report": uri, "problems": len(wrong)},
+            details={**sent.details, "sha256": report.sha256, "report": uri, "problems": len(wrong)},
         )
     )
 

@@ -58,6 +58,7 @@ def test_an_upload_names_the_exact_version() -> None:
     assert upload.bucket == "noria-local-data"
     assert upload.object.key == "flight-delay/incoming/2013-01.csv"
     assert upload.object.version == "IYV3p45BT0ac8hjHg1houSdS1a.Mro8e"
+    assert (upload.requester, upload.request) == ("123456789012", "N4N7GDK58NMKJ12R")
 
 
 def test_a_pipeline_execution_names_its_pipeline() -> None:

@@ -138,7 +138,8 @@ class Place:
     def uploaded(self, key: str, version: str, size: int = 1) -> dict[str, Any]:
         # Larger for each later version of a key, as S3's are.
         described = {"key": key, "size": size, "version-id": version, "sequencer": f"{time.time_ns():018X}"}
-        return self.event("aws.s3", "Object Created", {"bucket": {"name": BUCKET}, "object": described})
+        sent = {"requester": ACCOUNT, "request-id": "N4N7GDK58NMKJ12R", "source-ip-address": "127.0.0.1"}
+        return self.event("aws.s3", "Object Created", {"bucket": {"name": BUCKET}, "object": described} | sent)
 
 
 def drain(queue: str) -> list[str]:

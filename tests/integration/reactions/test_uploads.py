@@ -19,7 +19,7 @@ from noria.deployment import Desired
 from noria.ledger import Fact, Kind
 from noria.profile import Source, profile
 from noria.spec import FeatureType, ModelSpec
-from tests.integration.reactions.place import BUCKET, IMAGE, Context, Place
+from tests.integration.reactions.place import ACCOUNT, BUCKET, IMAGE, Context, Place
 
 
 def table(spec: ModelSpec, rows: int = 40, **changes: str) -> bytes:
@@ -61,6 +61,39 @@ def test_a_good_file_becomes_a_dataset_addressed_by_its_bytes(place: Place) -> N
     assert (entry.kind, entry.subject, entry.details["bytes"]) == (Kind.DATASET_ACCEPTED, sha, len(body))
     (event,) = place.events(spec.model, "Dataset Accepted")
     assert (event["dataset"], event["rows"]) == (sha, 40)
+
+
+def test_who_sent_a_file_and_when_is_kept_with_what_became_of_it(place: Place) -> None:
+    spec = place.model()
+    for name, body, kind in (
+        ("january.csv", table(spec), Kind.DATASET_ACCEPTED),
+        ("broken.csv", b"?", Kind.DATASET_QUARANTINED),
+    ):
+        version = upload(place, spec, name, body)
+        (entry,) = place.entries(spec.model, kind)
+        stored = boto3.client("s3").head_object(Bucket=BUCKET, Key=f"{spec.model}/incoming/{name}", VersionId=version)
+        assert {name: entry.details[name] for name in ("key", "version", "uploaded_by", "uploaded_at", "request")} == {
+            "key": f"{spec.model}/incoming/{name}",
+            "version": version,
+            "uploaded_by": ACCOUNT,
+            "uploaded_at": stored["LastModified"].isoformat(),
+            "request": "N4N7GDK58NMKJ12R",
+        }
+    sha = hashlib.sha256(table(spec)).hexdigest()
+    manifest = Manifest.model_validate_json(place.read(f"{spec.model}/datasets/{sha}/manifest.json"))
+    assert (manifest.uploaded_by, manifest.request) == (ACCOUNT, "N4N7GDK58NMKJ12R")
+
+
+def test_what_the_reconciler_says_again_names_nobody(place: Place) -> None:
+    spec = place.model()
+    key = f"{spec.model}/incoming/january.csv"
+    event = place.uploaded(key, place.put(key, table(spec)))
+    for told_by_s3_alone in ("requester", "request-id", "source-ip-address"):
+        del event["detail"][told_by_s3_alone]
+    place.deliver(validate_upload, event)
+    (entry,) = place.entries(spec.model)
+    assert (entry.details["uploaded_by"], entry.details["request"]) == (None, None)
+    assert entry.details["uploaded_at"]
 
 
 def test_the_same_event_twice_changes_nothing_but_says_it_again(place: Place) -> None:
