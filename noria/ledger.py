@@ -2,12 +2,13 @@
 
 An entry is a fact. Its `subject` names what it is about (a dataset's hash, an execution, a package, a deployment), and
 `(model, kind, subject)` is its meaning: recording it a second time changes nothing. Entries of a model are numbered
-without gaps, and each carries the hash of its predecessor, so that an edit, a gap or a reorder shows.
+without gaps, and each carries the hash of its predecessor, so that an edit, a gap or a reorder shows. Who rewrites a
+whole chain gets hashes that agree: only a copy that he cannot change, in a locked bucket, tells that one.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
@@ -26,6 +27,11 @@ class Kind(StrEnum):
     TRAINING_FAILED = "training_failed"  # subject: execution arn
     PACKAGE_APPROVED = "package_approved"  # subject: package arn # decision time
     PACKAGE_REJECTED = "package_rejected"
+    APPROVAL_GIVEN = "approval_given"  # subject: package arn # approver # content hash; one of as many as the rule asks
+    APPROVAL_VOIDED = "approval_voided"  # subject: package arn # decision time, or # content hash that was not approved
+    PACKAGE_EXPIRED = "package_expired"  # subject: package arn
+    PACKAGE_OUTDATED = "package_outdated"  # subject: package arn; it answers, and is older than approval.max_age
+    MODEL_RETIRED = "model_retired"  # subject: deployment id
     DEPLOYMENT_REQUESTED = "deployment_requested"  # subject: deployment id
     DEPLOYMENT_WAITING = "deployment_waiting"  # subject: deployment id
     DEPLOYMENT_REFUSED = "deployment_refused"  # subject: the decision
@@ -75,27 +81,69 @@ class Entry(Fact):
     previous: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
+    def body(self) -> str:
+        """The entry as it is written."""
+        return self.model_dump_json()
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the entry's canonical JSON, predecessor's hash included."""
-        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(body.encode()).hexdigest()
+        return digest(self.body)
 
     @classmethod
     def after(cls, fact: Fact, *, number: int, previous: str) -> Self:
         return cls(**fact.model_dump(), number=number, previous=previous)
 
 
-def verify(entries: Sequence[Entry]) -> list[str]:
+def digest(body: str) -> str:
+    """SHA-256 of JSON in its canonical form: keys sorted, no spaces. Raises ValueError for what is no JSON."""
+    canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Problem(StrEnum):
+    """What is wrong with a ledger; each says somebody else than Noria has written, but the last."""
+
+    EDITED = "edited"  # an entry is not what its own hash says
+    MISSING = "missing"  # a number has no entry
+    REORDERED = "reordered"  # an entry lies under another number than its own
+    UNCHAINED = "unchained"  # an entry does not carry the hash of the one before
+    CUT = "cut"  # entries are gone from the end
+    HEAD = "head"  # the head names another entry than the last
+    MEANING = "meaning"  # what keeps a fact from being said twice is gone, or keeps one from being said at all
+    REWRITTEN = "rewritten"  # the locked copy says something else
+    UNLOCKED = "unlocked"  # no locked copy: it is new, or its export failed
+
+
+class Break(BaseModel):
+    """Something that does not hold; `entry` is the number of the entry at which it shows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    entry: int
+    problem: Problem
+    text: str
+
+
+def verify(entries: Sequence[Entry]) -> list[Break]:
     """Every break of a model's chain, oldest entry first in `entries`; an empty list means that it holds."""
-    problems = []
+    return list(chain((entry.model, entry.number, entry.previous, entry.hash) for entry in entries))
+
+
+def chain(links: Iterable[tuple[str, int, str, str]]) -> Iterator[Break]:
+    """Where a chain breaks; `links` are an entry's model, its number, the hash that it carries and its own."""
     number, previous = 1, GENESIS
-    for entry in entries:
-        if entry.number != number:
-            problems.append(f"{entry.model}: entry {number} is missing: found {entry.number}")
-        elif entry.previous != previous:
-            problems.append(f"{entry.model}: entry {entry.number} does not follow from entry {entry.number - 1}")
-        number, previous = entry.number + 1, entry.hash
-    return problems
+    for model, found, carried, own in links:
+        for missing in range(number, found):
+            yield Break(model=model, entry=missing, problem=Problem.MISSING, text=f"entry {missing} is missing")
+        if found < number:
+            text = f"entry {found} comes after entry {number - 1}"
+            yield Break(model=model, entry=found, problem=Problem.REORDERED, text=text)
+        elif found == number and carried != previous:
+            text = f"entry {found} does not follow from {f'entry {found - 1}' if found > 1 else 'nothing'}"
+            yield Break(model=model, entry=found, problem=Problem.UNCHAINED, text=text)
+        number, previous = found + 1, own
 
 
 def latest(entries: Sequence[Entry], *kinds: Kind) -> Entry | None:

@@ -1,4 +1,4 @@
-"""The ledger's table: `model` (S), `sk` (S).
+"""The ledger's table, and the bucket with a locked copy of each entry. The table: `model` (S), `sk` (S).
 
 | sk                        | item                                                          |
 |---------------------------|---------------------------------------------------------------|
@@ -6,26 +6,39 @@
 | `meaning#<kind>#<subject>`| `number` of the entry that says it: once written, it is said  |
 | `head`                    | `number` and `hash` of the newest entry                       |
 | `claim#<subject>`         | `until` when (epoch seconds) somebody is busy saying it       |
+
+The bucket: `<model>/<12 digits>.json` is an entry's `body`, as it was first written.
 """
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import merge
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Self
 
 import boto3
 
+from noria.audit import Holdings, Written
+from noria.aws.storage import ObjectVersion, Storage
 from noria.ledger import GENESIS, Entry, Fact, Kind
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
 
 _ATTEMPTS = 12
+
+_ENTRY = "entry#"
+_MEANING = "meaning#"
+_AFTER = {"entry#": "entry$", "meaning#": "meaning$"}
+"""What comes after all that begins so: `$` follows `#`."""
+_COPY = ".json"
+_AT_ONCE = 16
 
 _CLAIM = timedelta(minutes=2)
 """Longer than a function runs, shorter than its message stays hidden: after a death, the message finds no claim."""
@@ -39,6 +52,7 @@ class LedgerBusyError(RuntimeError):
 class Ledger:
     table: str
     client: "DynamoDBClient" = field(default_factory=lambda: boto3.client("dynamodb"), repr=False)
+    _read: dict[str, tuple[Entry, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def record(self, fact: Fact) -> bool:
         """Append a fact to its model's chain, in one transaction. False when the ledger knew it already."""
@@ -99,22 +113,57 @@ class Ledger:
             raise
 
     def knows(self, model: str, kind: Kind, subject: str) -> bool:
-        key = {"model": {"S": model}, "sk": {"S": f"meaning#{kind}#{subject}"}}
+        key = {"model": {"S": model}, "sk": {"S": f"{_MEANING}{kind}#{subject}"}}
         return "Item" in self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
 
     def entries(self, model: str) -> list[Entry]:
-        """All entries of a model, oldest first."""
+        """All entries of a model, oldest first. What was read once is not read again: entries do not change."""
+        known = self._read.get(model, ())
+        after = known[-1].number if known else 0
+        items = self._query(model, _ENTRY, first=f"{after + 1:012d}")
+        self._read[model] = (*known, *(Entry.model_validate_json(item["body"]["S"]) for item in items))
+        return list(self._read[model])
+
+    def newest(self, models: Iterable[str], *, limit: int | None = None) -> list[Entry]:
+        """The newest entries of several models, newest first; a model's own keep the order in which they were written.
+
+        No more is read than a page beyond `limit`.
+        """
+        return list(islice(merge(*map(self._backwards, models), key=lambda e: e.at, reverse=True), limit))
+
+    def _backwards(self, model: str) -> Iterator[Entry]:
+        items = self._query(model, _ENTRY, ScanIndexForward=False)
+        return (Entry.model_validate_json(item["body"]["S"]) for item in items)
+
+    def written(self, model: str) -> list[Written]:
+        """The entries as they lie in the table, in the order of their numbers; nothing is taken for granted."""
+        return [written_item(item) for item in self._query(model, _ENTRY)]
+
+    def holdings(self, model: str, copies: "Copies") -> Holdings:
+        """All that table and bucket keep of a model's ledger."""
+        number, hash_ = self._head(model)
+        meanings = self._query(model, _MEANING)
+        return Holdings(
+            model=model,
+            written=self.written(model),
+            head=(number, hash_) if number else None,
+            meanings={item["sk"]["S"].removeprefix(_MEANING): int(item["number"]["N"]) for item in meanings},
+            copies=copies.read(model),
+        )
+
+    def _query(
+        self, model: str, start: str, *, first: str = "", **more: bool
+    ) -> "Iterator[dict[str, AttributeValueTypeDef]]":
+        """A model's items whose `sk` begins with `start`, from `first` after it."""
+        between = {":first": {"S": start + first}, ":last": {"S": _AFTER[start]}}
         pages = self.client.get_paginator("query").paginate(
             TableName=self.table,
-            KeyConditionExpression="model = :model AND begins_with(sk, :entry)",
-            ExpressionAttributeValues={":model": {"S": model}, ":entry": {"S": "entry#"}},
+            KeyConditionExpression="model = :model AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={":model": {"S": model}, **between},
             ConsistentRead=True,
+            **more,  # type: ignore[arg-type]
         )
-        return [Entry.model_validate_json(item["body"]["S"]) for page in pages for item in page["Items"]]
-
-    def newest(self, models: Iterable[str]) -> list[Entry]:
-        """The entries of several models, newest first; a model's own keep the order in which they were written."""
-        return list(merge(*(reversed(self.entries(model)) for model in models), key=lambda e: e.at, reverse=True))
+        return (item for page in pages for item in page["Items"])
 
     def _head(self, model: str) -> tuple[int, str]:
         key = {"model": {"S": model}, "sk": {"S": "head"}}
@@ -126,11 +175,11 @@ class Ledger:
         writes: list[TransactWriteItemTypeDef] = []
         for entry in entries:
             model, number = {"S": entry.model}, {"N": str(entry.number)}
-            meaning = {"model": model, "sk": {"S": f"meaning#{entry.meaning}"}, "number": number}
+            meaning = {"model": model, "sk": {"S": f"{_MEANING}{entry.meaning}"}, "number": number}
             body = {
                 "model": model,
-                "sk": {"S": f"entry#{entry.number:012d}"},
-                "body": {"S": entry.model_dump_json()},
+                "sk": {"S": f"{_ENTRY}{entry.number:012d}"},
+                "body": {"S": entry.body},
                 "hash": {"S": entry.hash},
             }
             writes += [
@@ -152,3 +201,49 @@ class Ledger:
             }
         }
         return [*writes, head]
+
+
+def written_item(item: "Mapping[str, AttributeValueTypeDef]") -> Written:
+    """An entry's item, as the table or its stream gives it; what it lacks is empty, and no entry."""
+    number = item["sk"]["S"].removeprefix(_ENTRY)
+    body, hash_ = (item[name]["S"] if name in item and "S" in item[name] else "" for name in ("body", "hash"))
+    return Written(number=int(number) if number.isdecimal() else 0, body=body, hash=hash_)
+
+
+def _number(key: str) -> int:
+    """Of the entry whose copy has this key."""
+    return int(key.rpartition("/")[2].removesuffix(_COPY))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """The locked copies. The oldest version of each is the copy: later ones, and delete markers, only cover it."""
+
+    storage: Storage
+
+    @classmethod
+    def of(cls, bucket: str) -> Self:
+        return cls(storage=Storage(bucket=bucket))
+
+    def keep(self, model: str, written: Written) -> bool:
+        """Lock a copy of an entry. False when there is one that says something else; the same again changes nothing."""
+        key = f"{model}/{written.number:012d}{_COPY}"
+        return self.storage.write_once(key, written.body) or self.storage.read(key) == written.body.encode()
+
+    def numbers(self, model: str) -> set[int]:
+        """Which entries have a copy."""
+        return {_number(stored.key) for stored in self.storage.list(f"{model}/")}
+
+    def models(self) -> set[str]:
+        """Models of which there are copies, also those that are no longer deployed."""
+        return self.storage.folders()
+
+    def read(self, model: str) -> dict[int, str]:
+        """The copies' JSON by the entry's number."""
+        oldest: dict[str, ObjectVersion] = {}
+        for version in self.storage.versions(f"{model}/"):
+            if version.key not in oldest or version.modified <= oldest[version.key].modified:  # newer ones come first
+                oldest[version.key] = version
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            bodies = pool.map(lambda copy: self.storage.read(copy.key, version=copy.version), oldest.values())
+            return {_number(key): body.decode() for key, body in zip(oldest, bodies, strict=True)}

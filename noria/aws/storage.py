@@ -75,8 +75,9 @@ class Storage:
         body: IO[bytes] = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]  # type: ignore[assignment]
         return body
 
-    def read(self, key: str) -> bytes:
-        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+    def read(self, key: str, *, version: str | None = None) -> bytes:
+        which = {"VersionId": version} if version else {}
+        return self.client.get_object(Bucket=self.bucket, Key=key, **which)["Body"].read()  # type: ignore[arg-type]
 
     def write(self, key: str, body: str, *, content_type: str = "application/json") -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=body.encode(), ContentType=content_type)
@@ -132,6 +133,11 @@ class Storage:
             for item in page.get("Contents", []):
                 yield StoredObject(key=item["Key"], size=item["Size"], modified=item["LastModified"])
 
+    def folders(self) -> set[str]:
+        """What comes before the first slash of the keys."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Delimiter="/")
+        return {folder["Prefix"].removesuffix("/") for page in pages for folder in page.get("CommonPrefixes", [])}
+
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
         """All versions, also those that a later upload of the same name has covered."""
         for page in self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
@@ -141,8 +147,11 @@ class Storage:
                 )
 
     def delete_everything(self) -> int:
-        """Delete all versions of all objects for good; how many they were."""
-        count = 0
+        """Delete all versions of all objects for good; how many they were.
+
+        From a bucket that locks them for the sake of governance too, which asks for the right to do so.
+        """
+        count, bypass = 0, {"BypassGovernanceRetention": True} if self._locks else {}
         for page in self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket):
             found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             if not found:
@@ -150,9 +159,20 @@ class Storage:
             answer = self.client.delete_objects(
                 Bucket=self.bucket,
                 Delete={"Objects": [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in found], "Quiet": True},
+                **bypass,  # type: ignore[arg-type]
             )
             if errors := answer.get("Errors"):
                 first = errors[0]
                 raise RuntimeError(f"{self.bucket}: {first.get('Key')} was not deleted: {first.get('Message')}")
             count += len(found)
         return count
+
+    @property
+    def _locks(self) -> bool:
+        try:
+            self.client.get_object_lock_configuration(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ObjectLockConfigurationNotFoundError":
+                raise
+            return False
+        return True

@@ -191,7 +191,7 @@ class Deployed:
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
     def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
-        return [EventRow.of(entry) for entry in self.ledger.newest(models)[:limit]]
+        return [EventRow.of(entry) for entry in self.ledger.newest(models, limit=limit)]
 
     def _report(self, model: str) -> str | None:
         """Where the newest report of a monitored window is; `noria report` brings it here."""

@@ -21,7 +21,7 @@ from noria.aws.registry import Registry
 from noria.aws.schedules import Schedules
 from noria.aws.storage import Storage
 from noria.events import DatasetAccepted
-from noria.ledger import Fact, Kind, verify
+from noria.ledger import Fact, Kind, Problem, verify
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -159,7 +159,8 @@ def test_an_entry_that_someone_removes_or_edits_shows(ledger: Ledger) -> None:
         ledger.record(fact(subject))
     table = boto3.resource("dynamodb").Table("ledger")
     table.delete_item(Key={"model": "m", "sk": "entry#000000000002"})
-    assert verify(ledger.entries("m")) == ["m: entry 2 is missing: found 3"]
+    (missing,) = verify(ledger.entries("m"))
+    assert (missing.entry, missing.problem) == (2, Problem.MISSING)
 
 
 def _queue(name: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from noria.ledger import GENESIS, Entry, Fact, Kind, latest, since, verify
+from noria.ledger import GENESIS, Entry, Fact, Kind, Problem, latest, since, verify
 
 START = datetime(2026, 11, 21, 10, tzinfo=UTC)
 
@@ -34,12 +34,15 @@ def test_a_whole_chain_holds_and_survives_json() -> None:
 def test_a_changed_word_shows_at_the_next_entry() -> None:
     entries = chain(*KINDS)
     entries[1] = entries[1].model_copy(update={"summary": "Nothing happened."})
-    assert verify(entries) == ["flight-delay: entry 3 does not follow from entry 2"]
+    (broken,) = verify(entries)
+    assert (broken.entry, broken.problem) == (3, Problem.UNCHAINED)
+    assert broken.text == "entry 3 does not follow from entry 2"
 
 
 def test_a_removed_entry_shows() -> None:
     entries = chain(*KINDS)
-    assert verify([*entries[:1], *entries[2:]])[0] == "flight-delay: entry 2 is missing: found 3"
+    (missing,) = verify([*entries[:1], *entries[2:]])
+    assert (missing.entry, missing.problem) == (2, Problem.MISSING)
 
 
 def test_two_exchanged_entries_show() -> None:
