@@ -132,6 +132,7 @@ class Foundation(Stack):
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
+            minimum_tls_version=1.2,
             versioned=True,
             lifecycle_rules=[
                 s3.LifecycleRule(
@@ -155,6 +156,7 @@ class Foundation(Stack):
             bucket_key_enabled=True,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
+            minimum_tls_version=1.2,
             versioned=True,
             server_access_logs_bucket=access_logs,
             server_access_logs_prefix="data/",
