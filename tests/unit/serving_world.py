@@ -95,8 +95,11 @@ class Table:
             self.items[put["Item"]["sk"]["S"]] = put["Item"]
 
     def get_paginator(self, _: str) -> Pages:
-        entries = sorted(sk for sk in self.items if sk.startswith("entry#"))
-        return Pages(lambda **_: {"Items": [self.items[sk] for sk in entries]})
+        return Pages(self._query)
+
+    def _query(self, *, ExpressionAttributeValues: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803
+        first, last = (ExpressionAttributeValues[name]["S"] for name in (":first", ":last"))
+        return {"Items": [self.items[sk] for sk in sorted(self.items) if first <= sk <= last]}
 
     def _holds(self, put: dict[str, Any]) -> bool:
         found = self.items.get(put["Item"]["sk"]["S"])
