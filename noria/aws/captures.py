@@ -4,6 +4,8 @@
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
 """
 
+import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from noria.aws.endpoints import CHAMPION
+from noria.aws.predictor import BUNDLE
 from noria.aws.storage import Storage, StoredObject
 from noria.names import key
 
@@ -19,6 +22,24 @@ LATE = timedelta(minutes=10)
 """How long after a request its file may still be written; AWS says within a couple of minutes."""
 
 _AT_ONCE = 8
+
+
+MOST_BYTES = 2**30
+"""Of a variant's captured files, newest first, in which a request is looked for."""
+
+_FETCHED = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """One captured request. `bundle` is the SHA-256 of the file that answered, where the record tells it."""
+
+    variant: str
+    key: str
+    event: str
+    inference_id: str | None
+    at: datetime
+    bundle: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,17 @@ class Captures:
         found = (file for span in spans for file in sorted(self.storage.list(span), key=lambda f: f.key, reverse=True))
         return list(islice(found, files))
 
+    def find(self, id_: str, *, now: datetime, days: int) -> Captured | None:
+        """The newest request of that inference id, as the client sent it, or of that event's id; in the last days."""
+        files = iter(self.newest(now=now, days=days, most_bytes=MOST_BYTES))
+        while batch := list(islice(files, _FETCHED)):
+            with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
+                paths = zip(batch, self.fetch(batch, Path(folder)), strict=True)
+                found = [hit for file, path in paths for hit in _hits(path, file.key, self.variant, id_)]
+            if found:
+                return max(found, key=lambda captured: captured.at)
+        return None
+
     def fetch(self, files: Iterable[StoredObject], folder: Path) -> list[Path]:
         numbered = [(file.key, folder / f"{number:06}.jsonl") for number, file in zip(count(), files, strict=False)]
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
@@ -78,6 +110,25 @@ class Captures:
 
     def _prefix(self, rest: str) -> str:
         return key(self.model, "captured", f"{self.endpoint}/{self.variant}/{rest}")
+
+
+def _hits(path: Path, key: str, variant: str, id_: str) -> Iterator[Captured]:
+    with path.open("rb") as lines:
+        for line in lines:
+            if id_.encode() not in line:
+                continue  # most do not hold it, and need not be parsed
+            about = json.loads(line)["eventMetadata"]
+            if id_ not in {about.get("inferenceId"), about["eventId"]}:
+                continue
+            bundle = BUNDLE.search(" ".join(about.get("customAttributes", [])))
+            yield Captured(
+                variant=variant,
+                key=key,
+                event=about["eventId"],
+                inference_id=about.get("inferenceId"),
+                at=datetime.fromisoformat(about["inferenceTime"]),
+                bundle=bundle[1] if bundle else None,
+            )
 
 
 def _up_to(most_bytes: int, files: Iterable[StoredObject]) -> Iterator[StoredObject]:

@@ -22,6 +22,7 @@ from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
+from noria.cli.traces import Tracer, left_out, rows
 from noria.cli.training import Policy
 from noria.events import Tick
 from noria.names import Names, key
@@ -315,6 +316,33 @@ def explain(
     """Why a captured prediction is what it is: what each feature of the row adds to the average prediction."""
     explained = Explainer(Deployed(env), _spec(model, models_dir)).explain(inference_id, row, days=days)
     say(explained, explained.text, as_json=as_json)
+
+
+@app.command()
+def trace(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="an inference id; or a package (its ARN, or MODEL/VERSION), a dataset's hash, an execution's ARN, or "
+            "s3://… of an upload",
+        ),
+    ],
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", help="where to look for it; in all models when left out")
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="how far back a prediction is looked for")] = 7,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the record: from a prediction back to who sent what it was learnt from, or from a file forward."""
+    walked = Tracer(Deployed(env), model, days).trace(asked)
+    if as_json:
+        write_json(walked.model_dump(mode="json"))
+        return
+    found = rows(walked)
+    show(found, columns=list(type(found[0]).model_fields), as_json=False, empty="", below=left_out(walked))
 
 
 @app.command()
