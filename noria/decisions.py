@@ -9,6 +9,8 @@
 | a person: shadow            | a shadow, or none                                                                 |
 | a person: promote, abandon  | the challenger as champion, or no challenger                                      |
 | a person: rollback          | a version that was champion before, and nothing beside it                         |
+| a person: retire            | nothing: no endpoint                                                              |
+| an approval does not hold   | what was wanted; the package waits for approval again                             |
 | a challenger's alarm        | no such challenger; the package counts as rolled back                             |
 | a step has baked            | the next weight, after the last one the challenger as champion; no such           |
 |                             | challenger where probe or experiment speak against it                             |
@@ -22,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, changed, judge, rule, void
 from noria.deployment import (
     NONE,
     OF_CHAMPION,
@@ -43,8 +46,6 @@ from noria.names import version
 from noria.page import Page
 from noria.serve import Mode, Strategy
 from noria.spec import ModelSpec
-
-APPROVED, REJECTED = "Approved", "Rejected"
 
 PERMITTED = "To answer beside the champion: "
 """How the reason of an approval begins that a request for a challenger or a shadow brought about."""
@@ -70,7 +71,8 @@ class Outcome(StrEnum):
 class Verdict:
     """`facts` belong into the ledger together, right after the entries that were looked at; `page` goes out before.
 
-    `desired` is what is to be live, where that changes; `refusal` says why it does not; `blamed` is rolled back by it.
+    `desired` is what is to be live, where that changes; `refusal` says why it does not; `blamed` is rolled back by it;
+    `put_back` is approved in the registry, and is not to be.
     """
 
     outcome: Outcome
@@ -79,16 +81,18 @@ class Verdict:
     desired: Desired | None = None
     refusal: str | None = None
     blamed: str | None = None
+    put_back: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """Somebody approved or rejected a package in the registry."""
+    """Somebody approved or rejected a package in the registry; `candidate` is the package as it is now."""
 
     package: str
     at: datetime
     by: str | None = None
     reason: str = ""
+    candidate: Candidate | None = None
 
     @property
     def name(self) -> str:
@@ -117,7 +121,7 @@ def superseded(fact: Fact) -> Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """`approval` tells the registry's word on a package, None where the model has no such package."""
+    """`approval` tells `noria.approval.word` on a package, None where the model has no such package."""
 
     spec: ModelSpec
     entries: Sequence[Entry]
@@ -127,6 +131,14 @@ class Decisions:
     # --- people, in the registry
 
     def approved(self, decided: Decided) -> Verdict:
+        known = self._knows(Kind.PACKAGE_APPROVED, decided.name)
+        if decided.candidate and not known and (why := self._void(decided, decided.candidate)):
+            return self._put_back(decided.name, decided, why)
+        if known and (refused := self.changed(decided)).put_back:
+            return refused
+        return self._go_live(decided)
+
+    def _go_live(self, decided: Decided) -> Verdict:
         said = self._said(Kind.PACKAGE_APPROVED, decided)
         if self._permitted(decided):
             return Verdict(outcome=Outcome.NOTHING, facts=said)
@@ -144,6 +156,38 @@ class Decisions:
             return self._superseded(id_, Desired(package=package), decided.name, later, said=said)
         why = f"{version(package)} was approved"
         return self._request(id_, desired, cause, why, decision=decided.name, at=decided.at, by=decided.by, said=said)
+
+    def changed(self, decided: Decided) -> Verdict:
+        """Something of an approved package was changed: if that is its content, nobody approved it."""
+        candidate = decided.candidate
+        if candidate is None or (why := changed(self.entries, candidate)) is None:
+            return Verdict(outcome=Outcome.NOTHING)
+        return self._put_back(f"{decided.package}#{candidate.content}", decided, f"it was changed: {why}")
+
+    def _void(self, decided: Decided, candidate: Candidate) -> str | None:
+        told = next((e for e in self.entries if e.kind is Kind.APPROVAL_VOIDED and e.subject == decided.name), None)
+        return str(told.details["reason"]) if told else void(self.spec, self.entries, candidate, decided.at)
+
+    def _put_back(self, subject: str, decided: Decided, why: str) -> Verdict:
+        """An approval that does not hold: the package waits for approval again, and people are told."""
+        package, model = decided.package, self.spec.model
+        by = f" by {decided.by}" if decided.by else ""
+        summary = f"The approval of {version(package)}{by} does not hold: {why}. It waits for approval again."
+        if self._knows(Kind.APPROVAL_VOIDED, subject):
+            return Verdict(outcome=Outcome.REFUSED, refusal=summary, put_back=package)
+        wanted = self._wanted
+        answers = package in {wanted.package, wanted.challenger, wanted.shadow}
+        page = Page(
+            subject=f"{model}: the approval of {version(package)} does not hold",
+            what=summary,
+            where=package,
+            do="It answers, or is about to: look at it, then noria rollback or approve it anew."
+            if answers
+            else "What answers stays as it is. Look who changed the registry; approve it by the rule if it is good.",
+            command=f"noria approve {package} --reason '…'",
+        )
+        fact = self._fact(Kind.APPROVAL_VOIDED, subject, summary, package=package, by=decided.by, reason=why)
+        return Verdict(outcome=Outcome.REFUSED, facts=(fact,), page=page, refusal=summary, put_back=package)
 
     def _permitted(self, decided: Decided) -> bool:
         """Whether a request brought this approval about. SageMaker keeps the reason of it when a person gives none."""
@@ -187,7 +231,13 @@ class Decisions:
             return Verdict(outcome=Outcome.NOTHING)
         if later := overtaken_by(self.entries, at):
             return self._superseded(id_, desired, name, later)
-        return self._request(id_, desired, cause, asked.reason, decision=name, at=at, by=asked.by)
+        said = (self._retired(id_, asked),) if cause is Cause.RETIRED else ()
+        return self._request(id_, desired, cause, asked.reason, decision=name, at=at, by=asked.by, said=said)
+
+    def _retired(self, id_: str, asked: ServingRequest) -> Fact:
+        summary = f"{self.spec.model} is retired by {asked.by}: {asked.reason.rstrip('.')}. The record stays."
+        was = self._wanted.package
+        return self._fact(Kind.MODEL_RETIRED, id_, summary, package=was, by=asked.by, reason=asked.reason)
 
     def _answer(self, asked: ServingRequest) -> tuple[Desired, Cause]:
         """What a request comes to. Raises `_Refused`."""
@@ -200,13 +250,19 @@ class Decisions:
             case "shadow":
                 return self._shadow(asked.package), Cause.SHADOW
             case "promote":
-                if asked.package is not None and asked.package == wanted.package:
-                    return wanted, Cause.PROMOTE
-                challenger = self._challenger(asked.package)
-                self._require(challenger, approved=True)
-                return wanted.without(wanted.package or NONE, instead=challenger), Cause.PROMOTE
+                return self._promoted(asked.package), Cause.PROMOTE
             case "abandon":
                 return wanted.without(self._challenger(asked.package)), Cause.ABANDON
+            case "retire":
+                return Desired(package=None), Cause.RETIRED
+
+    def _promoted(self, package: str | None) -> Desired:
+        wanted = self._wanted
+        if package is not None and package == wanted.package:
+            return wanted
+        challenger = self._challenger(package)
+        self._require(challenger, approved=True)
+        return wanted.without(wanted.package or NONE, instead=challenger)
 
     def _rollback_target(self, package: str | None) -> str:
         before = predecessors(self.entries, self._wanted.package)
@@ -216,7 +272,7 @@ class Decisions:
                 raise _Refused("No approved version was live before: approve one, or name one with --to.")
             return package
         self._require(package, approved=True)
-        champions = {str(entry.details["package"]) for entry in self.entries if entry.kind is Kind.DEPLOYED}
+        champions = {str(entry.details["package"]) for entry in self.entries if entry.kind is Kind.DEPLOYED} - {NONE}
         if package not in champions:
             raise _Refused(f"{version(package).capitalize()} never was champion: approve it, and it goes live.")
         return package
@@ -278,11 +334,13 @@ class Decisions:
         self._require(package)
 
     def _require(self, package: str, *, approved: bool = False) -> None:
-        """A package that may answer. One that is to answer beside the champion is approved by that."""
+        """A package that may answer. In mode open, one that is to answer beside the champion is approved by that."""
         approval = self.approval(package)
         if approval is None:
             raise _Refused(f"There is no package {package} of {self.spec.model}.")
-        if approval == REJECTED or (approved and approval != APPROVED):
+        if approval == State.EXPIRED:
+            raise _Refused(f"{version(package).capitalize()} expired: it waited too long for approval; train anew.")
+        if approval == REJECTED or ((approved or self.spec.approval.strict) and approval != APPROVED):
             state = "rejected" if approval == REJECTED else "not approved"
             raise _Refused(f"{version(package).capitalize()} is {state}: approve it first (noria approve).")
         if before := rollback_of(self.entries, package):
@@ -467,11 +525,27 @@ class Decisions:
         """That somebody decided, unless the ledger knows."""
         if self._knows(kind, decided.name):
             return ()
-        verb = "approved" if kind is Kind.PACKAGE_APPROVED else "rejected"
-        by = f" by {decided.by}" if decided.by else ""
+        approving = kind is Kind.PACKAGE_APPROVED
+        ruled = self._ruled(decided) if approving else {"approver": decided.by}
+        who = ruled["approver"]
+        by = f" by {who}" if who and who != AUTOMATIC else " by its gates" if who else ""
         why = f": {decided.reason}" if decided.reason else "."
-        summary = f"{version(decided.package).capitalize()} was {verb}{by}{why}"
-        return (self._fact(kind, decided.name, summary, package=decided.package, by=decided.by, reason=decided.reason),)
+        summary = f"{version(decided.package).capitalize()} was {'approved' if approving else 'rejected'}{by}{why}"
+        told = {"package": decided.package, "by": decided.by, "reason": decided.reason, **ruled}
+        return (self._fact(kind, decided.name, summary, **told),)
+
+    def _ruled(self, decided: Decided) -> dict[str, str | None]:
+        """By whom, by which rule, and of what a package was approved; by whom only as far as SageMaker tells."""
+        candidate = decided.candidate
+        if candidate is None:
+            return {"approver": decided.by}
+        ruling = judge(self.spec, self.entries, candidate)
+        counted = ruling.approved and (self.spec.approval.strict or self.spec.approval.automatic)
+        return {
+            "approver": ", ".join(ruling.approvers) if counted else decided.by,
+            "rule": ruling.rule if counted else rule(self.spec.approval),
+            "content": candidate.content,
+        }
 
     def _request(
         self,
@@ -485,12 +559,13 @@ class Decisions:
         by: str | None = None,
         said: tuple[Fact, ...] = (),
     ) -> Verdict:
+        what = f"{str(desired).capitalize()} is to {'go live' if desired.package else 'answer'}"
         fact = Fact(
             model=self.spec.model,
             kind=Kind.DEPLOYMENT_REQUESTED,
             subject=id_,
             at=self.now,
-            summary=f"{str(desired).capitalize()} is to go live: {why.rstrip('.')}.",
+            summary=f"{what}: {why.rstrip('.')}.",
             details={
                 **desired.details,
                 "decision": decision,

@@ -34,10 +34,11 @@ class Cause(StrEnum):
     PROMOTE = "promote"
     ABANDON = "abandon"
     SHADOW = "shadow"
+    RETIRED = "retired"
     PROGRESSIVE = "progressive"  # a step of a challenger on its way to become the champion
 
 
-OF_CHAMPION = frozenset({Cause.APPROVED, Cause.ROLLBACK, Cause.PROMOTE, Cause.PROGRESSIVE})
+OF_CHAMPION = frozenset({Cause.APPROVED, Cause.ROLLBACK, Cause.PROMOTE, Cause.PROGRESSIVE, Cause.RETIRED})
 """Decisions about who is to be champion: of two, the later one counts, whichever is heard first."""
 
 
@@ -264,6 +265,8 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
         if entry.kind is not Kind.DEPLOYED:
             continue
         champion = str(entry.details["package"])
+        if champion == NONE:
+            continue
         if champion in line and causes.get(entry.subject) in WAY_BACK:
             line = line[: line.index(champion) + 1]
         elif not line or line[-1] != champion:
@@ -274,14 +277,14 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
 
 
 def decided_against(entries: Sequence[Entry], desired: Desired) -> str | None:
-    """A package of `desired` that was rejected or rolled back since it was asked for, and does not answer yet."""
+    """A package of `desired` that was decided against since it was asked for, and does not answer yet."""
     now = live(entries) or Desired(package=None)
     for package in (desired.package, desired.challenger, desired.shadow):
         if package is None or package in {now.package, now.challenger, now.shadow}:
             continue
         words = [entry for entry in entries if entry.details.get("package") == package]
-        word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED)
-        if rollback_of(entries, package) or (word and word.kind is Kind.PACKAGE_REJECTED):
+        word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
+        if rollback_of(entries, package) or (word and word.kind is not Kind.PACKAGE_APPROVED):
             return package
     return None
 

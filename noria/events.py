@@ -111,6 +111,10 @@ class ModelPackageDetail(Shape):
     updated_fields: tuple[str, ...] | None = Field(None, alias="UpdatedModelPackageFields")
 
 
+CONTENT_FIELDS = frozenset({"InferenceSpecification", "CustomerMetadataProperties", "SourceUri"})
+"""Fields of a package that decide what it serves, or say what it was made of: `noria.approval.content`."""
+
+
 class ModelPackageStateChange(AwsEvent):
     SOURCE = "aws.sagemaker"
     DETAIL_TYPES = ("SageMaker Model Package State Change",)
@@ -121,6 +125,11 @@ class ModelPackageStateChange(AwsEvent):
         """Whether somebody approved or rejected. Marking its metadata sends the same event without that field."""
         fields = self.detail.updated_fields
         return fields is None or "ModelApprovalStatus" in fields
+
+    @property
+    def is_change(self) -> bool:
+        """Whether what the package serves may be another now."""
+        return self.detail.updated_fields is not None and not CONTENT_FIELDS.isdisjoint(self.detail.updated_fields)
 
     @property
     def decided_at(self) -> datetime:
@@ -392,7 +401,7 @@ class ServingRequest(Detail):
     challenger that is meant. `percent` is the challenger's share of the requests. No package ends a shadow.
     """
 
-    action: Literal["traffic", "shadow", "promote", "abandon", "rollback"]
+    action: Literal["traffic", "shadow", "promote", "abandon", "rollback", "retire"]
     package: str | None = None
     percent: int | None = None
     reason: str = Field(min_length=1)

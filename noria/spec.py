@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from noria.names import slug
 from noria.policy import Retrain
 from noria.serve import INSTANCE, Serve
-from noria.units import Duration, Part
+from noria.units import Duration, Part, format_duration
 from noria.watch import Monitor
 
 
@@ -158,6 +158,66 @@ class Contract(Part):
     duplicates: float = Field(0.0, ge=0, le=1, description="share of rows that may be equal to another in everything")
 
 
+class Risk(StrEnum):
+    """How much harm a wrong model can do; a later one is worse than those before it."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Approval(Part):
+    """Who lets a version go live, by which rule, and for how long that may take."""
+
+    mode: Literal["open", "strict"] = Field(
+        "open",
+        description="open: who may change a package in the registry approves it; strict: the approval function alone "
+        "does, when enough people have told it so (noria approve)",
+    )
+    approvers: int = Field(1, ge=1, le=5, description="how many people must approve a version")
+    not_author: bool | None = Field(
+        None,
+        description="whether nobody approves what they made: asked to be trained, uploaded data for, or registered; "
+        "in mode strict true when left out",
+    )
+    within: Duration | None = Field(None, description="a version that waits longer expires; never when left out")
+    risk: Risk = Field(Risk.MEDIUM, description="of the model, told with each request for approval")
+    automatic_below: Risk | None = Field(
+        None, description="models of a lower risk approve the versions that pass their gates by themselves"
+    )
+    max_age: Duration | None = Field(None, description="a version that answers and is older is told of; never when out")
+
+    @property
+    def strict(self) -> bool:
+        return self.mode == "strict"
+
+    @property
+    def independent(self) -> bool:
+        """Whether authors do not count as approvers."""
+        return self.strict and self.not_author is not False
+
+    @property
+    def automatic(self) -> bool:
+        return self.automatic_below is not None and list(Risk).index(self.risk) < list(Risk).index(self.automatic_below)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.strict and (self.approvers > 1 or self.not_author):
+            asked = f"approvers {self.approvers}" if self.approvers > 1 else "not_author true"
+            raise ValueError(f"{asked} cannot be kept in mode open, where one person approves alone: use mode strict")
+        if self.automatic and (self.approvers > 1 or self.not_author):
+            raise ValueError(
+                f"risk {self.risk.value} is below {self.automatic_below}, so nobody is asked, but approvers are asked "
+                "for: remove approvers and not_author, or automatic_below"
+            )
+        if self.automatic_below is Risk.LOW:
+            raise ValueError("automatic_below low is below every risk, so it does nothing: use medium or high, or none")
+        for name, limit in (("within", self.within), ("max_age", self.max_age)):
+            if limit is not None and limit < timedelta(hours=1):
+                raise ValueError(f"{name} {format_duration(limit)} is too short for people: give 1h or more")
+        return self
+
+
 class Owner(Part):
     team: str = Field(min_length=1, max_length=128)
     page: str | None = Field(
@@ -189,6 +249,7 @@ class ModelSpec(Part):
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
     retrain: Retrain = Retrain()
+    approval: Approval = Approval()
     owner: Owner
 
     @model_validator(mode="after")

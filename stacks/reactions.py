@@ -9,6 +9,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from noria.events import CONTENT_FIELDS
 from noria.feedback import FOLDER
 from noria.logged import LOG_GROUP
 from noria.monitors import monitors
@@ -16,6 +17,7 @@ from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.permissions import Grant
+from stacks.constructs.placement import Placement
 from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
 from stacks.constructs.schedules import Clock
 from stacks.foundation import Foundation
@@ -57,6 +59,7 @@ class Reactions(Stack):
         settings: Settings,
         foundation: Foundation,
         specs: Sequence[ModelSpec],
+        placement: Placement | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -78,6 +81,7 @@ class Reactions(Stack):
             pages=foundation.pages,
             layers=layers(self, prefix=self._prefix, target=settings.target, specs=specs, data=True),
             variables=self._variables(specs),
+            placement=placement,
         )
 
         self.validate_upload = self._validate_upload()
@@ -223,11 +227,11 @@ class Reactions(Stack):
                     name="packages",
                     source="aws.sagemaker",
                     detail_types=["SageMaker Model Package State Change"],
-                    # Without the last line, marking a package with its outcome would deploy it once more.
                     detail={
                         "ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}],
                         "ModelApprovalStatus": ["Approved", "Rejected"],
-                        "UpdatedModelPackageFields": ["ModelApprovalStatus"],
+                        # Its approval, or what that was of: the function tells them apart.
+                        "UpdatedModelPackageFields": ["ModelApprovalStatus", *sorted(CONTENT_FIELDS)],
                     },
                 ),
                 self._serving_stack_settled(),
@@ -243,6 +247,8 @@ class Reactions(Stack):
         )
         reaction.allow(
             self._on("model-package", "DescribeModelPackage", "UpdateModelPackage"),
+            self._objects("runs", actions=("GetObject",)),
+            self._list("runs"),
             self._serving_stacks("DescribeStackEvents", "DescribeStacks", "UpdateStack"),
             self._pass_deployers(),
             self._see_alarms(),

@@ -276,7 +276,11 @@ def _announce(
 
 def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: Schedules) -> Fact:
     desired = told.request.desired
-    registry.mark(desired.package or "", OUTCOME, "live")
+    if desired.package is None:
+        return told.fact(
+            Kind.DEPLOYED, f"Nothing answers any more, after {version(told.before)}: {told.model} is retired."
+        )
+    registry.mark(desired.package, OUTCOME, "live")
     bus.publish(ModelDeployed.of(told.event))
     if told.request.cause is Cause.PROGRESSIVE and desired.challenger:
         at = told.now + told.spec.serve.bake

@@ -1,12 +1,13 @@
 """What is decided about serving becomes the serving stack's parameters: what should be live, and what should not.
 
-package approved, rejected ─┐
+package approved, rejected ─┐   an approval that does not hold is put back
 Serving Requested ──────────┤
 a challenger's alarm ───────┼─ noria/decisions.py ─ ledger ┐
 Advance Challenger ─────────┘                              ├─ UpdateStack unless one is under way
 the stack has come to rest ────────────────────────────────┘
 
-Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages;
+Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages; s3:GetObject on */runs/*
+and s3:ListBucket, for what their model data is now;
 cloudformation:DescribeStacks, cloudformation:DescribeStackEvents and cloudformation:UpdateStack on its serving stack;
 iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; cloudwatch:DescribeAlarms and
 cloudwatch:GetMetricData; sqs:GetQueueUrl and sqs:SendMessage on the queues of probe_deployment, confirm_deployment and
@@ -22,12 +23,15 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.approval import PENDING
+from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
 from noria.aws.registry import OUTCOME, Registry
-from noria.aws.rollout import Begun, Rollout
+from noria.aws.rollout import DESCRIPTION, Begun, Rollout
+from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.decisions import Decided, Decisions, Verdict
 from noria.decisions import Outcome as Decision
@@ -71,7 +75,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         trigger=trigger,
         spec=spec,
         rollout=rollout,
-        registry=rollout.registry,
+        approvals=Approvals(registry=rollout.registry, storage=Storage(bucket=env.data_bucket)),
         measurements=Measurements(),
         bus=Bus(name=env.event_bus),
         now=datetime.now(UTC),
@@ -98,22 +102,29 @@ def deploy_model(
     trigger: Trigger,
     spec: ModelSpec,
     rollout: Rollout,
-    registry: Registry,
+    approvals: Approvals,
     measurements: Measurements,
     bus: Bus,
     now: datetime,
 ) -> Outcome | Decision | Begun:
     """Decide what the trigger asks for, record it, and begin it if the stack is free."""
-    question = _question(trigger, rollout=rollout, registry=registry, measurements=measurements, now=now)
+    question = _question(trigger, rollout=rollout, approvals=approvals, measurements=measurements, now=now)
     if question is None:
         return rollout.begin_next(now=now) if isinstance(trigger, StackStatusChange) else Outcome.NO_DECISION
-    approval = partial(registry.approval, rollout.names.model(spec.model))
+    group = rollout.names.model(spec.model)
 
     def answer(entries: Sequence[Entry]) -> Verdict:
+        def approval(package: str) -> str | None:
+            return approvals.word(spec, group, entries, package, now)
+
         return question(Decisions(spec=spec, entries=entries, approval=approval, now=now))
 
-    announce = partial(_announce, rollout=rollout, registry=registry, bus=bus)
+    announce = partial(_announce, rollout=rollout, registry=approvals.registry, bus=bus)
     verdict = rollout.record(answer, now=now, announce=announce)
+    if verdict.put_back:
+        # After the ledger: who dies here finds the package approved again at the next delivery, and puts it back then.
+        reason = f"Put back: {verdict.refusal}"
+        approvals.registry.decide(verdict.put_back, PENDING, reason=reason[:DESCRIPTION])
     if verdict.outcome is Decision.WAITING and isinstance(trigger, Tick):
         deployment = trigger.detail.deployment or ""
         message = Tick.message("Advance Challenger", model=spec.model, time=now, deployment=deployment)
@@ -128,12 +139,12 @@ Question = Callable[[Decisions], Verdict]
 
 
 def _question(
-    trigger: Trigger, *, rollout: Rollout, registry: Registry, measurements: Measurements, now: datetime
+    trigger: Trigger, *, rollout: Rollout, approvals: Approvals, measurements: Measurements, now: datetime
 ) -> Question | None:
     """What to decide; None where there is nothing to."""
     match trigger:
-        case ModelPackageStateChange() if trigger.is_decision:
-            return _word(trigger, registry)
+        case ModelPackageStateChange() if trigger.is_decision or trigger.is_change:
+            return _word(trigger, approvals)
         case ServingRequested():
             return lambda decisions: decisions.requested(trigger.detail)
         case AlarmStateChange() if trigger.detail.state.value == "ALARM":
@@ -164,16 +175,22 @@ def _alarm(alarm: str, at: datetime, why: str, rollout: Rollout) -> Question:
     return lambda decisions: decisions.challenger_alarm(alarm, at, why, under_way=under_way)
 
 
-def _word(change: ModelPackageStateChange, registry: Registry) -> Question | None:
+def _word(change: ModelPackageStateChange, approvals: Approvals) -> Question | None:
     """What counts is what the registry says now, not what the event said when it was sent."""
-    package = registry.describe(change.detail.package)
+    package = approvals.registry.describe(change.detail.package)
     decided = Decided(
-        package=package.arn, at=change.decided_at, by=package.decided_by, reason=package.reason.rstrip(".")
+        package=package.arn,
+        at=change.decided_at,
+        by=package.decided_by,
+        reason=package.reason.rstrip("."),
+        candidate=approvals.candidate(package),
     )
     match package.approval:
+        case "Approved" if not change.is_decision:
+            return lambda decisions: decisions.changed(decided)
         case "Approved":
             return lambda decisions: decisions.approved(decided)
-        case "Rejected":
+        case "Rejected" if change.is_decision:
             return lambda decisions: decisions.rejected(decided)
         case _:
             return None

@@ -1,8 +1,9 @@
 """The model registry: packages of a model, in the group of the model's name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.exceptions import ClientError
@@ -27,7 +28,10 @@ class PackageSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Package(PackageSummary):
-    """`author` and `decided_by` are who registered it and who changed it last, where SageMaker tells."""
+    """`author` and `decided_by` are who registered it and who changed it last, where SageMaker tells.
+
+    `described` is the whole answer of DescribeModelPackage.
+    """
 
     group: str
     modified: datetime
@@ -37,6 +41,7 @@ class Package(PackageSummary):
     image: str | None
     model_data: str | None
     metadata: dict[str, str]
+    described: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +64,11 @@ class Registry:
             image=containers[0]["Image"] if containers else None,
             model_data=containers[0].get("ModelDataUrl") if containers else None,
             metadata=dict(answer.get("CustomerMetadataProperties", {})),
+            described=answer,
         )
 
-    def approval(self, group: str, arn: str) -> str | None:
-        """The word on a package of that group; None where it has no such package."""
+    def find(self, group: str, arn: str) -> Package | None:
+        """A package of that group; None where it has no such package."""
         try:
             package = self.describe(arn)
         except ClientError as error:
@@ -70,7 +76,12 @@ class Registry:
             if error.response["Error"]["Code"] == "ValidationException":
                 return None
             raise
-        return package.approval if package.group == group else None
+        return package if package.group == group else None
+
+    def approval(self, group: str, arn: str) -> str | None:
+        """The word on a package of that group; None where it has no such package."""
+        package = self.find(group, arn)
+        return package.approval if package else None
 
     def packages(self, group: str) -> list[PackageSummary]:
         """Newest first."""

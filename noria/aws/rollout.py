@@ -29,7 +29,7 @@ _PROBE_AFTER = timedelta(minutes=3)
 """By then a new instance is mostly up. The probe puts itself off where it is not."""
 
 _ATTEMPTS = 12
-_DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
+DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
 
 
 class Begun(StrEnum):
@@ -150,6 +150,8 @@ class Rollout:
     def _begin(self, request: Request, *, guard: Guard, now: datetime) -> Begun:
         self._permit(request)
         match self.stack.update(request.desired, guard=guard, token=request.id):
+            case Update.STARTED if request.desired.package is None:
+                return Begun.STARTED
             case Update.STARTED:
                 message = Tick.message("Probe Deployment", model=self.model, time=now)
                 self.queues.send(self.names.queue("probe-deployment"), message, delay=_PROBE_AFTER)
@@ -167,7 +169,7 @@ class Rollout:
         """SageMaker serves approved packages only: who asks for one beside the champion approves it by that."""
         for package in (request.desired.challenger, request.desired.shadow):
             if package and self.registry.approval(self.names.model(self.model), package) == "PendingManualApproval":
-                self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:_DESCRIPTION])
+                self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:DESCRIPTION])
 
     def _unchanged(self, *, now: datetime) -> Begun:
         """Have confirm_deployment look, as at the end of an update: one that changes nothing has no end to hear of."""

@@ -70,6 +70,15 @@ class Storage:
                 size += file.write(chunk)
         return Download(sha256=digest.hexdigest(), size=size, modified=answer["LastModified"], etag=answer["ETag"])
 
+    def etag(self, key: str) -> str | None:
+        """Names the content that lies there now; None where nothing does."""
+        try:
+            return self.client.head_object(Bucket=self.bucket, Key=key)["ETag"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                return None
+            raise
+
     def open(self, key: str) -> IO[bytes]:
         """An object as a stream."""
         body: IO[bytes] = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]  # type: ignore[assignment]

@@ -28,6 +28,7 @@ import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import confirm_deployment
 from lambdas.deploy_model.handler import deploy_model
 from noria.aws import schedules
+from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint
 from noria.aws.environment import Environment
@@ -106,7 +107,7 @@ class Serving:
                 ),
                 spec=self.spec,
                 rollout=self.rollout,
-                registry=self.registry,
+                approvals=Approvals(registry=self.registry, storage=self.storage),
                 measurements=self.measurements,
                 bus=self.bus,
                 now=now,

@@ -1,0 +1,307 @@
+"""Who may let a version go live: what an approval is of, whether it holds, and in which state a version is.
+
+    draft ─ pending ─┬─ approved ─ live ─ retired
+                     ├─ rejected
+                     └─ expired
+
+| the spec's rule                 | who approves                                                                      |
+|---------------------------------|-----------------------------------------------------------------------------------|
+| mode open                       | who may change a package in the registry, alone                                   |
+| mode strict, `approvers: N`     | N people, none of them its author, each with a reason, through approve_package    |
+| `automatic_below` above `risk`  | its gates                                                                         |
+
+An approval is of a package's content. It is void once that is another, and in mode strict where it came another way.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from noria.deployment import live
+from noria.ledger import Entry, Kind, latest
+from noria.names import version
+from noria.page import Page
+from noria.spec import Approval, ModelSpec
+from noria.training import training_token
+from noria.units import format_duration
+
+APPROVED: Final = "Approved"
+REJECTED: Final = "Rejected"
+PENDING: Final = "PendingManualApproval"
+
+
+AUTOMATIC = "automatic"
+"""The approver where the rule asks nobody."""
+
+REGISTERED = tuple(
+    f"noria:{name}"
+    for name in (
+        "attribution",
+        "baseline",
+        "champion",
+        "code",
+        "dataset",
+        "evaluation",
+        "execution",
+        "golden",
+        "training",
+    )
+)
+"""Metadata that the pipeline registers a package with. What is set later, as its outcome, is no part of the content."""
+
+
+class State(StrEnum):
+    """Where a version is on its way."""
+
+    DRAFT = "draft"  # registered, and nobody was asked yet
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    LIVE = "live"
+    RETIRED = "retired"  # it answered once, and does no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A package as the registry has it now. `content` is None to those who may not look at its model data."""
+
+    package: str
+    approval: str
+    created: datetime
+    content: str | None = None
+    registered_by: str | None = None
+
+
+def content(described: Mapping[str, Any], etags: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of what decides what a package serves: its containers, and the metadata that it was registered with.
+
+    `described` is the answer of DescribeModelPackage; `etags` are those of its model data as it lies in S3 now, by URL.
+    """
+    containers = described.get("InferenceSpecification", {}).get("Containers", [])
+    metadata = described.get("CustomerMetadataProperties", {})
+    parts = {
+        "package": described["ModelPackageArn"],
+        "containers": containers,
+        "metadata": {key: metadata[key] for key in REGISTERED if key in metadata},
+        "etags": dict(etags or {}),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+# --- people
+
+_SESSION = re.compile(r"arn:(?P<partition>[\w-]+):sts::(?P<account>\d{12}):assumed-role/(?P<role>[^/]+)/(?P<name>.+)")
+_IDENTITY_CENTER = "AWSReservedSSO_"
+
+
+def person(principal: str) -> str:
+    """Who stands behind a principal's ARN: two that are equal count as one person.
+
+    The name of a role's session is whatever its caller chose, so that a role counts as one person; of the roles of IAM
+    Identity Center, which names sessions after the user itself, each session's name is a person of that account.
+    """
+    session = _SESSION.fullmatch(principal)
+    if session is None:
+        return principal
+    if session["role"].startswith(_IDENTITY_CENTER):
+        return f"{session['account']}/{session['name']}"
+    return f"arn:{session['partition']}:iam::{session['account']}:role/{session['role']}"
+
+
+def authors(entries: Sequence[Entry], candidate: Candidate) -> frozenset[str]:
+    """Everybody who is known to have made a package: asked for its training, uploaded its data, or registered it."""
+    known = {candidate.registered_by, *_told_authors(entries, candidate.package)}
+    return frozenset(person(who) for who in known if who)
+
+
+def _told_authors(entries: Sequence[Entry], package: str) -> Iterator[str]:
+    trained = {e.subject for e in entries if e.kind is Kind.TRAINING_SUCCEEDED and e.details.get("package") == package}
+    before: list[Entry] = []
+    for entry in entries:
+        if entry.kind is Kind.TRAINING_STARTED and entry.details.get("execution") in trained:
+            hashes = entry.details.get("datasets")
+            uploads = set(hashes) if isinstance(hashes, list) else set()
+            yield from (
+                str(told.details["uploaded_by"])
+                for told in before
+                if told.kind is Kind.DATASET_ACCEPTED and told.subject in uploads and told.details.get("uploaded_by")
+            )
+            yield from (
+                str(grant.details["by"])
+                for grant in before
+                if grant.kind is Kind.RETRAINING_REQUESTED
+                and grant.details.get("by")
+                and training_token(grant.model, grant.subject) == entry.subject
+            )
+        before.append(entry)
+
+
+# --- the rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """Whether enough people have approved, by which rule. `because` says what is missing, or why it cannot be."""
+
+    approved: bool
+    approvers: tuple[str, ...]
+    rule: str
+    because: str
+
+
+def rule(approval: Approval) -> str:
+    """The rule in words."""
+    if approval.automatic:
+        return f"automatic: risk {approval.risk.value} is below {approval.automatic_below}"
+    if not approval.strict:
+        return "open: whoever may change the package"
+    people = "1 person" if approval.approvers == 1 else f"{approval.approvers} people"
+    return f"{people}{' who did not make it' if approval.independent else ''}"
+
+
+def given(entries: Sequence[Entry], package: str) -> list[Entry]:
+    """Approvals since it was rejected last, if it was."""
+    words: list[Entry] = []
+    for entry in entries:
+        if entry.details.get("package") != package:
+            continue
+        if entry.kind is Kind.PACKAGE_REJECTED:
+            words = []
+        elif entry.kind is Kind.APPROVAL_GIVEN:
+            words.append(entry)
+    return words
+
+
+def judge(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> Ruling:
+    """Whether the approvals that were given let a package go live by the rule of mode strict, or by itself."""
+    approval, made_by = spec.approval, authors(entries, candidate)
+    people: dict[str, str] = {}
+    other = 0
+    for word in given(entries, candidate.package):
+        approver = str(word.details["approver"])
+        if candidate.content is not None and word.details.get("content") != candidate.content:
+            other += 1
+        elif approver == AUTOMATIC:
+            if approval.automatic:
+                return Ruling(approved=True, approvers=(AUTOMATIC,), rule=rule(approval), because="its gates approved")
+        elif not (approval.independent and person(approver) in made_by):
+            people.setdefault(person(approver), approver)
+    missing = approval.approvers - len(people)
+    so_far = f"{len(people)} of {approval.approvers} approved"
+    stale = f"; {other} approved another content" if other else ""
+    return Ruling(
+        approved=missing <= 0, approvers=tuple(people.values()), rule=rule(approval), because=f"{so_far}{stale}"
+    )
+
+
+def expiry(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> datetime | None:
+    """When a package that waits expires; None where it never does, or was approved before."""
+    decided = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
+    return None if spec.approval.within is None or decided else candidate.created + spec.approval.within
+
+
+def expired(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at: datetime) -> str | None:
+    """Why a package may not be approved at that time any more: it waited too long."""
+    until, within = expiry(spec, entries, candidate), spec.approval.within
+    if until is None or within is None or at <= until:
+        return None
+    return (
+        f"it waited for longer than approval.within {format_duration(within)}, and expired at "
+        f"{until:%Y-%m-%d %H:%M} UTC: train a new version, which is compared with what is live now"
+    )
+
+
+def changed(entries: Sequence[Entry], candidate: Candidate) -> str | None:
+    """Why the approval of a package that the ledger knows is void: its content is another now."""
+    words = [entry for entry in entries if entry.details.get("package") == candidate.package]
+    word = latest(words, Kind.PACKAGE_APPROVED, Kind.APPROVAL_VOIDED)
+    if word is None or word.kind is Kind.APPROVAL_VOIDED or candidate.content is None:
+        return None
+    approved = word.details.get("content")
+    if not approved or approved == candidate.content:
+        return None
+    return f"its content is {candidate.content[:12]}, and {str(approved)[:12]} was approved"
+
+
+def void(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at: datetime) -> str | None:
+    """Why an approval that the registry shows since `at` does not count; None where it does."""
+    if late := expired(spec, entries, candidate, at):
+        return late
+    ruling = judge(spec, entries, candidate)
+    if spec.approval.strict and not ruling.approved:
+        return f"mode strict asks for {ruling.rule}, through noria approve: {ruling.because}"
+    return None
+
+
+def word(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> str:
+    """What the registry's word on a package is worth: one of another content is none, and waiting has an end."""
+    if candidate.approval == APPROVED:
+        known = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
+        return PENDING if known and changed(entries, candidate) else APPROVED
+    if candidate.approval == PENDING and expired(spec, entries, candidate, now):
+        return State.EXPIRED
+    return candidate.approval
+
+
+# --- states
+
+
+def state(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> State:
+    """Where a version is on its way, by registry and ledger together."""
+    package = candidate.package
+    answers = live(entries)
+    if answers and package in {answers.package, answers.challenger, answers.shadow}:
+        return State.LIVE
+    if candidate.approval == REJECTED:
+        return State.REJECTED
+    if any(entry.kind is Kind.DEPLOYED and package in _placed(entry) for entry in entries):
+        return State.RETIRED
+    match word(spec, entries, candidate, now):
+        case "Approved":
+            return State.APPROVED
+        case State.EXPIRED:
+            return State.EXPIRED
+    asked = any(e.kind is Kind.TRAINING_SUCCEEDED and e.details.get("package") == package for e in entries)
+    voided = any(e.kind is Kind.APPROVAL_VOIDED and e.details.get("package") == package for e in entries)
+    return State.PENDING if asked or voided or given(entries, package) else State.DRAFT
+
+
+def _placed(entry: Entry) -> set[object]:
+    return {entry.details.get(role) for role in ("package", "challenger", "shadow")}
+
+
+# --- what people are told
+
+
+def expired_page(spec: ModelSpec, package: str, why: str) -> Page:
+    return Page(
+        subject=f"{spec.model}: {version(package)} expired",
+        what=f"{version(package).capitalize()} of {spec.model} cannot be approved any more: {why}.",
+        where=package,
+        do="Nothing, if what is live is to stay. Otherwise train anew, and look at the new version in time.",
+        command=f"noria retrain {spec.model} --reason '…'",
+    )
+
+
+def outdated(spec: ModelSpec, created: datetime, now: datetime) -> str | None:
+    """That a version which answers is older than the policy lets it be."""
+    oldest = spec.approval.max_age
+    if oldest is None or now - created <= oldest:
+        return None
+    return f"it is {(now - created).days} days old, and approval.max_age is {format_duration(oldest)}"
+
+
+def outdated_page(spec: ModelSpec, package: str, why: str) -> Page:
+    return Page(
+        subject=f"{spec.model}: {version(package)} is too old",
+        what=f"{version(package).capitalize()} of {spec.model} answers, and {why}.",
+        where=package,
+        do="Train a new version and approve it; or retire the model if nobody needs it (noria retire).",
+        command=f"noria retrain {spec.model} --reason '…'",
+    )

@@ -1,0 +1,283 @@
+"""Who may let a version go live, and what an approval is worth: rules against small histories."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.approval import APPROVED, PENDING, Candidate, State, content, judge, person, state, word
+from noria.decisions import Decided, Decisions, Outcome, Verdict
+from noria.events import ServingRequest
+from noria.ledger import GENESIS, Entry, Fact, Kind
+from noria.spec import ModelSpec, SpecError, load, parse
+from noria.training import training_token
+
+SPEC = Path(__file__).parents[2] / "models" / "flight-delay.yaml"
+SHIPPED = load(SPEC).model_dump(mode="json")
+MODEL = "flight-delay"
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+THREE = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/noria-local-flight-delay/3"
+ROLE = "arn:aws:sts::123456789012:assumed-role/Approvers"
+CENTER = "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Approver_0123456789abcdef"
+ANA, BEN, EVE = (f"arn:aws:iam::123456789012:user/{name}" for name in ("ana", "ben", "eve"))
+HASH, OTHER = "c" * 64, "d" * 64
+
+
+def spec(**approval: Any) -> ModelSpec:
+    return ModelSpec.model_validate(SHIPPED | {"approval": approval})
+
+
+def candidate(approval: str = PENDING, *, content: str = HASH, **known: Any) -> Candidate:
+    return Candidate(package=THREE, approval=approval, created=AT, content=content, **known)
+
+
+class History:
+    """A ledger of one model."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.now = AT
+
+    def say(self, kind: Kind, subject: str, **details: Any) -> "History":
+        self.now += timedelta(minutes=1)
+        fact = Fact(model=MODEL, kind=kind, subject=subject, at=self.now, summary="It is said.", details=details)
+        self.record(fact)
+        return self
+
+    def record(self, *facts: Fact) -> None:
+        for fact in facts:
+            last = self.entries[-1] if self.entries else None
+            self.entries.append(
+                Entry.after(fact, number=len(self.entries) + 1, previous=last.hash if last else GENESIS)
+            )
+
+    def gives(self, approver: str, *, of: str = HASH) -> "History":
+        return self.say(
+            Kind.APPROVAL_GIVEN, f"{THREE}#{approver}#{of}", package=THREE, approver=approver, content=of, reason="good"
+        )
+
+    def decides(self, made: ModelSpec, seen: Candidate, **decided: Any) -> Verdict:
+        """deploy_model hears that the registry calls the package approved."""
+        at = decided.pop("at", self.now + timedelta(minutes=1))
+        self.now = max(self.now, at)
+        decisions = Decisions(spec=made, entries=self.entries, approval=lambda _: seen.approval, now=self.now)
+        verdict = decisions.approved(Decided(package=THREE, at=at, candidate=seen, by=decided.get("by")))
+        self.record(*verdict.facts)
+        return verdict
+
+
+# --- who counts as whom
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (ANA, BEN, False),
+        (f"{ROLE}/ana", f"{ROLE}/ben", True),  # whoever assumes a role chooses the session's name
+        (f"{CENTER}/ana", f"{CENTER}/ben", False),  # Identity Center names the session after its user
+        (f"{CENTER}/ana", f"{CENTER.replace('Approver_', 'Admin_')}/ana", True),
+        (f"{ROLE}/ana", "arn:aws:iam::123456789012:role/Approvers", True),
+    ],
+)
+def test_two_names_of_one_person_are_one_person(one: str, other: str, *, same: bool) -> None:
+    assert (person(one) == person(other)) is same
+
+
+# --- four eyes
+
+
+def test_as_many_people_as_the_rule_asks_for_approve_and_each_counts_once() -> None:
+    rule, told = spec(mode="strict", approvers=2), History()
+    assert judge(rule, told.entries, candidate()).because == "0 of 2 approved"
+    told.gives(f"{CENTER}/ana").gives(f"{CENTER.replace('Approver_', 'Admin_')}/ana")
+    assert not judge(rule, told.entries, candidate()).approved
+    ruling = judge(rule, told.gives(BEN).entries, candidate())
+    assert ruling.approved
+    assert ruling.approvers == (f"{CENTER}/ana", BEN)
+
+
+def test_who_made_a_version_does_not_approve_it() -> None:
+    token = training_token(MODEL, "hand#1")
+    told = History().say(Kind.DATASET_ACCEPTED, "a" * 64, uploaded_by=ANA)
+    told.say(Kind.RETRAINING_REQUESTED, "hand#1", by=BEN, cause="hand")
+    told.say(Kind.TRAINING_STARTED, token, execution="run", datasets=["a" * 64], cause="hand")
+    told.say(Kind.RETRAINING_REQUESTED, "hand#2", by="arn:aws:iam::123456789012:user/zoe", cause="hand")
+    told.say(Kind.TRAINING_SUCCEEDED, "run", package=THREE)
+    rule = spec(mode="strict")
+    for author in (ANA, BEN):
+        assert not judge(rule, [*told.entries, *History().gives(author).entries], candidate()).approved
+    assert judge(spec(mode="strict", not_author=False), told.gives(ANA).entries, candidate()).approved
+    assert not judge(rule, told.entries, candidate()).approved
+    assert not judge(rule, told.gives(EVE).entries, candidate(registered_by=EVE)).approved
+    assert judge(rule, told.entries, candidate()).approvers == (EVE,)
+
+
+def test_an_approval_is_of_a_content_and_ends_with_a_rejection() -> None:
+    rule, told = spec(mode="strict"), History().gives(ANA, of=OTHER)
+    assert judge(rule, told.entries, candidate()).because == "0 of 1 approved; 1 approved another content"
+    assert judge(rule, told.gives(BEN).entries, candidate()).approved
+    told.say(Kind.PACKAGE_REJECTED, f"{THREE}#x", package=THREE)
+    assert not judge(rule, told.entries, candidate()).approved
+
+
+def test_content_is_what_serves_and_what_it_was_made_of_and_nothing_that_is_said_later() -> None:
+    container = {"Image": "i", "ModelDataUrl": "s3://b/m", "ModelDataETag": "e"}
+    described = {
+        "ModelPackageArn": THREE,
+        "InferenceSpecification": {"Containers": [container]},
+        "CustomerMetadataProperties": {"noria:dataset": "1"},
+        "ModelApprovalStatus": PENDING,
+    }
+    same = content(described, {"s3://b/m": "e"})
+    later = {"noria:dataset": "1", "noria:outcome": "live", "mine": "x"}
+    assert content(described | {"CustomerMetadataProperties": later}, {"s3://b/m": "e"}) == same
+    assert (
+        content(described | {"ModelApprovalStatus": APPROVED, "ApprovalDescription": "ok"}, {"s3://b/m": "e"}) == same
+    )
+    for change in (
+        content(
+            described | {"InferenceSpecification": {"Containers": [container | {"Image": "j"}]}}, {"s3://b/m": "e"}
+        ),
+        content(described | {"CustomerMetadataProperties": {"noria:dataset": "2"}}, {"s3://b/m": "e"}),
+        content(described, {"s3://b/m": "another object under the same name"}),
+        content(described | {"ModelPackageArn": f"{THREE}4"}, {"s3://b/m": "e"}),
+    ):
+        assert change != same
+
+
+# --- what deploy_model does with it
+
+
+def test_strict_deploys_what_enough_people_approved_and_says_who_by_which_rule() -> None:
+    told = History().gives(ANA).gives(BEN)
+    verdict = told.decides(spec(mode="strict", approvers=2), candidate(APPROVED), by="arn:aws:iam::1:role/function")
+    assert verdict.outcome is Outcome.REQUESTED
+    details = verdict.facts[0].details
+    assert (details["approver"], details["rule"]) == (f"{ANA}, {BEN}", "2 people who did not make it")
+    assert details["content"] == HASH
+
+
+def test_strict_puts_back_what_any_other_hand_approved_and_tells_it_once() -> None:
+    rule, told = spec(mode="strict"), History()
+    first = told.decides(rule, candidate(APPROVED), by=EVE)
+    assert (first.outcome, first.put_back, first.desired) == (Outcome.REFUSED, THREE, None)
+    assert [fact.kind for fact in first.facts] == [Kind.APPROVAL_VOIDED]
+    assert first.page
+    assert EVE in first.page.what
+    assert "0 of 1 approved" in first.page.what
+    again = told.decides(rule, candidate(APPROVED), by=EVE, at=told.now)
+    assert (again.outcome, again.put_back, again.facts, again.page) == (Outcome.REFUSED, THREE, (), None)
+
+
+@pytest.mark.parametrize("mode", ["open", "strict"])
+def test_a_change_after_approval_voids_it(mode: str) -> None:
+    rule, told = spec(mode=mode), History().gives(ANA)
+    assert told.decides(rule, candidate(APPROVED), by=ANA).outcome is Outcome.REQUESTED
+    seen = candidate(APPROVED, content=OTHER)
+    assert word(rule, told.entries, candidate(APPROVED), told.now) == APPROVED
+    assert word(rule, told.entries, seen, told.now) == PENDING
+    decisions = Decisions(spec=rule, entries=told.entries, approval=lambda _: APPROVED, now=told.now)
+    verdict = decisions.changed(Decided(package=THREE, at=told.now, by=EVE, candidate=seen))
+    assert verdict.put_back == THREE
+    assert verdict.page
+    assert "it was changed" in verdict.page.what
+    assert verdict.facts[0].kind is Kind.APPROVAL_VOIDED
+    told.record(*verdict.facts)
+    told.gives(BEN, of=OTHER)
+    approved = told.decides(rule, seen, by=BEN)
+    assert approved.facts[0].kind is Kind.PACKAGE_APPROVED, "a person may approve the new content"
+
+
+@pytest.mark.parametrize("mode", ["open", "strict"])
+def test_what_waited_too_long_is_not_approved_any_more_but_what_was_approved_in_time_is(mode: str) -> None:
+    rule = spec(mode=mode, within="14d")
+    late = History().gives(ANA).decides(rule, candidate(APPROVED), at=AT + timedelta(days=14, seconds=1))
+    assert late.put_back == THREE
+    assert "expired" in (late.refusal or "")
+    told = History().gives(ANA)
+    assert told.decides(rule, candidate(APPROVED), at=AT + timedelta(days=13)).outcome is Outcome.REQUESTED
+    assert told.decides(rule, candidate(APPROVED), at=AT + timedelta(days=90)).put_back is None
+
+
+def test_open_approves_as_people_expect_and_says_what_can_be_known() -> None:
+    verdict = History().decides(spec(), candidate(APPROVED), by="studio-user")
+    assert verdict.outcome is Outcome.REQUESTED
+    assert verdict.facts[0].details["approver"] == "studio-user"
+
+
+# --- states
+
+
+def test_the_states_of_a_version_in_order() -> None:
+    rule, told = spec(mode="strict", within="14d"), History()
+
+    def now(approval: str = PENDING, *, at: datetime | None = None) -> State:
+        return state(rule, told.entries, candidate(approval), at or told.now)
+
+    assert now() is State.DRAFT
+    told.say(Kind.TRAINING_SUCCEEDED, "run", package=THREE)
+    assert now() is State.PENDING
+    assert now(at=AT + timedelta(days=15)) is State.EXPIRED
+    assert now("Rejected") is State.REJECTED
+    told.gives(ANA).say(Kind.PACKAGE_APPROVED, f"{THREE}#1", package=THREE, content=HASH)
+    assert now(APPROVED) is State.APPROVED
+    assert state(rule, told.entries, candidate(APPROVED, content=OTHER), told.now) is State.PENDING
+    told.say(Kind.DEPLOYED, "d1", package=THREE)
+    assert now(APPROVED) is State.LIVE
+    told.say(Kind.DEPLOYED, "d2", package="none")
+    assert now(APPROVED) is State.RETIRED
+
+
+# --- retirement
+
+
+def request(action: str, told: History) -> ServingRequest:
+    detail = {"model": MODEL, "action": action, "reason": "nobody needs it", "by": ANA, "requested_at": told.now}
+    return ServingRequest.model_validate(detail | {"request": f"r{len(told.entries)}"})
+
+
+def test_a_retired_model_answers_nothing_and_a_later_approval_or_a_rollback_brings_it_back() -> None:
+    told, rule = History(), spec()
+    told.decides(rule, candidate(APPROVED))
+    told.say(Kind.DEPLOYED, told.entries[-1].subject, **told.entries[-1].details)
+
+    def decisions() -> Decisions:
+        return Decisions(spec=rule, entries=told.entries, approval=lambda _: APPROVED, now=told.now)
+
+    told.now += timedelta(minutes=1)
+    verdict = decisions().requested(request("retire", told))
+    assert verdict.desired
+    assert verdict.desired.package is None
+    assert [fact.kind for fact in verdict.facts] == [Kind.MODEL_RETIRED, Kind.DEPLOYMENT_REQUESTED]
+    told.record(*verdict.facts)
+    told.say(Kind.DEPLOYED, verdict.facts[-1].subject, **verdict.facts[-1].details)
+    told.now += timedelta(minutes=1)
+    assert decisions().requested(request("retire", told)).outcome is Outcome.NOTHING
+    assert decisions().requested(request("promote", told)).outcome is Outcome.REFUSED
+    back = decisions().requested(request("rollback", told))
+    assert back.desired
+    assert back.desired.package == THREE
+    assert decisions().approved(Decided(package=THREE, at=told.now)).desired == back.desired
+
+
+# --- the spec
+
+
+@pytest.mark.parametrize(
+    ("approval", "expected"),
+    [
+        ("{approvers: 2}", "approvers 2 cannot be kept in mode open"),
+        ("{not_author: true}", "not_author true cannot be kept in mode open"),
+        ("{mode: strict, approvers: 2, risk: low, automatic_below: medium}", "so nobody is asked"),
+        ("{automatic_below: low}", "below every risk"),
+        ("{within: 5m}", "within 5m is too short"),
+        ("{max_age: 5m}", "max_age 5m is too short"),
+        ("{mode: loose}", "Input should be 'open' or 'strict'"),
+    ],
+)
+def test_a_rule_that_cannot_be_kept_is_a_mistake_of_the_spec(approval: str, expected: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(f"{SPEC.read_text()}\napproval: {approval}\n", name="m.yaml")
+    assert expected in str(caught.value)
+    assert "approval" in str(caught.value)
