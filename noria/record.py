@@ -9,10 +9,12 @@ A part is None where it is not known, as of a package that somebody registered b
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria import contract
+from noria.deployment import rollback_of
 from noria.evaluation import Evaluation, Training
 from noria.explain import Attribution
 from noria.golden import Golden
@@ -36,6 +38,8 @@ _LIVE = (
     Kind.SERVING_RESTORED,
     Kind.SERVING_DIFFERS,
 )
+
+Standing = Literal["live", "approved", "pending", "rejected", "rolled back"]
 
 
 class Part(BaseModel):
@@ -146,6 +150,23 @@ class Record(Part):
                 champion = entry.details.get("package") == self.package.arn
                 found = (found or entry.at) if champion else None
         return found
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands: what answers is live, whatever was said of it; else an alarm's word goes before people's."""
+        if self.live_since:
+            return "live"
+        taken_back = {Kind.ROLLED_BACK, Kind.CHALLENGER_ROLLED_BACK}
+        for entry in self.entries:
+            if (
+                entry.kind in taken_back
+                and entry.details.get("blamed", entry.details.get("package")) == self.package.arn
+            ):
+                return "rolled back"
+        return _STANDINGS.get(self.package.approval, "pending")
+
+
+_STANDINGS: dict[str, Standing] = {"Approved": "approved", "Rejected": "rejected"}
 
 
 def about(entries: Sequence[Entry], package: str, request: TrainingRequest | None = None) -> tuple[Entry, ...]:

@@ -237,6 +237,12 @@ class ModelSpec(Part):
     segments: tuple[str, ...] = Field((), description="quality and bias are reported for each value of these features")
     min_rows: int = Field(1, ge=1, description="fewest rows of a dataset")
     max_rows: int = Field(100_000_000, ge=1, description="most rows of a dataset")
+    purpose: str | None = Field(
+        None, min_length=1, max_length=1000, description="what the model is for, for its cards: who decides what by it"
+    )
+    limits: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = Field(
+        (), max_length=20, description="what it is not to be used for, and where it is known to be wrong, for its cards"
+    )
     image: str | None = Field(
         None,
         pattern=r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[a-z0-9._/-]+(:[\w.-]+|@sha256:[0-9a-f]{64})$",
