@@ -18,6 +18,7 @@ from noria.spec import SpecError, load_all
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
 from stacks.monitoring import Monitoring
+from stacks.network import placed
 from stacks.reactions import Reactions
 from stacks.serving import Serving
 from stacks.settings import settings_for
@@ -35,7 +36,16 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
     place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
 
     foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)
-    reactions = Reactions(app, "Reactions", env=place, settings=settings, foundation=foundation, specs=specs)
+    placement = placed(app, env=place, settings=settings, foundation=foundation)
+    reactions = Reactions(
+        app,
+        "Reactions",
+        env=place,
+        settings=settings,
+        foundation=foundation,
+        specs=specs,
+        placement=placement,
+    )
     alarms: dict[str, Sequence[str]] = {}
     for spec in specs:
         training = Training(
@@ -46,6 +56,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             spec=spec,
             foundation=foundation,
             reactions=reactions,
+            placement=placement,
         )
         serving = Serving(
             app,
@@ -55,6 +66,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             spec=spec,
             foundation=foundation,
             training=training,
+            placement=placement,
         )
         serving.add_stack_dependency(reactions)  # what the endpoint's log is sent to
         monitoring = Monitoring(
@@ -77,6 +89,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
                     spec=spec,
                     door=door,
                     foundation=foundation,
+                    placement=placement,
                 )
             )
         for stack in stacks:

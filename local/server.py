@@ -11,6 +11,7 @@ from local import ministack
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
+from local.flow_logs import FlowLogType
 from local.http_apis import HttpApis
 from local.sagemaker import service as sagemaker
 from local.sagemaker.cloud import Cloud
@@ -38,6 +39,7 @@ def main() -> None:
     )
     sagemaker.install(cloud, scaled=autoscaling.install(cloud))
     ministack.register_resource(ArchiveType(cloud))
+    ministack.register_resource(FlowLogType(cloud))
     ministack.answer_queries_with(Engine())
     HttpApis().start()
     if options.with_parent:

@@ -27,6 +27,7 @@ from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.flags import Flags
 from stacks.constructs.permissions import Grant, allow
+from stacks.constructs.placement import Placement
 from stacks.constructs.reaction import RETENTION, Surroundings, Work, function, layers, models_folder
 from stacks.foundation import Foundation
 from stacks.settings import Settings
@@ -65,6 +66,7 @@ class FrontDoor(Stack):
         spec: ModelSpec,
         door: serve.FrontDoor,
         foundation: Foundation,
+        placement: Placement | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -98,6 +100,7 @@ class FrontDoor(Stack):
             # Of its own: one that another stack exports could not change while this one imports it.
             layers=layers(self, prefix=self._name, target=settings.target, specs=[spec], data=False),
             variables=self._variables(api, flags),
+            placement=placement,
         )
         self._routes(api, self._function(surroundings, flags))
 

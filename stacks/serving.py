@@ -44,6 +44,7 @@ from stacks.constructs.endpoint_alarms import EndpointAlarms
 from stacks.constructs.endpoint_metrics import EndpointMetrics
 from stacks.constructs.generated import logical_id
 from stacks.constructs.guardrails import guardrails
+from stacks.constructs.placement import Placement
 from stacks.constructs.scaling import Scaling
 from stacks.foundation import Foundation
 from stacks.settings import Settings
@@ -77,6 +78,7 @@ class Serving(Stack):
         spec: ModelSpec,
         foundation: Foundation,
         training: Training,
+        placement: Placement | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -94,6 +96,7 @@ class Serving(Stack):
         self._name = settings.names.model(spec.model)
         self._foundation = foundation
         self._training = training
+        self._placement = placement
 
         self._package = self._package_parameter("ModelPackageArn", "The package that answers")
         self._live = self._given("Live", self._package)
@@ -164,6 +167,7 @@ class Serving(Stack):
                 model_package_name=package.value_as_string,
                 environment={"NORIA_CAPTURE": "stdout"} if serverless and self._serve.capture else None,
             ),
+            vpc_config=self._placement.of_models() if self._placement else None,
         )
         model.override_logical_id(logical_id(self._name, part))
         model.cfn_options.condition = condition

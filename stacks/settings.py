@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Literal
 
 from noria.names import Names
+from noria.serve import Mode
 from noria.spec import ModelSpec
 from noria.units import format_duration
 
@@ -21,8 +22,34 @@ Target = Literal["aws", "local"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnVpc:
+    """A network that Noria makes (stacks/network.py): `cidr` is cut into a subnet for each of so many `zones`.
+
+    With `organisation` (`o-…`) its endpoints serve all accounts of the organisation, else this environment's alone.
+    """
+
+    cidr: str = "10.60.0.0/20"
+    zones: int = 2
+    organisation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingVpc:
+    """A network that is there already: ids of subnets in at least two zones, and of security groups.
+
+    It must lead to the services of stacks/network.py; who may reach what in it is for those to say who keep it.
+    """
+
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One environment. Days are whole days; the budget is in US dollars a month."""
+    """One environment. Days are whole days; the budget is in US dollars a month.
+
+    `network`: functions, jobs and models run in it; without one they are in AWS's own network.
+    """
 
     env: EnvironmentName
     target: Target = "aws"
@@ -34,6 +61,7 @@ class Settings:
     noncurrent_days: int
     pages_by_email: bool = True
     monthly_budget: int | None = None
+    network: OwnVpc | ExistingVpc | None = None
 
     @property
     def names(self) -> Names:
@@ -46,6 +74,11 @@ class Settings:
 
     def problems(self, spec: ModelSpec) -> Iterator[str]:
         """What a model asks for that this environment does not give."""
+        if self.network and spec.serve.mode is Mode.SERVERLESS:
+            yield (
+                f"{spec.model}: serve.mode = 'serverless': SageMaker puts no serverless endpoint into a network, and "
+                f"{self.env} has one: choose another mode, or take `network` out of stacks/settings.py"
+            )
         labels = spec.monitor.labels
         if labels.reach > timedelta(days=self.captured_days):
             yield (

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aws_cdk import ArnFormat, AssetStaging, Environment, FileAssetPackaging, Stack
 from aws_cdk import aws_iam as iam
@@ -20,6 +21,7 @@ from pipelines.bundle import digest
 from stacks import bundles
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.permissions import Grant, allow
+from stacks.constructs.placement import Placement, admit_jobs
 from stacks.foundation import Foundation
 from stacks.images import images_of
 from stacks.reactions import Reactions
@@ -41,6 +43,7 @@ class Training(Stack):
         spec: ModelSpec,
         foundation: Foundation,
         reactions: Reactions,
+        placement: Placement | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -52,6 +55,7 @@ class Training(Stack):
         )
         self._settings = settings
         self._spec = spec
+        self._placement = placement
         self._name = settings.names.model(spec.model)
         self._bucket = s3.Bucket.from_bucket_name(self, "Data", foundation.data_bucket_name)
         self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
@@ -88,7 +92,9 @@ class Training(Stack):
         spec = StagedFile(self, "Spec", bundles.spec_file(self._spec), name="spec.json")
         role = self._pipeline_role(code, wheels, spec)
         definition = _filled(
-            json.dumps(json.loads(DEFINITION.read_text(encoding="utf-8")), separators=(",", ":")),
+            json.dumps(
+                _placed(json.loads(DEFINITION.read_text(encoding="utf-8")), self._placement), separators=(",", ":")
+            ),
             {
                 "NORIA_ROLE_ARN": role.role_arn,
                 "NORIA_BUCKET": self._bucket.bucket_name,
@@ -264,6 +270,8 @@ class Training(Stack):
                 "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": self.account}}
             ),
         )
+        if self._placement:
+            admit_jobs(role)
         allow(
             role,
             Grant(
@@ -425,6 +433,19 @@ class StagedFile(Construct):
             service="s3", region="", account="", resource=location.bucket_name, arn_format=ArnFormat.NO_RESOURCE_NAME
         )
         self.arn = f"{self.bucket_arn}/{self.key}"
+
+
+def _placed(definition: dict[str, Any], placement: Placement | None) -> dict[str, Any]:
+    """The definition with its jobs in a network; they keep their isolation, so that only SageMaker itself uses it."""
+    if placement is None:
+        return definition
+    for step in definition["Steps"]:
+        match step["Type"]:
+            case "Processing":
+                step["Arguments"]["NetworkConfig"]["VpcConfig"] = placement.of_jobs()
+            case "Training":
+                step["Arguments"]["VpcConfig"] = placement.of_jobs()
+    return definition
 
 
 def _filled(definition: str, values: Mapping[str, str]) -> str:

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from aws_cdk import Duration, RemovalPolicy, Size
+from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_events as events
@@ -31,6 +31,7 @@ from constructs import Construct
 from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.permissions import Grant, acknowledge, allow
+from stacks.constructs.placement import Placement, admit_function
 from stacks.settings import Settings, Target
 
 LayerName = Literal["runtime", "data", "models"]
@@ -48,6 +49,7 @@ class Surroundings:
     pages: sns.ITopic
     layers: Mapping[LayerName, lambda_.ILayerVersion]
     variables: Mapping[str, str]
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +256,15 @@ def function(
         environment={**surroundings.variables, **work.variables},
     )
     acknowledge(made, "AwsSolutions-L1", RUNTIME_REASON[settings.target])
+    if surroundings.placement:
+        admit_function(
+            role,
+            # By its name: the function waits for the policy that this is written in.
+            function_arn=Stack.of(scope).format_arn(
+                service="lambda", resource="function", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
+            ),
+        )
+        cast(lambda_.CfnFunction, made.node.default_child).vpc_config = surroundings.placement.of_functions()
     return made
 
 
