@@ -1,6 +1,8 @@
 """Everything this project knows about the inside of MiniStack 1.5.33; no other module imports it.
 
     register_service      a service of ours beside MiniStack's, authorised by IAM like them
+    register_policies     policies of their own for the resources of such a service
+    caller                who signed a request
     register_resource     a CloudFormation type of ours
     register_door         a path of ours that is no AWS service's
     scale_time            EventBridge's rates, CloudWatch's and AppConfig's minutes in scaled time
@@ -182,6 +184,31 @@ def _denied(service: Service, permission: Permission, request: Request) -> tuple
         resource_arn=permission.resource,
         explicit_deny=getattr(failure, "decision", "") == "Deny",
     )
+
+
+_policies: dict[str, Callable[[str], tuple[str, str] | None]] = {}
+_resource_policy = iam_evaluator._resource_policy
+
+
+def register_policies(service: str, policy_of: Callable[[str], tuple[str, str] | None]) -> None:
+    """Let resources of a service of ours have policies of their own: by ARN, the policy's JSON and who owns it."""
+    _policies[service] = policy_of
+
+
+def _policy_of(service: str, arn: str) -> tuple[str, str] | None:
+    if service in _policies:
+        return _policies[service](arn)
+    found: tuple[str, str] | None = _resource_policy(service, arn)
+    return found
+
+
+iam_evaluator._resource_policy = _policy_of
+
+
+def caller(request: Request) -> Mapping[str, str]:
+    """Who signed a request, as SageMaker tells it: `Arn` and `PrincipalId`; nothing where nobody is known."""
+    found = iam_evaluator.resolve_caller_identity(extract_access_key_id(request.headers, request.query) or "")
+    return {"Arn": found["userArn"], "PrincipalId": found["userId"]} if found else {}
 
 
 _first_context: ContextVar[Mapping[str, str]] = ContextVar("first_context")  # of the request's first permission

@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -14,12 +15,16 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 from botocore.utils import parse_to_aware_datetime
 from botocore.validate import ParamValidator
 
-from local.ministack import Permission, Request, Response
+from local.ministack import Permission, Request, Response, caller
 from local.sagemaker.authorization import permissions
 
 logger = logging.getLogger("noria.sagemaker")
 
 Document = dict[str, Any]
+
+
+CALLER: ContextVar[Mapping[str, str]] = ContextVar("caller")
+"""Who signed the request that is answered, as `IamIdentity` tells it."""
 
 
 class Problem(Exception):
@@ -74,6 +79,7 @@ class Api:
         return self._permissions(_operation_name(request), _body(request))
 
     def handle(self, request: Request) -> Response:
+        CALLER.set(caller(request))
         try:
             return Response(200, json.dumps(self.call(_operation_name(request), _body(request))).encode(), _JSON)
         except Problem as problem:

@@ -40,7 +40,8 @@ def permissions(operation: str, request: dict[str, Any]) -> list[Permission]:
     action = f"sagemaker:{operation}"
     listing = operation.startswith("List") and operation not in _LISTS_OF_A_RESOURCE
     resources = [] if listing else list(_resources(operation, request))
-    needed = [Permission(action, resource) for resource in resources] or [Permission(action)]
+    context = _context(operation, request)
+    needed = [Permission(action, resource, context) for resource in resources] or [Permission(action)]
     if operation.startswith("Create") and request.get("Tags"):
         needed += [Permission("sagemaker:AddTags", resource) for resource in resources[:1]]
     if operation.startswith(("Create", "Update")):
@@ -52,6 +53,14 @@ def permissions(operation: str, request: dict[str, Any]) -> list[Permission]:
     if operation in {"CreateEndpoint", "UpdateEndpoint"}:
         needed += [Permission("cloudwatch:DescribeAlarms", alarm) for alarm in _alarms(request)]
     return needed
+
+
+def _context(operation: str, request: dict[str, Any]) -> dict[str, str]:
+    """The condition keys of SageMaker's own that a request sets."""
+    status = request.get("ModelApprovalStatus")
+    if operation in {"CreateModelPackage", "UpdateModelPackage"} and isinstance(status, str):
+        return {"sagemaker:ModelApprovalStatus": status}
+    return {}
 
 
 def _alarms(request: dict[str, Any]) -> Iterator[str]:

@@ -132,10 +132,21 @@ class ModelPackageGroupType(Provisioner):
         if "ModelPackageGroupDescription" in properties:
             request["ModelPackageGroupDescription"] = properties["ModelPackageGroupDescription"]
         answer = self.call(change, "create_model_package_group", **request, Tags=properties.get("Tags", []))
+        self._put_policy(change, request["ModelPackageGroupName"])
         return self._resource(change, answer["ModelPackageGroupArn"])
 
     def update(self, id: str, change: Change, previous: dict[str, Any]) -> Resource:  # noqa: A002
+        name = id.rsplit("/", 1)[-1]
+        if not self._put_policy(change, name) and previous.get("ModelPackageGroupPolicy"):
+            self.call(change, "delete_model_package_group_policy", ModelPackageGroupName=name)
         return self._resource(change, id)
+
+    def _put_policy(self, change: Change, name: str) -> bool:
+        policy = change.properties.get("ModelPackageGroupPolicy")
+        if policy:
+            text = policy if isinstance(policy, str) else json.dumps(policy)
+            self.call(change, "put_model_package_group_policy", ModelPackageGroupName=name, ResourcePolicy=text)
+        return bool(policy)
 
     def delete(self, id: str, change: Change) -> None:  # noqa: A002
         self.call(change, "delete_model_package_group", ModelPackageGroupName=id)

@@ -1,9 +1,11 @@
 """The model registry: package groups, and the versions in them with their approval and metadata."""
 
+import json
 import threading
 from typing import Any
 
-from local.sagemaker.api import Document, Problem, invalid
+from local import ministack
+from local.sagemaker.api import CALLER, Document, Problem, invalid
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.events import iso
 from local.sagemaker.listing import listed, summary
@@ -32,7 +34,9 @@ class Registry:
         self._packages: dict[str, Document] = {}  # by ARN
         self._versions: dict[str, int] = {}  # the last version of each group: numbers are never given twice
         self._tokens: dict[str, str] = {}  # ClientToken: ARN
+        self._policies: dict[str, str] = {}  # by group
         self._lock = threading.RLock()
+        ministack.register_policies("sagemaker", self.policy_of)
 
     # --- groups
 
@@ -46,7 +50,7 @@ class Registry:
                 "ModelPackageGroupArn": self._group_arn(name),
                 "ModelPackageGroupDescription": request.get("ModelPackageGroupDescription"),
                 "CreationTime": self._cloud.now(),
-                "CreatedBy": {},
+                "CreatedBy": _who(),
                 "ModelPackageGroupStatus": "Completed",
             }
             self._tags.put(self._group_arn(name), request.get("Tags"))
@@ -69,8 +73,48 @@ class Registry:
             if any(package.get("ModelPackageGroupName") == name for package in self._packages.values()):
                 raise Problem("ConflictException", f"Model Package Group {name} cannot be deleted: it has packages.")
             del self._groups[name]
+            self._policies.pop(name, None)
             self._tags.forget(self._group_arn(name))
         return {}
+
+    # --- who may do what with a group and its packages
+
+    def put_model_package_group_policy(self, request: Document) -> Document:
+        try:
+            statements = json.loads(request["ResourcePolicy"])["Statement"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise invalid(f"The resource policy is no policy document: {error!r}") from error
+        with self._lock:
+            name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
+            own = (self._group_arn(name), f"{self._cloud.arn('model-package', name)}/")
+            for statement in statements if isinstance(statements, list) else [statements]:
+                resources = statement.get("Resource", [])
+                for resource in resources if isinstance(resources, list) else [resources]:
+                    if not str(resource).startswith(own):
+                        raise invalid(f"Resource {resource} is not of model package group {name}.")
+            self._policies[name] = request["ResourcePolicy"]
+        return {"ModelPackageGroupArn": self._group_arn(name)}
+
+    def get_model_package_group_policy(self, request: Document) -> Document:
+        with self._lock:
+            name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
+            if name not in self._policies:
+                raise invalid(f"Cannot find resource policy for: {self._group_arn(name)}")
+            return {"ResourcePolicy": self._policies[name]}
+
+    def delete_model_package_group_policy(self, request: Document) -> Document:
+        with self._lock:
+            name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
+            self._policies.pop(name, None)
+        return {}
+
+    def policy_of(self, arn: str) -> tuple[str, str] | None:
+        """The policy that speaks of a group or a package, with the account that owns it."""
+        kind, _, rest = arn.rpartition(":")[2].partition("/")
+        if kind not in {"model-package", "model-package-group"}:
+            return None
+        policy = self._policies.get(rest.partition("/")[0])
+        return (policy, self._cloud.account) if policy else None
 
     # --- packages
 
@@ -113,7 +157,9 @@ class Registry:
             **identity,
             "CertifyForMarketplace": request.get("CertifyForMarketplace", False),
             "CreationTime": now,
+            "CreatedBy": _who(),
             "LastModifiedTime": now,
+            "LastModifiedBy": _who(),
             "ModelPackageStatus": "Completed",
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
         }
@@ -134,7 +180,7 @@ class Registry:
             metadata = self._metadata(package, request)
             if metadata != package.get("CustomerMetadataProperties", {}):
                 changes["CustomerMetadataProperties"] = metadata
-            package.update(changes, LastModifiedTime=self._cloud.now())
+            package.update(changes, LastModifiedTime=self._cloud.now(), LastModifiedBy=_who())
             announced = dict(package)
         self._announce(announced, updated=list(changes))
         return {"ModelPackageArn": announced["ModelPackageArn"]}
@@ -203,3 +249,8 @@ class Registry:
         if updated is not None:
             detail["UpdatedModelPackageFields"] = updated
         self._cloud.emit("SageMaker Model Package State Change", detail, [package["ModelPackageArn"]])
+
+
+def _who() -> Document:
+    """A `UserContext`: here nobody comes through Studio, so it is an IAM identity alone."""
+    return {"IamIdentity": identity} if (identity := dict(CALLER.get({}))) else {}

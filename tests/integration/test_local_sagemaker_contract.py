@@ -545,6 +545,50 @@ def test_permissions_hold_for_one_resource_only(account: Account) -> None:
     assert code_of(one.list_model_package_groups) == "AccessDeniedException"
 
 
+def test_a_group_s_policy_denies_approval_to_all_but_one_whatever_they_are_allowed(account: Account) -> None:
+    """Source: SageMaker guide, "Set up cross-account discoverability"; condition key sagemaker:ModelApprovalStatus."""
+    root = account.client("sagemaker")
+    prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
+    image = {"Containers": [{"Image": IMAGE}], "SupportedContentTypes": ["text/csv"]}
+    specification = {"InferenceSpecification": image | {"SupportedResponseMIMETypes": ["text/csv"]}}
+    root.create_model_package_group(ModelPackageGroupName="strict")
+    package = root.create_model_package(ModelPackageGroupName="strict", **specification)["ModelPackageArn"]
+    admin = account.client("sagemaker", account.user("admin", allow("sagemaker:*")))
+    approver = account.client("sagemaker", account.user("approver", allow("sagemaker:*")))
+    document = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["sagemaker:CreateModelPackage", "sagemaker:UpdateModelPackage"],
+            "Resource": [f"{prefix}:model-package-group/strict", f"{prefix}:model-package/strict/*"],
+            "Condition": {
+                "StringEquals": {"sagemaker:ModelApprovalStatus": "Approved"},
+                "ArnNotEquals": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:user/approver"},
+            },
+        },
+    }
+    with pytest.raises(ClientError, match="Cannot find resource policy"):
+        admin.get_model_package_group_policy(ModelPackageGroupName="strict")
+    with pytest.raises(ClientError, match="is not of model package group"):
+        admin.put_model_package_group_policy(ModelPackageGroupName=GROUP, ResourcePolicy=json.dumps(document))
+    admin.put_model_package_group_policy(ModelPackageGroupName="strict", ResourcePolicy=json.dumps(document))
+    kept = admin.get_model_package_group_policy(ModelPackageGroupName="strict")["ResourcePolicy"]
+    assert json.loads(kept) == document
+    with pytest.raises(ClientError, match="explicit deny"):
+        admin.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    with pytest.raises(ClientError, match="explicit deny"):
+        admin.create_model_package(ModelPackageGroupName="strict", ModelApprovalStatus="Approved", **specification)
+    admin.update_model_package(ModelPackageArn=package, CustomerMetadataProperties={"x": "1"})
+    admin.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Rejected", ApprovalDescription="no")
+    described = root.describe_model_package(ModelPackageName=package)
+    assert described["LastModifiedBy"]["IamIdentity"]["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/admin"
+    assert described["CreatedBy"]["IamIdentity"]["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
+    approver.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    admin.delete_model_package_group_policy(ModelPackageGroupName="strict")
+    admin.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+
+
 def test_invocations_are_authorised_by_endpoint(account: Account) -> None:
     allowed = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/mine"
     runtime = account.client("sagemaker-runtime", account.user("caller", allow("sagemaker:InvokeEndpoint", allowed)))
