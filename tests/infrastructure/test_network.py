@@ -215,14 +215,19 @@ def _on_network(allowed: list[dict[str, Any]]) -> set[str]:
 def _without_network(value: Any) -> Any:
     """A template without what a network adds to it; the pipelines' definitions have a test of their own."""
     match value:
+        case {"Statement": list(policy), **rest}:
+            kept = [each for each in map(_permission, policy) if each]
+            return {"Statement": sorted(kept, key=json.dumps), **rest}
         case list():
-            return [kept for each in value if (kept := _without_network(each)) is not None]
-        case {"Effect": "Deny", "Condition": {"ArnEquals": {"lambda:SourceFunctionArn": _}}}:
-            return None
-        case {"Action": list(actions), **rest}:
-            kept = [action for action in actions if not action.startswith("ec2:")]
-            return {"Action": kept, **rest} if kept else None
+            return [_without_network(each) for each in value]
         case dict():
             apart = {"VpcConfig", "Metadata", "PipelineDefinition"}
             return {name: _without_network(each) for name, each in value.items() if name not in apart}
     return value
+
+
+def _permission(statement: dict[str, Any]) -> dict[str, Any] | None:
+    """A statement without actions on networks; None when nothing else is in it."""
+    actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+    kept = [action for action in actions if not action.startswith("ec2:")]
+    return {**statement, "Action": kept} if kept else None
