@@ -362,7 +362,7 @@ def datasets(entries: Sequence[Entry], hashes: Sequence[str] | None, record: Rec
         facts: dict[str, Fact] = {name: told.get(name) for name in ("rows", "first_event", "last_event")}
         yield Step(
             step="dataset",
-            what=f"{sha256}: {told['rows']:,} rows of {_day(told['first_event'])} to {_day(told['last_event'])}",
+            what=f"{sha256[:12]}: {told['rows']:,} rows of {_day(told['first_event'])} to {_day(told['last_event'])}",
             at=entry.at if entry else manifest.accepted_at if manifest else None,
             known_from=known_from,
             facts={"sha256": sha256, **facts},
