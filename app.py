@@ -22,6 +22,7 @@ from stacks.network import placed
 from stacks.reactions import Reactions
 from stacks.serving import Serving
 from stacks.settings import settings_for
+from stacks.trail import Trail
 from stacks.training import Training
 
 MODELS = Path(__file__).parent / "models"
@@ -36,6 +37,8 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
     place = Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION"))
 
     foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)
+    if settings.trail:
+        Trail(foundation, "Trail", settings=settings)
     placement = placed(app, env=place, settings=settings, foundation=foundation)
     reactions = Reactions(
         app,

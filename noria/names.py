@@ -63,7 +63,7 @@ class Names:
     def stack(self, model: str, part: Part) -> str:
         return f"{self.model(model)}-{part}"
 
-    def environment_stack(self, part: Literal["foundation", "network", "reactions", "trail"]) -> str:
+    def environment_stack(self, part: Literal["foundation", "network", "reactions"]) -> str:
         return f"{self.prefix}-{part}"
 
     def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:

@@ -48,7 +48,8 @@ class ExistingVpc:
 class Settings:
     """One environment. Days are whole days; the budget is in US dollars a month.
 
-    `network`: functions, jobs and models run in it; without one they are in AWS's own network.
+    `network`: functions, jobs and models run in it; without one they are in AWS's own network. `trail`: CloudTrail keeps
+    who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
     """
 
     env: EnvironmentName
@@ -62,6 +63,7 @@ class Settings:
     pages_by_email: bool = True
     monthly_budget: int | None = None
     network: OwnVpc | ExistingVpc | None = None
+    trail: bool = False
 
     @property
     def names(self) -> Names:
