@@ -16,11 +16,11 @@ export PYTHONPATH := $(CURDIR)
 demo: setup
 	@$(BIN)/python -m local.demo
 
-## test: every test: what needs a cloud has the machine to itself, all others run side by side
+## test: every test, in two workers; first what needs a cloud
 .PHONY: test
 test: setup sdk .noria/chromium/.ready
-	@$(BIN)/python -m pytest tests/e2e tests/integration
-	@$(BIN)/python -m pytest tests/unit tests/infrastructure --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e tests/integration --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests/unit tests/infrastructure --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 ## unit: the tests that need no process, under a minute
 .PHONY: unit
