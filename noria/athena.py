@@ -30,9 +30,9 @@ from typing import Any, TypeVar
 import sqlglot
 from sqlglot import exp
 
+from noria import sketch
 from noria.capture import PROBE
 from noria.profile import Edges, Profile, Scan
-from noria.sketch import BUCKETS, LEVELS
 from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import identifier, literal
 
@@ -178,8 +178,7 @@ class Aggregate:
         if self.kind == "histogram_exact":
             return {int(place): int(count) for place, count in json.loads(text).items()}
         if self.kind == "bitstring_agg":
-            places = {int(place) for place in json.loads(text)}
-            return "".join("1" if bit in places else "0" for bit in range(BUCKETS * LEVELS))
+            return sketch.text({int(place) for place in json.loads(text)})
         return float(text) if self.kind in {"min", "max", "sum"} else int(text)
 
 

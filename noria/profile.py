@@ -10,17 +10,19 @@ values (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import fsum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria import capture
+from noria import capture, sketch, tally
 from noria.sketch import BUCKETS, LEVELS, Sketch, index
 from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, one_row, tables
@@ -28,7 +30,7 @@ from noria.sql import MODEST, Resources, connect, identifier, listing, literal, 
 Kind = Literal["number", "category"]
 
 TOGETHER = 4
-"""Columns of Parquet that are asked for at once; each is read once.
+"""Columns of Parquet with many values that are asked for at once; each is read once.
 
 What is asked of more leaves the processor's cache: 170 aggregates of 17 columns take twice as long as by fours.
 """
@@ -37,6 +39,7 @@ _BINS = 10
 _FEW_VALUES = 8  # with a bin below and one above them they make 10
 _CATEGORIES = 100
 _NEW = 20
+_NAME = 100
 _SAMPLE = 200_000
 
 
@@ -124,6 +127,13 @@ class ColumnProfile(Part):
     def mean(self) -> float | None:
         present = self.rows - self.missing
         return self.sum / present if self.kind == "number" and present else None
+
+    @property
+    def beyond(self) -> bool:
+        """Whether any value is beyond all of the reference rows."""
+        below = self.low is not None and self.min is not None and self.min < self.low
+        above = self.high is not None and self.max is not None and self.max > self.high
+        return below or above or (self.complete and self.other > 0)
 
     @property
     def cut(self) -> Cut:
@@ -238,19 +248,27 @@ class Profile(Part):
 def edges(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> Edges:
     """Where to cut, found in reference rows; the same rows give the same edges, in memory that does not grow with them.
 
-    Numbers: deciles of at most 200,000 rows, or one bin per value where there are at most 8. Categories: the 100 most
-    frequent; values of a segment the same.
+    Numbers: deciles, of a sample of 200,000 rows where there are more rows and not few values, or one bin per value
+    where there are at most 8. Categories: the 100 most frequent; values of a segment the same.
     """
     with connect(resources) as db:
         relation = _read(db, source, spec)
-        columns = {column: kind for column, kind in relation.columns.items() if column != _CONFIDENCE}
-        cuts = {column: _categories(db, relation.sql, column) for column, kind in columns.items() if kind == "category"}
-        cuts |= _deciles(db, relation.sql, [column for column, kind in columns.items() if kind == "number"])
-        places = {name: _feature(index) for index, name in enumerate(spec.features)}
-        segments = {
-            name: cuts[places[name]].categories or _frequent(db, relation.sql, places[name])[:_CATEGORIES]
-            for name in spec.segments
-        }
+        return _edges(db, relation, spec, _tallies(db, relation))
+
+
+def _edges(db: duckdb.DuckDBPyConnection, relation: "_Relation", spec: ModelSpec, tallies: "_Tallies") -> Edges:
+    cuts = {column: _cut_of(relation.columns[column], values) for column, values in tallies.items()}
+    columns = {c: kind for c, kind in relation.columns.items() if c != _CONFIDENCE and c not in tallies}
+    cuts |= {column: _categories(db, relation.sql, column) for column, kind in columns.items() if kind == "category"}
+    cuts |= _deciles(db, relation.sql, [column for column, kind in columns.items() if kind == "number"])
+    places = {name: _feature(index) for index, name in enumerate(spec.features)}
+
+    def frequent(column: str) -> Sequence[str]:
+        return _ranked(tallies[column]) if column in tallies else _frequent(db, relation.sql, column)
+
+    segments = {
+        name: cuts[places[name]].categories or tuple(frequent(places[name])[:_CATEGORIES]) for name in spec.segments
+    }
     return Edges(
         features={name: cuts[place] for name, place in places.items()},
         prediction=cuts.get(_PREDICTION),
@@ -262,23 +280,32 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
     """Describe all rows of `source` in one scan, of Parquet in one scan of each column.
 
     Without `cut`, edges are found first. A column that `cut` does not know is counted in one bin. Where there are
-    categories that it does not know, naming them costs another scan.
+    categories that it does not know, naming them costs another scan, unless the column is of Parquet with few values.
     """
-    cut = cut or edges(source, spec, resources=resources)
     with connect(resources) as db:
         relation = _read(db, source, spec)
-        predicted, names = relation.columns, [*spec.features]
-        if relation.columnar:
-            groups = [names[start : start + TOGETHER] for start in range(0, len(names), TOGETHER)]
-            scans = [Scan(spec, cut, present=group, distinct=True) for group in groups]
-            scans.append(Scan(spec, cut, present=(), predicted=predicted, across=True))
-        else:
-            scans = [Scan(spec, cut, predicted=predicted, distinct=True, across=True)]
-        found = [_asked(db, relation.sql, scan) for scan in scans]
-    # The last has all but the features.
-    return found[-1].model_copy(
-        update={"features": {name: column for part in found for name, column in part.features.items()}}
-    )
+        tallies = _tallies(db, relation)
+        cut = cut or _edges(db, relation, spec, tallies)
+        if not relation.columnar:
+            return _asked(db, relation.sql, Scan(spec, cut, predicted=relation.columns, distinct=True, across=True))
+        features = {
+            name: tallied(relation.columns[place], cut.features.get(name), tallies[place], distinct=True)
+            for name, place in ((name, _feature(index)) for index, name in enumerate(spec.features))
+            if place in tallies
+        }
+        rest = [name for name in spec.features if name not in features]
+        for start in range(0, len(rest), TOGETHER):
+            scan = Scan(spec, cut, present=rest[start : start + TOGETHER], distinct=True)
+            features |= _asked(db, relation.sql, scan).features
+        within = [name for name, column in features.items() if not column.beyond]
+        scan = Scan(spec, cut, present=(), predicted=relation.columns, across=True, within=within)
+        found = _asked(db, relation.sql, scan)
+    return found.model_copy(update={"features": {name: features[name] for name in spec.features}})
+
+
+def tallied(kind: Kind, cut: Cut | None, values: Sequence[Sequence[Any]], *, distinct: bool = False) -> ColumnProfile:
+    """Describe a column of which (value, rows, hash) are known for each of its values, NULL included."""
+    return _Counter("", kind, cut, distinct=distinct).tallied(values)
 
 
 def _asked(db: duckdb.DuckDBPyConnection, relation: str, scan: "Scan") -> Profile:
@@ -298,7 +325,7 @@ class Scan:
     `present` are the features that the relation has (all, when left out); the profile describes those alone.
     `predicted` names the columns of predictions that it has: `p`, and of a classification `c`, the confidence. What
     comparing distributions does not need is asked where it is wanted: `distinct` values of each feature, and `across`
-    all features of the spec outliers and segments.
+    all features of the spec outliers and segments; no row is an outlier by a feature that is known to be `within`.
     """
 
     def __init__(
@@ -310,9 +337,10 @@ class Scan:
         predicted: Collection[str] = (),
         distinct: bool = False,
         across: bool = False,
+        within: Collection[str] = (),
     ) -> None:
         cut = cut or Edges(features={})
-        self._spec, self._across, self._cut = spec, across, cut
+        self._spec, self._across, self._within, self._cut = spec, across, frozenset(within), cut
         self._places = {name: _feature(i) for i, name in enumerate(spec.features) if present is None or name in present}
         kinds = _kinds(spec)
         self._counters = [
@@ -397,7 +425,11 @@ class Scan:
 
     @property
     def _outliers(self) -> str:
-        counters = (_Counter(place, kind, self._cut.features.get(name)) for name, place, kind in self._all)
+        counters = (
+            _Counter(place, kind, self._cut.features.get(name))
+            for name, place, kind in self._all
+            if name not in self._within
+        )
         return _count(" OR ".join(condition for counter in counters for condition in counter.beyond) or "false")
 
     @property
@@ -416,7 +448,7 @@ class Scan:
 def typed(expression: str, kind: Kind, given: str = "VARCHAR") -> str:
     """SQL of a text, or of a finite double; NULL for what is neither. `given` is the type in SQL, where it is known."""
     cast = f"TRY_CAST({expression} AS {_SQL_TYPES[kind]})"
-    if kind == "category" or given in _FINITE:
+    if kind == "category" or given in tally.WHOLE:
         return cast
     return f"CASE WHEN isfinite({cast}) THEN {cast} END"
 
@@ -446,11 +478,15 @@ class _Relation:
     sql: str
     columns: Mapping[str, Kind]
     columnar: bool = False
+    tallies: Mapping[str, str] = field(default_factory=dict)
+    """By column: SQL of its values, the rows of each, and its hash; of those that may have few."""
+
+
+_Tallies = Mapping[str, Sequence[Sequence[Any]]]
 
 
 _PREDICTION, _CONFIDENCE = "p", "c"
 _CONFIDENCE_CUT = Cut(kind="number", edges=tuple(twentieth / 20 for twentieth in range(1, 20)))
-_FINITE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT")
 _SQL_TYPES: Mapping[Kind, str] = {"number": "DOUBLE", "category": "VARCHAR"}
 
 
@@ -516,6 +552,24 @@ class _Counter:
         if self.cut.complete and self.cut.categories:
             yield f"({x} IS NOT NULL AND coalesce({_place(x, self.cut)}, 0) = 0)"
 
+    def tallied(self, values: Sequence[Sequence[Any]]) -> ColumnProfile:
+        """What `read` makes of rows with these values: value, rows, and hash of each."""
+        present = [(x, n) for x, n, *_ in values if x is not None]
+        places = {sketch.place(hashed) for x, _, hashed in values if x is not None} if self.distinct else {}
+        answers: list[Any] = [sum(n for _, n in present)]
+        new: list[str] = []
+        if self.kind == "category":
+            known = {name: place for place, name in enumerate(self.cut.categories, start=1)}
+            answers.append({known[x]: n for x, n in present if x in known})
+            new = sorted({x[:_NAME] for x, _ in present if x not in known})[:_NEW]
+        else:
+            numbers = [x for x, _ in present]
+            answers += [min(numbers, default=None), max(numbers, default=None), fsum(x * n for x, n in present)]
+            answers += (sum(n for x, n in present if x <= edge) for edge in self.cut.edges)
+        answers += [sketch.text(places)] if self.distinct else []
+        column = self.read(sum(n for _, n, *_ in values), iter(answers))
+        return column.model_copy(update={"new": tuple(new)})
+
     def read(self, rows: int, values: Iterator[Any]) -> ColumnProfile:
         present, cut = next(values), self.cut
         described = ColumnProfile(
@@ -575,8 +629,25 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
         if found and name not in spec.features and all(name in table.types for table in found)
     }
     places = {column: identifier(name) for column, name in (features | everywhere).items()}
-    columnar = all(path.suffix.lower() == ".parquet" for path in source.paths)
-    return replace(_relation(spec, places, found), columnar=columnar)
+    relation = _relation(spec, places, found)
+    if not source.paths or any(path.suffix.lower() != ".parquet" for path in source.paths):
+        return relation
+    (table,), likely = found, tally.likely(db, source.paths)
+    tallies = {
+        column: _tally(table, name, relation.columns[column]) for column, name in features.items() if name in likely
+    }
+    return replace(relation, columnar=True, tallies=tallies)
+
+
+def _tally(table: "_Table", name: str, kind: Kind) -> str:
+    values = tally.values(table.sql, identifier(name), table.types[name])
+    return f"SELECT x, n, hash(x) FROM (SELECT {typed(tally.VALUE, kind)} AS x, {tally.ROWS} AS n FROM {values})"
+
+
+def _tallies(db: duckdb.DuckDBPyConnection, relation: _Relation) -> _Tallies:
+    """The values of the columns that have few."""
+    found = ((column, tally.few(db, query)) for column, query in relation.tallies.items())
+    return {column: values for column, values in found if values is not None}
 
 
 @dataclass(frozen=True)
@@ -610,6 +681,28 @@ def _select(table: _Table, places: Mapping[str, str], columns: Mapping[str, Kind
 
 def _types(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     return {name: given for name, given, *_ in db.execute(f"DESCRIBE FROM {table}").fetchall()}
+
+
+def _cut_of(kind: Kind, values: Sequence[Sequence[Any]]) -> Cut:
+    """Where a column is cut of which all values are known, and the rows of each."""
+    if kind == "category":
+        return _named(_ranked(values))
+    numbers = sorted((x, n) for x, n, *_ in values if x is not None)
+    if len(numbers) <= _FEW_VALUES:
+        edges = _around([x for x, _ in numbers]) if numbers else ()
+    else:
+        at_most = [*accumulate(n for _, n in numbers)]
+        # The place of a decile as DuckDB's quantile_disc has it.
+        places = (at_most[-1] - at_most[-1] * (_BINS - i) // _BINS for i in range(1, _BINS))
+        edges = tuple(sorted({numbers[bisect_left(at_most, max(1, place))][0] for place in places}))
+    low, high = (numbers[0][0], numbers[-1][0]) if numbers else (None, None)
+    return Cut(kind="number", edges=edges, low=low, high=high)
+
+
+def _ranked(values: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+    """The most frequent values as texts, as `_frequent` has them."""
+    ranked = sorted((-n, x) for x, n, *_ in values if x is not None)
+    return tuple(str(x) for _, x in ranked[: _CATEGORIES + 1])
 
 
 def _deciles(db: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> dict[str, Cut]:
@@ -652,7 +745,11 @@ def _around(values: list[float]) -> tuple[float, ...]:
 
 
 def _categories(db: duckdb.DuckDBPyConnection, relation: str, column: str) -> Cut:
-    names = _frequent(db, relation, column)
+    return _named(_frequent(db, relation, column))
+
+
+def _named(names: Sequence[str]) -> Cut:
+    names = tuple(names)
     return Cut(kind="category", categories=names[:_CATEGORIES], complete=len(names) <= _CATEGORIES)
 
 
@@ -666,9 +763,9 @@ def _frequent(db: duckdb.DuckDBPyConnection, relation: str, column: str) -> tupl
 
 
 def _new(relation: str, column: str, described: ColumnProfile) -> str:
-    """SQL of the names of the categories that the edges do not know, cut to 100 characters."""
+    """SQL of the names of the categories that the edges do not know, cut to `_NAME` characters."""
     known = ", ".join(map(literal, described.categories))
     return (
-        f"SELECT DISTINCT left({column}, 100) AS name FROM {relation} "
+        f"SELECT DISTINCT left({column}, {_NAME}) AS name FROM {relation} "
         f"WHERE {column} IS NOT NULL {f'AND {column} NOT IN ({known})' if known else ''} ORDER BY name LIMIT {_NEW}"
     )

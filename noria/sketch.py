@@ -10,7 +10,7 @@ The relative standard error is about 0.65 / sqrt(128), 6 %, for many values; a f
 two of them share a bit with probability 1/384. `BOUND` is four standard errors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import exp
 from typing import Self
 
@@ -60,6 +60,17 @@ def _slope(filled: Sequence[int], values: float) -> float:
         empty = exp(-expected)
         slope += count * share * empty / max(1 - empty, 1e-300) - (BUCKETS - count) * share
     return slope
+
+
+def place(hashed: int) -> int:
+    """The bit that a hash sets."""
+    rest = hashed >> 7 | 1 << (LEVELS - 1)
+    return (hashed & BUCKETS - 1) + BUCKETS * ((rest & -rest).bit_length() - 1)
+
+
+def text(places: Collection[int]) -> str:
+    """The bits from 0, of which these are set."""
+    return "".join("1" if bit in places else "0" for bit in range(BUCKETS * LEVELS))
 
 
 def index(hashed: str) -> str:
