@@ -10,7 +10,7 @@ _CLOUDS = ("tests/e2e/", "tests/integration/reactions/")
 """Folders of which all files ask the same cloud."""
 
 
-class ByCloud(LoadScopeScheduling):
+class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Units of work in the order in which they are collected; the first worker begins with the first."""
 
     def _split_scope(self, nodeid: str) -> str:
