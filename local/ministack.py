@@ -7,6 +7,8 @@
     register_door         a path of ours that is no AWS service's
     scale_time            EventBridge's rates, CloudWatch's and AppConfig's minutes in scaled time
     place_before_apis     throttling, metrics and access logs of HTTP APIs
+    register_tags         tags of such resources, for policies that compare them
+    calls                 which role was allowed what
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
     on_loop               run something in MiniStack's own thread, where its stores may be touched
@@ -24,6 +26,7 @@ import gzip
 import hashlib
 import json
 import logging
+import re
 import secrets
 import signal
 import sys
@@ -59,6 +62,7 @@ from ministack.services import (
     cloudformation,
     cloudwatch,
     cloudwatch_logs,
+    dynamodb,
     eventbridge,
     glue,
     iam,
@@ -66,6 +70,7 @@ from ministack.services import (
     s3,
     scheduler,
     sts,
+    tagging,
 )
 from ministack.services.cloudformation import changesets, handlers, provisioners, stacks
 
@@ -323,6 +328,128 @@ iam_actions.extract_resource_arn = _resource
 iam_actions.request_tag_context = _context
 
 
+# --- tables' policies, and buckets that lock --------------------------------------------------------------------
+
+_transaction_checks = iam_actions.dynamodb_transaction_checks
+_s3_context = iam_actions.s3_service_context
+_tables = dict(provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"])
+_buckets = dict(provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"])
+Provisioned = tuple[str, dict[str, Any]]
+
+
+def _policy_of_table(arn: str) -> tuple[str, str] | None:
+    """A table's own policy, which speaks of its indexes too, and the account that owns it; MiniStack never asks it."""
+    table, account = arn.partition("/index/")[0], arn.split(":")[4]
+    found = dynamodb._resource_policies.get(table)
+    return (str(found["Policy"]), account) if found else None
+
+
+def _statements_and_transactions(action: str, body: bytes, region: str, account: str) -> list[tuple[str, str]]:
+    """What is asked for item by item: as MiniStack does of transactions, of PartiQL's statements too.
+
+    Source: DynamoDB guide, "IAM security policies with PartiQL for DynamoDB".
+    """
+    asked = {}
+    with suppress(ValueError, TypeError):
+        asked = json.loads(body)
+    statements = {
+        "dynamodb:ExecuteStatement": [asked],
+        "dynamodb:BatchExecuteStatement": asked.get("Statements", []),
+        "dynamodb:ExecuteTransaction": asked.get("TransactStatements", []),
+    }.get(action)
+    if statements is None:
+        checks: list[tuple[str, str]] = _transaction_checks(action, body, region, account)
+        return checks
+    found = []
+    for statement in statements:
+        with suppress(ValueError, KeyError, TypeError):  # DynamoDB itself answers what is malformed
+            parsed = dynamodb._parse_partiql(statement["Statement"], statement.get("Parameters", []))
+            operation = "Select" if parsed["op"] == "EXISTS" else parsed["op"].capitalize()
+            arn = iam_actions._dynamodb_table_arn(parsed["table"], region, account)
+            found.append((f"dynamodb:PartiQL{operation}", arn))
+    return found
+
+
+def _keep_policy(name: str, properties: Mapping[str, Any]) -> None:
+    """What a template says of a table's policy, which MiniStack leaves out."""
+    arn = dynamodb._tables[name]["TableArn"]
+    dynamodb._resource_policies.pop(arn, None)
+    if policy := (properties.get("ResourcePolicy") or {}).get("PolicyDocument"):
+        dynamodb._resource_policies[arn] = {"Policy": json.dumps(policy), "RevisionId": str(uuid.uuid4())}
+
+
+def _create_table(logical_id: str, properties: dict[str, Any], stack: str) -> Provisioned:
+    provisioned: Provisioned = _tables["create"](logical_id, properties, stack)
+    _keep_policy(provisioned[0], properties)
+    return provisioned
+
+
+def _update_table(id_: str, old: dict[str, Any], new: dict[str, Any], *stack: Any) -> Provisioned:
+    provisioned: Provisioned = _tables["update"](id_, old, new, *stack)
+    _keep_policy(provisioned[0], new)
+    return provisioned
+
+
+def _delete_table(id_: str, properties: dict[str, Any]) -> None:
+    if id_ in dynamodb._tables:
+        _keep_policy(id_, {})
+    _tables["delete"](id_, properties)
+
+
+def _keep_lock(name: str, properties: Mapping[str, Any]) -> None:
+    """What a template says of locking a bucket's objects, which MiniStack leaves out."""
+    if str(properties.get("ObjectLockEnabled", False)).lower() != "true":
+        return
+    rule = (properties.get("ObjectLockConfiguration") or {}).get("Rule") or {}
+    retention = dict(rule.get("DefaultRetention") or {})
+    numbers = {unit: int(retention[unit]) for unit in ("Days", "Years") if unit in retention}
+    s3._bucket_object_lock[name] = {"enabled": True, "default_retention": {**retention, **numbers} or None}
+
+
+def _create_bucket(logical_id: str, properties: dict[str, Any], stack: str) -> Provisioned:
+    provisioned: Provisioned = _buckets["create"](logical_id, properties, stack)
+    _keep_lock(provisioned[0], properties)
+    return provisioned
+
+
+def _update_bucket(id_: str, old: dict[str, Any], new: dict[str, Any], stack: str) -> Provisioned:
+    provisioned: Provisioned = _buckets["update"](id_, old, new, stack)
+    _keep_lock(provisioned[0], new)
+    return provisioned
+
+
+def _delete_bucket(id_: str, properties: dict[str, Any]) -> None:
+    _buckets["delete"](id_, properties)
+    s3._bucket_object_lock.pop(id_, None)
+
+
+def _context_of_write(
+    action: str, query: Mapping[str, Any] | None, path: str = "", headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """With the condition keys of conditional writes. Source: S3 guide, "Enforce conditional writes"."""
+    context: dict[str, Any] = _s3_context(action, query, path, headers)
+    if action == "s3:PutObject":
+        keys = ("if-none-match", "if-match")
+        context |= {f"s3:{key}": headers[key] for key in keys if headers and headers.get(key)}
+    return context
+
+
+dynamodb.policy_of_table = _policy_of_table  # MiniStack asks the service's module by name
+iam_evaluator._RESOURCE_POLICY_LOOKUPS["dynamodb"] = ("dynamodb", "policy_of_table")
+iam_actions.dynamodb_transaction_checks = _statements_and_transactions
+iam_actions.s3_service_context = _context_of_write
+provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"] |= {
+    "create": _create_table,
+    "update": _update_table,
+    "delete": _delete_table,
+}
+provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] |= {
+    "create": _create_bucket,
+    "update": _update_bucket,
+    "delete": _delete_bucket,
+}
+
+
 # --- the short way to busy services -------------------------------------------------------------------------------
 
 # Threads are used again. A request may wait for another that it makes itself, so there must be one for every request.
@@ -384,6 +511,92 @@ _parse_policy = iam_evaluator.parse_policy_document
 _parsed = lru_cache(maxsize=1024)(_parse_policy)
 # The same text always means the same, so this needs no word of a policy's change.
 iam_evaluator.parse_policy_document = lambda text: (_parsed if isinstance(text, str) else _parse_policy)(text)
+
+
+# --- variables and tags in policies, and who did what
+
+
+_VARIABLE = re.compile(r"\$\{(?P<key>[^,}]+?)(?:\s*,\s*'(?P<default>[^']*)')?\}")
+_statement_of = iam_evaluator._first_match
+_enforce = iam_evaluator.enforce
+_resource_tags = tagging.resource_tags
+_tags: dict[str, Callable[[str], dict[str, str] | None]] = {}
+_calls: dict[str, set[str]] = defaultdict(set)
+
+
+class _NoValue(Exception):
+    """A variable that the request gives no value."""
+
+
+def _filled(value: Any, context: Any) -> Any:
+    """A part of a statement with its variables replaced. Source: IAM guide, `reference_policies_variables`."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["key"] in "*?$":
+            return found["key"]
+        actual = iam_evaluator._resolve_condition_key(found["key"], context)
+        if not isinstance(actual, str) and (actual := found["default"]) is None:
+            raise _NoValue(found["key"])
+        return actual
+
+    match value:
+        case str() if "${" in value:
+            return _VARIABLE.sub(replaced, value)
+        case list():
+            return [_filled(each, context) for each in value]
+        case dict():
+            return {name: _filled(each, context) for name, each in value.items()}
+    return value
+
+
+def _first_match(context: Any, statements: list[Any], effect: str) -> Any:
+    """As MiniStack's, which takes variables for text; a statement with one that has no value matches nothing."""
+    for statement in statements:
+        if statement.effect != effect or not iam_evaluator._action_matches(
+            context.action, statement.actions, statement.not_actions
+        ):
+            continue
+        with suppress(_NoValue):
+            filled = replace(
+                statement,
+                resources=_filled(statement.resources, context),
+                conditions=_filled(statement.conditions, context),
+            )
+            if _statement_of(context, [filled], effect):
+                return statement
+    return None
+
+
+def register_tags(service: str, tags_of: Callable[[str], dict[str, str] | None]) -> None:
+    """Let policies compare the tags of a service's resources, which MiniStack does not know; None for no such."""
+    _tags[service] = tags_of
+
+
+def _tags_of(arn: str) -> dict[str, str] | None:
+    service = arn.split(":")[2] if arn.count(":") >= 5 else ""
+    if service in _tags:
+        return _tags[service](arn)
+    found: dict[str, str] | None = _resource_tags(arn)
+    return found
+
+
+def _enforce_and_record(access_key_id: str, action: str, *rest: Any, **details: Any) -> Any:
+    """Remember which role was allowed which action: what `calls` tells."""
+    failure = _enforce(access_key_id, action, *rest, **details)
+    arn = (sts._sessions.get(access_key_id) or {}).get("Arn", "")
+    if failure is None and ":assumed-role/" in arn:
+        _calls[arn.split("/")[1]].add(action)
+    return failure
+
+
+def calls() -> dict[str, list[str]]:
+    """By role, every action that it was asked for and allowed since the cloud started."""
+    return {role: sorted(actions) for role, actions in sorted(_calls.items())}
+
+
+iam_evaluator._first_match = _first_match
+iam_evaluator.enforce = _enforce_and_record
+tagging.resource_tags = _tags_of
 
 
 # --- doors of our own

@@ -10,7 +10,7 @@
 | aws.sagemaker      | SageMaker Transform Job State Change                    | `TransformJobStateChange`        |
 | aws.cloudwatch     | CloudWatch Alarm State Change                           | `AlarmStateChange`               |
 | aws.cloudformation | CloudFormation Stack Status Change                      | `StackStatusChange`              |
-| noria.schedule     | Monitor Model, Start Training, … Confirm Deployment     | `Tick`                           |
+| noria.schedule     | Monitor Model, Start Training, … Export Ledger          | `Tick`                           |
 | noria              | Dataset Accepted, Labels Told, … Serving Requested      | `DatasetAccepted`, …             |
 
 Shapes: EventBridge events reference and the services' own guides; each fixture in `tests/events` names its page.
@@ -207,6 +207,28 @@ class StackStatusChange(AwsEvent):
     detail: StackDetail
 
 
+# --- DynamoDB ---------------------------------------------------------------------------------------------------------
+
+
+class TableChange(Shape):
+    """A record of a table's stream; `key` and `item` (None once it is gone) have DynamoDB's typed values."""
+
+    what: Literal["INSERT", "MODIFY", "REMOVE"] = Field(alias="eventName")
+    key: dict[str, dict[str, Any]] = Field(validation_alias=AliasPath("dynamodb", "Keys"))
+    item: dict[str, dict[str, Any]] | None = Field(None, validation_alias=AliasPath("dynamodb", "NewImage"))
+
+
+def table_changes(message: Mapping[str, Any]) -> list[TableChange] | None:
+    """What a table's stream tells; None for a message of another source. Raises `EventError`."""
+    records = message.get("Records") or []
+    if not records or any(record.get("eventSource") != "aws:dynamodb" for record in records):
+        return None
+    try:
+        return [TableChange.model_validate(record) for record in records]
+    except ValidationError as error:
+        raise EventError(f"a record of a table's stream: {error}") from error
+
+
 # --- Noria's schedules ------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +255,7 @@ class Tick(Event):
         "Probe Deployment",
         "Advance Challenger",
         "Confirm Deployment",
+        "Export Ledger",
     )
     detail: TickDetail
 

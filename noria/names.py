@@ -4,7 +4,7 @@
 |---------------------------------------------|----------------------------------|
 | endpoint, model package group, pipeline     | `noria-<env>-<model>`            |
 | stacks of a model                           | `noria-<env>-<model>-<part>`     |
-| data bucket, event bus, pages topic, ledger | SSM parameter `/noria/<env>/…`   |
+| buckets, event bus, pages topic, ledger     | SSM parameter `/noria/<env>/…`   |
 | objects of a model                          | `<model>/<area>/…` in the bucket |
 """
 
@@ -32,6 +32,8 @@ Area = Literal[
     "async-failures",
     "queries",
 ]
+
+Parameter = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]
 
 EVENT_SOURCE = "noria"
 METRIC_NAMESPACE = "Noria"
@@ -66,7 +68,7 @@ class Names:
     def environment_stack(self, part: Literal["foundation", "network", "reactions"]) -> str:
         return f"{self.prefix}-{part}"
 
-    def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:
+    def parameter(self, name: Parameter) -> str:
         return f"/noria/{self.env}/{name}"
 
     @property

@@ -20,10 +20,21 @@ from noria.spec import ModelSpec
 from stacks.constructs.permissions import acknowledge
 from stacks.settings import Settings
 
-Published = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]
+Published = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]
 
 SENDERS = ("events", "cloudwatch", "budgets")
 """Services that send to our encrypted queues and topics by themselves, without a role."""
+
+REWRITING = (
+    "UpdateItem",
+    "DeleteItem",
+    "BatchWriteItem",
+    "PartiQLInsert",
+    "PartiQLUpdate",
+    "PartiQLDelete",
+    "UpdateTimeToLive",  # by which DynamoDB deletes items itself
+)
+"""All that changes a table's items, but PutItem: with a condition, it only adds."""
 
 
 class Foundation(Stack):
@@ -43,11 +54,14 @@ class Foundation(Stack):
 
         # Named by convention, so that policies in other stacks can name parts of it without an export for each.
         self.data_bucket_name = f"{settings.names.prefix}-data-{self.account}-{self.region}"
+        self.ledger_bucket_name = f"{settings.names.prefix}-ledger-{self.account}-{self.region}"
 
         self.key = self._key()
+        self._access_logs = self._bucket_of_access_logs()
         self.data_bucket = self._data_bucket(specs)
         self.bus = self._bus()
         self.ledger = self._ledger()
+        self.ledger_bucket = self._ledger_bucket()
         self.pages = self._pages_topic(specs)
 
         self._archives()
@@ -67,6 +81,7 @@ class Foundation(Stack):
             "event-bus": self.bus.event_bus_name,
             "pages-topic": self.pages.topic_arn,
             "ledger-table": self.ledger.table_name,
+            "ledger-bucket": self.ledger_bucket.bucket_name,
         }
         for name, value in published.items():
             ssm.StringParameter(
@@ -125,7 +140,7 @@ class Foundation(Stack):
         )
         return key
 
-    def _data_bucket(self, specs: Sequence[ModelSpec]) -> s3.Bucket:
+    def _bucket_of_access_logs(self) -> s3.Bucket:
         access_logs = s3.Bucket(
             self,
             "AccessLogs",
@@ -147,6 +162,9 @@ class Foundation(Stack):
             "AwsSolutions-S1",
             "This bucket receives the access logs; logging its own accesses into itself would never end.",
         )
+        return access_logs
+
+    def _data_bucket(self, specs: Sequence[ModelSpec]) -> s3.Bucket:
         bucket = s3.Bucket(
             self,
             "Data",
@@ -158,7 +176,7 @@ class Foundation(Stack):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=True,
-            server_access_logs_bucket=access_logs,
+            server_access_logs_bucket=self._access_logs,
             server_access_logs_prefix="data/",
             lifecycle_rules=[
                 s3.LifecycleRule(
@@ -226,6 +244,7 @@ class Foundation(Stack):
         )
 
     def _ledger(self) -> dynamodb.Table:
+        """Nothing in it is changed or deleted: the table's own policy denies that to everybody."""
         return dynamodb.Table(
             self,
             "Ledger",
@@ -237,9 +256,56 @@ class Foundation(Stack):
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
+            stream=dynamodb.StreamViewType.NEW_IMAGE,
+            # It leaves DeleteTable to CloudFormation, where data does not survive its stack. A table's policy cannot
+            # name the table: CloudFormation makes the two at once.
+            resource_policy=iam.PolicyDocument(
+                statements=[
+                    iam.PolicyStatement(
+                        sid="AppendOnly",
+                        effect=iam.Effect.DENY,
+                        principals=[iam.AnyPrincipal()],
+                        actions=[f"dynamodb:{action}" for action in REWRITING],
+                        resources=["*"],
+                    )
+                ]
+            ),
             deletion_protection=self._settings.keeps_data,
             removal_policy=self._removal,
         )
+
+    def _ledger_bucket(self) -> s3.Bucket:
+        """A copy of each entry, which nobody can change or delete for as long as the settings say."""
+        days = Duration.days(self._settings.ledger_lock_days)
+        lock = s3.ObjectLockRetention.compliance if self._settings.keeps_data else s3.ObjectLockRetention.governance
+        bucket = s3.Bucket(
+            self,
+            "LedgerCopies",
+            bucket_name=self.ledger_bucket_name,
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            bucket_key_enabled=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            versioned=True,
+            object_lock_enabled=True,
+            object_lock_default_retention=lock(days),
+            server_access_logs_bucket=self._access_logs,
+            server_access_logs_prefix="ledger/",
+            removal_policy=self._removal,
+        )
+        bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="WriteOnce",
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[bucket.arn_for_objects("*")],
+                conditions={"Null": {"s3:if-none-match": "true"}},
+            )
+        )
+        return bucket
 
     def _pages_topic(self, specs: Sequence[ModelSpec]) -> sns.Topic:
         topic = sns.Topic(

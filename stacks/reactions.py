@@ -1,5 +1,6 @@
 """The reactions of docs/architecture.md: what starts each, and exactly what it may do."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -73,6 +74,7 @@ class Reactions(Stack):
         self._prefix = settings.names.prefix
         self._foundation = foundation
         self._bucket = s3.Bucket.from_bucket_name(self, "Data", foundation.data_bucket_name)
+        self._copies = s3.Bucket.from_bucket_name(self, "LedgerCopies", foundation.ledger_bucket_name)
         # Imported, so that what is granted here doesn't rewrite the key's policy in the other stack.
         self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
         self._surroundings = Surroundings(
@@ -108,6 +110,7 @@ class Reactions(Stack):
             self.confirm_deployment, self.deploy_model, because="A step of a challenger is a schedule of its own."
         )
         self.request_retraining = self._request_retraining(specs)
+        self.export_ledger = self._export_ledger()
         self.reconcile = self._reconcile()
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
@@ -126,6 +129,7 @@ class Reactions(Stack):
             "NORIA_EVENT_BUS": self._foundation.bus.event_bus_name,
             "NORIA_PAGES_TOPIC": self._foundation.pages.topic_arn,
             "NORIA_LEDGER_TABLE": self._foundation.ledger.table_name,
+            "NORIA_LEDGER_BUCKET": self._copies.bucket_name,
             "NORIA_KEY_ARN": self._key.key_arn,
             "NORIA_MODELS_DIR": models_folder(self._settings.target, specs),
             "POWERTOOLS_SERVICE_NAME": "noria",
@@ -518,6 +522,56 @@ class Reactions(Stack):
         reaction.allow(self._see_alarms(), *self._ledger("Query"), self._announce())
         return reaction
 
+    def _export_ledger(self) -> Reaction:
+        """Fed by the table's stream, and by the queue with what the stream failed to tell."""
+        reaction = Reaction(
+            self, "ExportLedger", name="export_ledger", surroundings=self._surroundings, work=Work(timeout=300)
+        )
+        stream = str(self._foundation.ledger.table_stream_arn)
+        entries = {"dynamodb": {"Keys": {"sk": {"S": [{"prefix": "entry#"}]}}}}
+        # The L2 source would grant more than this, and on more.
+        mapping = lambda_.CfnEventSourceMapping(
+            reaction,
+            "Stream",
+            function_name=reaction.function.function_name,
+            event_source_arn=stream,
+            starting_position="TRIM_HORIZON",
+            batch_size=100,
+            bisect_batch_on_function_error=True,
+            maximum_retry_attempts=10,
+            destination_config=lambda_.CfnEventSourceMapping.DestinationConfigProperty(
+                on_failure=lambda_.CfnEventSourceMapping.OnFailureProperty(destination=reaction.dead_letters.queue_arn)
+            ),
+            filter_criteria=lambda_.CfnEventSourceMapping.FilterCriteriaProperty(
+                filters=[lambda_.CfnEventSourceMapping.FilterProperty(pattern=json.dumps(entries))]
+            ),
+        )
+        mapping.node.add_dependency(reaction.role)  # Lambda refuses a mapping whose role may not read the stream
+        reaction.allow(
+            Grant(
+                actions=[f"dynamodb:{action}" for action in ("DescribeStream", "GetRecords", "GetShardIterator")],
+                resources=[stream],
+            ),
+            Grant(
+                actions=["dynamodb:ListStreams"],
+                resources=[
+                    self._arn("dynamodb", "table", f"{self._settings.names.environment_stack('foundation')}-*/stream/*")
+                ],
+                because="Streams are listed of a table, whose name CloudFormation makes up.",
+            ),
+            Grant(actions=["dynamodb:Query"], resources=[self._foundation.ledger.table_arn]),
+            Grant(
+                actions=["s3:GetObject", "s3:PutObject"],
+                resources=[self._copies.arn_for_objects("*")],
+                because="The bucket holds nothing but copies of the ledger's entries, of any model.",
+            ),
+            Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
+            Grant(actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[self._key.key_arn]),
+            Grant(actions=["sqs:SendMessage"], resources=[reaction.dead_letters.queue_arn]),
+            self._page(),
+        )
+        return reaction
+
     def _reconcile(self) -> Reaction:
         reaction = Reaction(
             self, "Reconcile", name="reconcile", surroundings=self._surroundings, work=Work(timeout=300)
@@ -530,8 +584,10 @@ class Reactions(Stack):
             self.deploy_model,
             self.confirm_deployment,
             self.predict_batch,
+            self.export_ledger,
         )
         reaction.allow(
+            Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
             self._send(*replayed),
             self._list("incoming", "batch", action="ListBucketVersions"),
             self._on("transform-job", "DescribeTransformJob"),

@@ -60,6 +60,10 @@ class Settings:
     archive_days: int
     captured_days: int
     noncurrent_days: int
+    ledger_lock_days: int = 1
+    """For so long nobody can delete the copy of a ledger's entry, counted from its writing. Where data survives its
+    stack that binds everybody, AWS included; it can be made longer, not shorter: docs/decisions/0021-locked-copies.md.
+    """
     pages_by_email: bool = True
     monthly_budget: int | None = None
     network: OwnVpc | ExistingVpc | None = None
@@ -118,6 +122,7 @@ ENVIRONMENTS: dict[str, Settings] = {
             archive_days=365,
             captured_days=365,
             noncurrent_days=365,
+            ledger_lock_days=365,
             monthly_budget=2000,
         ),
     )

@@ -11,6 +11,7 @@
 | a package is approved or rejected            | that decision               | deploy_model         |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
 | a progressive step has answered long enough  | what was asked for after it | deploy_model      |
+| an entry of the ledger has no locked copy    |                             | export_ledger     |
 
 Each has the shape of the event that AWS sends, and is told once.
 
@@ -18,24 +19,25 @@ Calls: s3:ListBucketVersions on */incoming/* and */batch/*; s3:ListBucket and s3
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
 cloudformation:DescribeStacks and cloudformation:ListStackResources on its serving stack; sagemaker:DescribeEndpoint,
-sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of the
-six; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
-dynamodb:PutItem on the ledger.
+sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of
+these; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.endpoints import Endpoint, EndpointState
-from noria.aws.environment import Environment
-from noria.aws.ledger import Ledger
+from noria.aws.environment import Environment, LedgerEnvironment
+from noria.aws.ledger import Copies, Ledger
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
@@ -86,15 +88,16 @@ class Missed:
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    env = Environment.from_os()
+    env = LedgerEnvironment.from_os()
     parse(event, Tick)
-    ledger = Ledger(table=env.ledger_table)
+    ledger, copies = _ledger(env.ledger_table), Copies.of(env.ledger_bucket)
     told: list[str] = []
     for model in env.models:
         search = Search(
             model=model,
             env=env,
             entries=ledger.entries(model),
+            copied=copies.numbers(model),
             storage=Storage(bucket=env.data_bucket),
             pipelines=Pipelines(),
             transforms=Transforms(),
@@ -105,6 +108,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         )
         told += reconcile(search=search, ledger=ledger, queues=Queues())
     tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
+
+
+@cache
+def _ledger(table: str) -> Ledger:
+    """Kept from one tick to the next: of what it has read, it reads nothing again."""
+    return Ledger(table=table)
 
 
 def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
@@ -129,11 +138,12 @@ def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Looks for what the ledger should know of a model and does not."""
+    """Looks for what the ledger should know of a model and does not; `copied` are the entries with a locked copy."""
 
     model: str
     env: Environment
     entries: list[Entry]
+    copied: Container[int]
     storage: Storage
     pipelines: Pipelines
     transforms: Transforms
@@ -152,6 +162,7 @@ class Search:
         yield from self._decisions()
         yield from self._deployments()
         yield from self._steps()
+        yield from self._copies()
 
     def _uploads(self) -> Iterator[Missed]:
         judged = {entry.details.get("version") for entry in self.entries if entry.kind is Kind.DATASET_ACCEPTED}
@@ -330,6 +341,18 @@ class Search:
             why=f"{Desired.of(deployed.details)} has answered long enough".capitalize(),
             event=self._event(Tick, detail, "Advance Challenger"),
         )
+
+    def _copies(self) -> Iterator[Missed]:
+        lacking = [e for e in self.entries if e.number not in self.copied and e.at <= self.now - GRACE]
+        if lacking:
+            first = lacking[0].number
+            yield Missed(
+                reaction="export-ledger",
+                # Once an hour: an export may fail for longer, and be mended.
+                subject=f"copies from {first} {self.now:%Y-%m-%dT%H}",
+                why=f"{len(lacking)} entries from number {first} on have no locked copy",
+                event=self._event(Tick, {"model": self.model, "time": self.now.isoformat()}, "Export Ledger"),
+            )
 
     def _settled(self, at: datetime) -> bool:
         return self.now - LOOK_BACK <= at <= self.now - GRACE

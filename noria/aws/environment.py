@@ -66,6 +66,12 @@ class Environment(Variables):
         return self.pages_topic.split(":")[4]
 
 
+class LedgerEnvironment(Environment):
+    """Of a reaction that has to do with the locked copies of the ledger's entries."""
+
+    ledger_bucket: str = Field(min_length=1)
+
+
 class BookingEnvironment(Environment):
     """Of a reaction that books schedules: their group and role, and the queues of the reaction that they start."""
 

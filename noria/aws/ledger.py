@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import boto3
 
@@ -203,7 +203,7 @@ class Ledger:
         return [*writes, head]
 
 
-def written_item(item: "Mapping[str, AttributeValueTypeDef]") -> Written:
+def written_item(item: Mapping[str, Mapping[str, Any]]) -> Written:
     """An entry's item, as the table or its stream gives it; what it lacks is empty, and no entry."""
     number = item["sk"]["S"].removeprefix(_ENTRY)
     body, hash_ = (item[name]["S"] if name in item and "S" in item[name] else "" for name in ("body", "hash"))

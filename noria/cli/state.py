@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
 
 import boto3
 from botocore.exceptions import ClientError
@@ -18,7 +17,7 @@ from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.deployment import Desired, live
 from noria.ledger import Entry, Kind
-from noria.names import Names, key, version
+from noria.names import Names, Parameter, key, version
 
 
 class ModelStatus(BaseModel):
@@ -84,7 +83,7 @@ class Deployed:
     def registry(self) -> Registry:
         return Registry()
 
-    def parameter(self, name: Literal["data-bucket", "event-bus", "pages-topic", "ledger-table"]) -> str:
+    def parameter(self, name: Parameter) -> str:
         path = self.names.parameter(name)
         try:
             return boto3.client("ssm").get_parameter(Name=path)["Parameter"]["Value"]

@@ -173,6 +173,7 @@ def test_functions_and_the_command_find_what_they_need_by_name(assembly: Assembl
         f"/noria/{assembly.env}/event-bus": "AWS::Events::EventBus",
         f"/noria/{assembly.env}/pages-topic": "AWS::SNS::Topic",
         f"/noria/{assembly.env}/ledger-table": "AWS::DynamoDB::Table",
+        f"/noria/{assembly.env}/ledger-bucket": "AWS::S3::Bucket",
     }
 
 

@@ -137,6 +137,7 @@ class Serving:
             model=MODEL,
             env=env,
             entries=self.entries(),
+            copied=range(10**6),
             storage=self.storage,
             pipelines=self.pipelines,
             transforms=Transforms(client=self.aws),

@@ -152,6 +152,7 @@ class Training:
             model=MODEL,
             env=self.env,
             entries=self.entries(),
+            copied=range(10**6),
             storage=self.storage,
             pipelines=self.pipelines,
             transforms=Transforms(client=self.aws),
