@@ -37,9 +37,10 @@ _LIVE = (
     Kind.CHALLENGER_ROLLED_BACK,
     Kind.SERVING_RESTORED,
     Kind.SERVING_DIFFERS,
+    Kind.MODEL_RETIRED,
 )
 
-Standing = Literal["live", "approved", "pending", "rejected", "rolled back"]
+Standing = Literal["live", "approved", "pending", "rejected", "rolled back", "retired"]
 
 
 class Part(BaseModel):
@@ -149,6 +150,8 @@ class Record(Part):
             if entry.kind is Kind.DEPLOYED:
                 champion = entry.details.get("package") == self.package.arn
                 found = (found or entry.at) if champion else None
+            elif entry.kind is Kind.MODEL_RETIRED:
+                found = None
         return found
 
     @property
@@ -156,13 +159,10 @@ class Record(Part):
         """Where it stands: what answers is live, whatever was said of it; else an alarm's word goes before people's."""
         if self.live_since:
             return "live"
-        taken_back = {Kind.ROLLED_BACK, Kind.CHALLENGER_ROLLED_BACK}
-        for entry in self.entries:
-            if (
-                entry.kind in taken_back
-                and entry.details.get("blamed", entry.details.get("package")) == self.package.arn
-            ):
-                return "rolled back"
+        if rollback_of(self.entries, self.package.arn):
+            return "rolled back"
+        if self.deployments and self.deployments[-1].kind is Kind.MODEL_RETIRED:
+            return "retired"
         return _STANDINGS.get(self.package.approval, "pending")
 
 

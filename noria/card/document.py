@@ -54,9 +54,13 @@ class Table(Part):
 
 
 class Histogram(Part):
-    """Shares of the rows of one column, from 0 to 1, by what they are called; those that lack a value are `missing`."""
+    """Shares of the rows of one column, from 0 to 1, by what they are called; those that lack a value are `missing`.
+
+    `ordered`: numbers, from small to large; else categories, from frequent to rare.
+    """
 
     name: str
+    ordered: bool
     shares: tuple[tuple[str, float], ...]
     missing: float
     facts: tuple[tuple[str, str], ...] = ()

@@ -5,6 +5,7 @@ purpose ─ data ─ method ─ quality ─ segments, bias ─ explanations ─ 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from noria import masking
 from noria.card.document import Block, Card, Facts, Heading, Histogram, Histograms, Interval, Said, Section, Table
@@ -20,11 +21,15 @@ from noria.spec import METRICS, Metric, ModelSpec
 FEATURES, DATASETS, VALUES, WEIGHTS, ENTRIES, CATEGORIES = 60, 30, 20, 20, 50, 8
 """At most so many of each are listed; what is left out is counted."""
 
+BARS, FEW_EDGES = 16, 9
+"""Of a histogram. noria.profile cuts numbers of many values at nine deciles, at fewer edges those of few."""
+
 _STANDING: Mapping[Standing, tuple[str, bool | None, str]] = {
     "live": ("Live", True, "answers requests"),
     "approved": ("Approved", True, "is approved, and does not answer as the champion"),
     "pending": ("Awaits approval", None, "awaits approval"),
     "rejected": ("Rejected", False, "was rejected"),
+    "retired": ("Retired", None, "was retired with its endpoint"),
     "rolled back": ("Rolled back", False, "was taken back by an alarm"),
 }
 
@@ -170,20 +175,45 @@ def _profile(profile: Profile) -> Iterator[Block]:
 
 def _histogram(name: str, column: ColumnProfile) -> Histogram:
     rows = column.rows or 1
-    bins = [(label, rows_of / rows) for label, rows_of in column.bins().items()]
     if column.kind == "category":
-        bins.sort(key=lambda each: -each[1])
+        bins = sorted(((label, of / rows) for label, of in column.bins().items()), key=lambda each: -each[1])
         rest = bins[CATEGORIES:]
-        bins = bins[:CATEGORIES]
-        if rest:
-            bins.append((count(len(rest), "other"), sum(share for _, share in rest)))
+        bins = bins[:CATEGORIES] + ([(count(len(rest), "other"), sum(s for _, s in rest))] if rest else [])
+    else:
+        bins = [(label, of / rows) for label, of in _bars(column).items()]
     facts = []
     if column.min is not None and column.max is not None:
         facts.append(("range", f"{figure(column.min)} to {figure(column.max)}"))
         facts.append(("mean", figure(column.mean)))
     if column.distinct is not None:
         facts.append(("different values, about", f"{column.distinct:,}"))
-    return Histogram(name=name, shares=tuple(bins), missing=column.missing / rows, facts=tuple(facts))
+    return Histogram(
+        name=name,
+        ordered=column.kind == "number",
+        shares=tuple(bins),
+        missing=column.missing / rows,
+        facts=tuple(facts),
+    )
+
+
+def _bars(column: ColumnProfile) -> dict[str, float]:
+    """Rows by equal parts of the range: bins that hold a tenth of the rows each would all be of one height.
+
+    Within a bin, rows count as evenly spread. Few values, and what is masked, keep the bins that they have.
+    """
+    low, high, edges = column.min, column.max, column.edges
+    if low is None or high is None or low == high or len(edges) < FEW_EDGES:
+        return {label: float(rows) for label, rows in column.bins().items()}
+    # The last finite edges may be the ends themselves: a bin without width holds nothing, or all at one place.
+    ends = [low, *(min(max(edge, low), high) for edge in edges), high]
+    width = (high - low) / BARS
+    bars = [0.0] * BARS
+    for (start, end), rows in zip(pairwise(ends), column.counts, strict=True):
+        first, last = (min(int((at - low) / width), BARS - 1) for at in (start, end))
+        for place in range(first, last + 1):
+            inside = min(end, low + (place + 1) * width) - max(start, low + place * width)
+            bars[place] += rows * (inside / (end - start) if end > start else 1 / (last + 1 - first))
+    return {f"{figure(low + place * width)} to {figure(low + (place + 1) * width)}": n for place, n in enumerate(bars)}
 
 
 def _method(record: Record) -> Iterator[Block]:

@@ -20,8 +20,12 @@ class Html(str):
     __slots__ = ()
 
 
+def printable(value: str) -> str:
+    return _UNPRINTABLE.sub("\ufffd", value)
+
+
 def text(value: str) -> Html:
-    return value if isinstance(value, Html) else Html(escape(_UNPRINTABLE.sub("\ufffd", value)))
+    return value if isinstance(value, Html) else Html(escape(printable(value)))
 
 
 def join(*parts: str | None) -> Html:

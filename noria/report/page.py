@@ -103,10 +103,10 @@ def _head(title: str) -> Html:
     )
 
 
-def name(given: str) -> Html:
+def name(given: str, length: int = _LONGEST_NAME) -> Html:
     """What somebody else has named, a feature or a category: set apart from the text around it."""
-    short = shortened(given)
-    return tag("bdi", short, title=given[: 2 * _LONGEST_NAME] if short != given else None)
+    short = shortened(given, length)
+    return tag("bdi", short, title=given[: 2 * length] if short != given else None)
 
 
 def names(given: Sequence[str], *, most: int) -> Html:
