@@ -599,6 +599,17 @@ class Reactions(Stack):
             self._on("endpoint", "DescribeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DescribeModel"),
             self._serving_stacks("DescribeStacks", "ListStackResources"),
+            self._on("action", "AddAssociation", "CreateAction", "DescribeAction", "UpdateAction"),
+            Grant(
+                actions=["sagemaker:AddAssociation", "sagemaker:CreateArtifact"],
+                resources=[self._arn("sagemaker", "artifact", "*")],
+                because="SageMaker makes up the names of artifacts, its own of model packages among them.",
+            ),
+            self._everywhere(
+                "sagemaker:ListArtifacts",
+                "sagemaker:ListAssociations",
+                because="SageMaker's ListArtifacts and ListAssociations know no resource.",
+            ),
             *self._ledger("Query"),
         )
         self.clock.reach(reaction)

@@ -13,15 +13,18 @@
 | a progressive step has answered long enough  | what was asked for after it | deploy_model      |
 | an entry of the ledger has no locked copy    |                             | export_ledger     |
 
-Each has the shape of the event that AWS sends, and is told once.
+Each has the shape of the event that AWS sends, and is told once. And SageMaker's lineage follows the ledger
+(noria/lineage.py).
 
 Calls: s3:ListBucketVersions on */incoming/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
 cloudformation:DescribeStacks and cloudformation:ListStackResources on its serving stack; sagemaker:DescribeEndpoint,
 sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of
-these; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and
-dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies.
+these; sagemaker:CreateAction, sagemaker:DescribeAction, sagemaker:UpdateAction and sagemaker:AddAssociation on the
+model's actions; sagemaker:CreateArtifact and sagemaker:AddAssociation on artifacts; sagemaker:ListArtifacts and
+sagemaker:ListAssociations; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem,
+dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies.
 """
 
 import hashlib
@@ -38,6 +41,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
+from noria.aws.lineage import Lineage
+from noria.aws.lineage import Outcome as LineageOutcome
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
@@ -59,7 +64,7 @@ from noria.events import (
     parse,
 )
 from noria.ledger import Entry, Fact, Kind, latest
-from noria.names import key
+from noria.names import Names, key
 from noria.retraining import announced, unstarted
 from noria.serve import Mode
 from noria.training import TrainingDataset
@@ -108,12 +113,24 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         )
         told += reconcile(search=search, ledger=ledger, queues=Queues())
     tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
+    # Last, because whoever asks for what was missed does not wait for lineage.
+    lineage = _lineage(env.names, env.data_bucket)
+    for model in env.models:
+        written = lineage.follow(ledger.entries(model), since=datetime.now(UTC) - LOOK_BACK)
+        if written is not LineageOutcome.KNOWN:
+            tell(written, model=model)
 
 
 @cache
 def _ledger(table: str) -> Ledger:
     """Kept from one tick to the next: of what it has read, it reads nothing again."""
     return Ledger(table=table)
+
+
+@cache
+def _lineage(names: Names, bucket: str) -> Lineage:
+    """Kept from one tick to the next: what it has written, it asks nobody about."""
+    return Lineage(names=names, bucket=bucket)
 
 
 def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:

@@ -11,6 +11,7 @@ from local.ministack import Permission
 
 # The member that names a resource, and the resource type in its ARN.
 _NAMES = {
+    "ActionName": "action",
     "EndpointName": "endpoint",
     "EndpointConfigName": "endpoint-config",
     "ModelName": "model",
@@ -23,7 +24,7 @@ _NAMES = {
 }
 # What a request names without needing a permission on it.
 _NOT_ASKED = {("CreateTransformJob", "ModelName")}
-_ARNS = ("PipelineExecutionArn", "ModelPackageArn", "ResourceArn")
+_ARNS = ("PipelineExecutionArn", "ModelPackageArn", "ResourceArn", "ArtifactArn", "SourceArn", "DestinationArn")
 _PASSED_ROLES = ("RoleArn", "ExecutionRoleArn")
 
 # The only List operations that are granted on a resource; the others are granted on everything or not at all.
@@ -84,6 +85,10 @@ def _resources(operation: str, request: dict[str, Any]) -> Iterator[str]:
             yield name
     if operation == "CreateModelPackage" and isinstance(group := request.get("ModelPackageGroupName"), str):
         yield arn("model-package", f"{group}/*")  # a version that has no number yet
+    if operation == "CreateArtifact":
+        yield arn("artifact", "*")  # SageMaker gives it its name
+    if operation == "QueryLineage" and isinstance(starts := request.get("StartArns"), list):
+        yield from (start for start in starts if isinstance(start, str))
 
 
 def arn(kind: str, name: str) -> str:

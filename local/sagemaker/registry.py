@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from local import ministack
@@ -25,11 +26,15 @@ _REPLACED = (
 
 
 class Registry:
-    """Model package groups and model packages; every change of a package is announced as an event."""
+    """Model package groups and model packages; every change of a package is announced as an event.
 
-    def __init__(self, cloud: Cloud, tags: Tags) -> None:
+    `registered` hears the ARN of each new package.
+    """
+
+    def __init__(self, cloud: Cloud, tags: Tags, registered: Callable[[str], None] = lambda _: None) -> None:
         self._cloud = cloud
         self._tags = tags
+        self._registered = registered
         self._groups: dict[str, Document] = {}
         self._packages: dict[str, Document] = {}  # by ARN
         self._versions: dict[str, int] = {}  # the last version of each group: numbers are never given twice
@@ -129,6 +134,7 @@ class Registry:
             if token:
                 self._tokens[token] = arn
             self._tags.put(arn, request.get("Tags"))
+            self._registered(arn)
         self._announce(package)
         return {"ModelPackageArn": arn}
 

@@ -12,6 +12,7 @@ from local.sagemaker.endpoint_configs import EndpointConfigs
 from local.sagemaker.endpoint_resources import SETTINGS_PATH, EndpointConfigType, EndpointType, ModelType, Settings
 from local.sagemaker.endpoints import Endpoints, Scaled
 from local.sagemaker.jobs import AT_ONCE
+from local.sagemaker.lineage import Lineage
 from local.sagemaker.metrics import Metrics
 from local.sagemaker.models import Models
 from local.sagemaker.pipelines import Pipelines
@@ -27,7 +28,8 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     """Add SageMaker to MiniStack, with endpoints that something scales; once a process, before it serves."""
     slots = threading.Semaphore(AT_ONCE)
     tags = Tags()
-    registry = Registry(cloud, tags)
+    lineage = Lineage(cloud, tags)
+    registry = Registry(cloud, tags, lineage.package_registered)
     processing = Processing(cloud, tags, slots)
     training = Training(cloud, tags, slots)
     pipelines = Pipelines(cloud, tags, {"Processing": processing.jobs, "Training": training.jobs})
@@ -38,7 +40,7 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     metrics = Metrics(cloud)
     settings = Settings.from_environment()
     ministack.register_service(
-        Api([tags, registry, processing, training, transform, pipelines, models, configs, endpoints]),
+        Api([tags, registry, lineage, processing, training, transform, pipelines, models, configs, endpoints]),
     )
     asynchronous = Asynchronous(cloud, endpoints, metrics)
     ministack.register_service(Runtime(cloud, endpoints, metrics, asynchronous), busy=True)

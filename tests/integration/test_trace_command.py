@@ -143,7 +143,7 @@ def _registered(storage: Storage) -> list[str]:
         answer = sagemaker.create_model_package(
             ModelPackageGroupName=GROUP,
             CustomerMetadataProperties={f"noria:{name}": value for name, value in metadata.items()},
-            InferenceSpecification={
+            InferenceSpecification={  # type: ignore[arg-type, misc]
                 "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
                 "SupportedResponseMIMETypes": ["application/json"],
