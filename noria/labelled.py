@@ -85,7 +85,8 @@ def join_day(
     """
     before = state_of(joined, resources=resources) if joined else Joined(rows=0, number=0, state="")
     with connect(resources) as db:
-        db.execute(f"CREATE TEMP VIEW before AS {f'FROM {parquet([joined])}' if joined else _nothing_joined(spec)}")
+        known = f" UNION ALL BY NAME FROM {parquet([joined])}" if joined else ""
+        db.execute(f"CREATE TEMP VIEW before AS {_nothing_joined(spec)}{known}")
         db.execute(
             "CREATE TEMP TABLE last AS SELECT * FROM ("
             f"SELECT inference_id, row, {', '.join(WORD)} FROM {words_of(told, spec)} "
@@ -147,9 +148,12 @@ class Made(NamedTuple):
     state: str
 
 
-def dataset(joined: Path, spec: ModelSpec, *, number: int, to: Path, resources: Resources = MODEST) -> Made:
+def dataset(
+    joined: Path, later: Path | None, spec: ModelSpec, *, number: int, to: Path, resources: Resources = MODEST
+) -> Made:
     """Write the labelled requests of a day as training data, one row for each that was predicted.
 
+    Those that were asked again, and answered, on the day of `later` are learnt from there: retries around midnight.
     The event's time is when it was predicted; the id, where the spec has one, is the inference id, with `#<row>` for
     all but the first row of a request. Requests that break the contract of a column are left out: nobody can correct
     what was asked. `number` is written into the file, so that labels that are corrected back are another file than the
@@ -162,14 +166,48 @@ def dataset(joined: Path, spec: ModelSpec, *, number: int, to: Path, resources: 
     kept = " AND ".join(["true", *(_allowed(name, feature) for name, feature in spec.features.items())])
     # A shadow is asked what the champion was asked: it is one request, and was labelled once.
     one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
+    again = f"ANTI JOIN {parquet([later])} later USING (inference_id, row)" if later else ""
     with connect(resources) as db:
         db.execute(
-            f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} WHERE {kept} "
+            f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} joined {again} WHERE {kept} "
             f"QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) TO {literal(str(to))} "
             f"(FORMAT parquet, KV_METADATA {{{_NUMBER}: '{number}'}})"
         )
         rows, state = _state(db, to)
     return Made(rows=rows, state=state)
+
+
+def judged_until(
+    predicted: Sequence[Path],
+    told: Sequence[Path],
+    spec: ModelSpec,
+    *,
+    variant: str,
+    since: datetime,
+    settled: datetime,
+    resources: Resources = MODEST,
+) -> datetime | None:
+    """Until when a variant's predictions of `since` or later can be judged: before the first that still waits.
+
+    It waits when it has no label, was made at `settled` or later, and after another that has one. None where nothing
+    waits. What is labelled early is labelled early for a reason, so that what has a label so far must not speak for
+    what has none; where all until then have theirs, at most one request's that come late is missed, on average
+    (docs/decisions/0019-beyond-chance.md).
+    """
+    with connect(resources) as db:
+        (found,) = one_row(
+            db,
+            f"""WITH made AS (
+                SELECT inference_id, row, max(time) AS time FROM {parquet(predicted)}
+                WHERE variant = {literal(variant)} AND time >= {timestamp(since)} GROUP BY inference_id, row
+            ), known AS (
+                SELECT time, target IS NOT NULL AS labelled
+                FROM made LEFT JOIN ({labels_of(told, spec)}) USING (inference_id, row)
+            )
+            SELECT min(time) FROM known WHERE NOT labelled AND time >= {timestamp(settled)}
+                AND time >= (SELECT min(time) FROM known WHERE labelled)""",
+        )
+    return found.replace(tzinfo=UTC) if found else None
 
 
 def labels_about(
@@ -178,12 +216,17 @@ def labels_about(
     spec: ModelSpec,
     *,
     variant: str,
+    since: datetime,
+    until: datetime,
     to: Path,
     resources: Resources = MODEST,
 ) -> LabelsFile:
-    """Write the labels of what a variant predicted, as a labels file."""
+    """Write the labels of what a variant predicted in [since, until), as a labels file."""
     with connect(resources) as db:
-        made = f"FROM {parquet(predicted)} WHERE variant = {literal(variant)}"
+        made = (
+            f"FROM {parquet(predicted)} WHERE variant = {literal(variant)} "
+            f"AND time >= {timestamp(since)} AND time < {timestamp(until)}"
+        )
         db.sql(
             f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({labels_of(told, spec)}) "
             f"SEMI JOIN ({made}) USING (inference_id, row)"
@@ -203,17 +246,17 @@ def classes(predicted: Sequence[Path], *, variant: str, resources: Resources = M
     return frozenset(name for (name,) in found)
 
 
-def told_of(
-    predicted: Path, joined: Path | None, words: Path, spec: ModelSpec, *, resources: Resources = MODEST
+def found_of(
+    predicted: Path, joined: Path | None, words: Path, spec: ModelSpec, *, rest: Path, resources: Resources = MODEST
 ) -> int:
-    """How many of the predictions that `words` speak of were made that day, by any variant."""
+    """How many of the predictions that `words` speak of were made that day, by any variant; the other words: `rest`."""
     known = [parquet([path]) for path in (predicted, joined) if path]
     made = " UNION ALL ".join(f"SELECT inference_id, row FROM {table}" for table in known)
+    said = words_of([words], spec)
     with connect(resources) as db:
+        db.sql(f"FROM {said} ANTI JOIN ({made}) USING (inference_id, row)").write_parquet(str(rest))
         (count,) = one_row(
-            db,
-            f"SELECT count(DISTINCT (inference_id, row)) FROM {words_of([words], spec)} SEMI JOIN ({made}) "
-            "USING (inference_id, row)",
+            db, f"SELECT count(DISTINCT (inference_id, row)) FROM {said} SEMI JOIN ({made}) USING (inference_id, row)"
         )
     return int(count)
 
@@ -268,7 +311,8 @@ def hard_cases(
             db.execute(
                 f"CREATE TEMP VIEW known AS SELECT p.*, l.target AS label, {_SURE[spec.task]} AS sure, "
                 f"{_TRUE[spec.task]} AS measured FROM {parquet(predicted)} p LEFT JOIN ({labels_of(told, spec)}) l "
-                f"USING (inference_id, row) WHERE variant = {literal(variant)} AND time >= {timestamp(since)}"
+                f"USING (inference_id, row) WHERE variant = {literal(variant)} AND time >= {timestamp(since)} "
+                "QUALIFY row_number() OVER (PARTITION BY inference_id, row ORDER BY time DESC) = 1"
             )
             unsure = _listed(db, spec, "sure", "label IS NULL AND sure IS NOT NULL", "sure")
             wrong = "true" if spec.task is Task.REGRESSION else "measured < 0.5"

@@ -32,6 +32,7 @@ from noria.sql import (
     csv_without_rejects,
     identifier,
     label,
+    listing,
     literal,
     one_row,
     parquet,
@@ -59,11 +60,12 @@ class LabelsFile(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """How labels came: when, by which version of an object, and S3's own order of the versions under one name."""
+    """How labels came: when, by which version of an object, S3's order of the versions under one key, and the key."""
 
     at: datetime
     version: str
     sequencer: str = ""
+    key: str = ""
 
 
 class Part(BaseModel):
@@ -111,13 +113,32 @@ def predictions_of(said: Path) -> int:
     return int(count)
 
 
-def still_waiting(waiting: Path, seen: Path, joined: Sequence[Path], *, since: datetime, to: Path) -> None:
+def versions_of(said: Path, spec: ModelSpec, *, most: int) -> list[str]:
+    """The objects that said these words, by their versions; at most so many, those that arrived first."""
+    with connect(MODEST) as db:
+        rows = db.execute(
+            f"SELECT version FROM {words_of([said], spec)} GROUP BY version ORDER BY min(told_at), version LIMIT {most}"
+        ).fetchall()
+    return [version for (version,) in rows]
+
+
+def arrived_since(said: Path, since: datetime) -> bool:
+    """Whether any of these words came at that time or later."""
+    with connect(MODEST) as db:
+        (some,) = one_row(db, f"SELECT count(*) > 0 FROM {parquet([said])} WHERE told_at >= {timestamp(since)}")
+    return bool(some)
+
+
+def still_waiting(
+    waiting: Path, seen: Path, joined: Sequence[Path], spec: ModelSpec, *, since: datetime, to: Path
+) -> None:
     """Write the words of `waiting` but those of `seen` that are about rows of `joined`, or arrived before `since`."""
     rows = parquet(joined) if joined else parquet([seen]) + " WHERE false"
     with connect(MODEST) as db:
         db.sql(
-            f"(FROM {parquet([waiting])} EXCEPT (FROM {parquet([seen])} WHERE told_at < {timestamp(since)} "
-            f"OR (inference_id, row) IN (SELECT (inference_id, row) FROM {rows}))) ORDER BY ALL"
+            f"(FROM {words_of([waiting], spec)} EXCEPT (FROM {words_of([seen], spec)} "
+            f"WHERE told_at < {timestamp(since)} OR (inference_id, row) IN (SELECT (inference_id, row) FROM {rows}))) "
+            "ORDER BY ALL"
         ).write_parquet(str(to))
 
 
@@ -145,27 +166,62 @@ def disagreement(said: Path, predicted: Collection[str], spec: ModelSpec, *, nam
     )
 
 
-WORD = ("target", CLOCK, "told_at", "sequencer", "version")
+class Foreign(NamedTuple):
+    """An object that told of classes which the model does not have, and of how many predictions it did."""
+
+    key: str
+    version: str
+    classes: tuple[str, ...]
+    predictions: int
+
+
+def sift(told: Path, classes: Collection[str], spec: ModelSpec) -> list[Foreign]:
+    """Leave those words out of a file whose label is none of `classes`; returns which objects had said them."""
+    foreign = f"target NOT IN {listing(map(literal, sorted(classes)))}"
+    with connect(MODEST) as db:
+        rows = db.execute(
+            f"SELECT key, version, list_sort(list(DISTINCT target)), count(DISTINCT (inference_id, row)) "
+            f"FROM {words_of([told], spec)} WHERE {foreign} GROUP BY key, version ORDER BY key, version"
+        ).fetchall()
+        if rows:
+            kept = told.with_suffix(".kept")
+            db.sql(f"FROM {words_of([told], spec)} WHERE NOT {foreign} ORDER BY ALL").write_parquet(str(kept))
+            kept.replace(told)
+    return [Foreign(key or "", version, tuple(targets[:5]), count) for key, version, targets, count in rows]
+
+
+def other_class(told: Sequence[Path], predicted: str, spec: ModelSpec) -> str | None:
+    """What is told most often in files that also tell of the only class that was ever predicted; None without such."""
+    with connect(MODEST) as db:
+        words = words_of(told, spec)
+        found = db.execute(
+            f"SELECT target FROM {words} WHERE target <> {literal(predicted)} AND version IN "
+            f"(SELECT version FROM {words} WHERE target = {literal(predicted)}) "
+            "GROUP BY target ORDER BY count(DISTINCT (inference_id, row)) DESC, target LIMIT 1"
+        ).fetchone()
+    return found[0] if found else None
+
+
+WORD = ("target", CLOCK, "told_at", "sequencer", "version", "key")
 """Columns of a word beside inference_id and row, which say what it is about."""
 
 
 def word_types(spec: ModelSpec) -> dict[str, str]:
     """All columns of a word, with their types."""
     target = "DOUBLE" if spec.task is Task.REGRESSION else "VARCHAR"
-    kinds = (target, "TIMESTAMP", "TIMESTAMP", "VARCHAR", "VARCHAR")
+    kinds = (target, "TIMESTAMP", "TIMESTAMP", "VARCHAR", "VARCHAR", "VARCHAR")
     return {"inference_id": "VARCHAR", "row": "BIGINT"} | dict(zip(WORD, kinds, strict=True))
 
 
 def words_of(files: Sequence[Path], spec: ModelSpec) -> str:
-    """SQL of a relation of the words of files, each once."""
-    if not files:
-        return f"(SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in word_types(spec).items())} WHERE false)"
-    return each_once(parquet(files), spec)
+    """SQL of a relation of the words of files, each once. A file of before there was some column lacks it."""
+    nothing = f"(SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in word_types(spec).items())} WHERE false)"
+    return each_once(f"({nothing} UNION ALL BY NAME FROM {parquet(files)})", spec) if files else nothing
 
 
 def each_once(words: str, spec: ModelSpec) -> str:
     """SQL of a relation of words that came twice. Told again, a version may have lost its sequencer."""
-    columns = (f"max({name}) AS {name}" if name == "sequencer" else name for name in word_types(spec))
+    columns = (f"max({name}) AS {name}" if name in {"sequencer", "key"} else name for name in word_types(spec))
     return f"(SELECT {', '.join(columns)} FROM {words} GROUP BY ALL)"
 
 
@@ -217,7 +273,7 @@ def _read_file(db: duckdb.DuckDBPyConnection, file: LabelsFile, spec: ModelSpec,
         "inference_id, CAST(TRY_CAST(row AS DOUBLE) AS BIGINT) AS row, "
         f"{outcome('target', spec.task)} AS target, {_moment(CLOCK)} AS {CLOCK}, "
         f"{timestamp(arrival.at)} AS told_at, {literal(arrival.sequencer)} AS sequencer, "
-        f"{literal(arrival.version)} AS version FROM told"
+        f"{literal(arrival.version)} AS version, {literal(arrival.key)} AS key FROM told"
     )
 
 

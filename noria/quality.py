@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from noria import calibration, capture, fairness
 from noria.evaluation import SEGMENT_ROWS, SEGMENT_VALUES, Calibration, Estimate, Evaluation, Fairness
@@ -72,15 +72,18 @@ class QualityLoss(Part):
 
 
 class Quality(Part):
-    """Predictions of a source joined with late labels. `coverage` is the share of predictions that have a label.
+    """Predictions of a source, of [since, until), joined with late labels. `coverage`: the share that has a label.
 
-    `malformed` counts captured records, and predictions in them, that could not be read. `segments` has the values of
-    the spec's segments that have at least `noria.evaluation.SEGMENT_ROWS` rows, at most the `SEGMENT_VALUES` most
-    frequent. `calibration` is of classifications that answer with probabilities, `fairness` (by segment) of binary
-    ones. `registration` is None where the metric is undefined now, or is not known of then.
+    `malformed` counts captured records, and predictions in them, that could not be read; those of unknown time where
+    their file is of that time. `segments` has the values of the spec's segments that have at least
+    `noria.evaluation.SEGMENT_ROWS` rows, at most the `SEGMENT_VALUES` most frequent. `calibration` is of
+    classifications that answer with probabilities, `fairness` (by segment) of binary ones. `registration` is None where
+    the metric is undefined now, or is not known of then.
     """
 
     model: str
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
     predictions: int
     labels: int
     matched: int
@@ -124,6 +127,8 @@ def join(
     live, then = overall.metrics.get(metric), registered.metrics.get(metric) if registered else None
     return Quality(
         model=spec.model,
+        since=source.since,
+        until=source.until,
         predictions=predictions,
         labels=known,
         matched=overall.rows,

@@ -36,7 +36,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria import masking
 from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
-from noria.aws.labelled import Labelled, Session
+from noria.aws.labelled import MOST_TOLD_BYTES, Labelled, Session
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.pages import Page, Pages
@@ -49,7 +49,7 @@ from noria.deployment import live_package
 from noria.evaluation import Evaluation
 from noria.events import EventError, LabelsTold, ObjectCreated, S3Object, Tick, parse
 from noria.labelled import HARD_CASES, HardCases
-from noria.labels import CLOCK, Arrival, LabelsError, LabelsFile, predictions_of, words
+from noria.labels import CLOCK, Arrival, Foreign, LabelsError, LabelsFile, predictions_of, versions_of, words
 from noria.ledger import Entry, Fact, Kind
 from noria.monitors import Reading, Unknown, monitors
 from noria.names import ObjectKey, key
@@ -67,6 +67,12 @@ TICK = "Join Labels"
 
 LATEST = "quality/latest.json"
 """The newest report, under the model's reports/."""
+
+LARGEST = MOST_TOLD_BYTES
+"""Of a labels file, in bytes: about as many labels as are read at once, and a tenth of the disk."""
+
+LISTED = 2000
+"""Of the versions that a join's entry names; entries have at most 400 KB. Those beyond may be told again once."""
 
 Details = dict[str, str | int | float | bool | list[str] | None]
 
@@ -97,6 +103,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         again=lambda: Queues().send(
             env.names.queue("join-labels"), Tick.message(TICK, model=model, time=datetime.now(UTC)), delay=AGAIN
         ),
+        pages=Pages(topic=env.pages_topic),
         now=datetime.now(UTC),
     )
     spec = env.spec(model)
@@ -106,7 +113,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             upload=said.detail.object,
             labelled=labelled,
             told=told,
-            pages=Pages(topic=env.pages_topic),
             uri=storage.uri(said.detail.object.key),
         )
     elif labelled is None:
@@ -117,7 +123,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         with tempfile.TemporaryDirectory(prefix="noria-labels-") as folder:
             session = labelled.session(Path(folder), now=told.now)
             outcome = join_in_turn(session, told, subject=f"again-{said.detail.time:%Y-%m-%dT%H%M%S}")
-    tell(outcome, model=model)
+    tell(outcome, model=model or "none")
 
 
 def _model(said: LabelsTold | Tick | ObjectCreated) -> str:
@@ -138,6 +144,7 @@ class Told:
     ledger: Ledger
     measurements: Measurements
     again: Callable[[], None]
+    pages: Pages
     now: datetime
 
 
@@ -160,18 +167,17 @@ def join_labels(
     upload: S3Object,
     labelled: Labelled | None,
     told: Told,
-    pages: Pages,
     uri: str,
 ) -> Outcome:
     """Keep one uploaded version and join it, in turn. `labelled` is None when nobody has described its model."""
     if upload.key.endswith("/") and upload.size == 0:
         return Outcome.FOLDER
-    source = ObjectKey.parse(upload.key)
-    if source.area != "labels":  # the rule's wildcard also matches a deeper folder of that name
+    source = _source(upload.key)
+    if source is None:
         return Outcome.ELSEWHERE
     if any(told.ledger.knows(source.model, kind, upload.version) for kind in (Kind.LABELS_JOINED, Kind.LABELS_REFUSED)):
         return Outcome.KNOWN
-    refuse = partial(_refuse, upload, source, uri=uri, ledger=told.ledger, pages=pages, now=told.now)
+    refuse = partial(_refuse, source, upload.version, uri=uri, told=told)
     if labelled is None:
         problem = (
             f"no model is called {source.model!r}: upload to <model>/labels/, or describe it in models/ and deploy"
@@ -184,6 +190,16 @@ def join_labels(
         except LabelsError as error:
             return refuse(error.problems)
         return join_in_turn(session, told, subject=upload.version, key=upload.key)
+
+
+def _source(upload: str) -> ObjectKey | None:
+    """Which model's labels a key holds; None for /labels/may.csv, which belongs to none, and for what is elsewhere."""
+    try:
+        source = ObjectKey.parse(upload)
+    except ValueError:
+        return None
+    # The rule's wildcard also matches a deeper folder of that name.
+    return source if source.area == "labels" else None
 
 
 def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) -> Outcome:
@@ -203,12 +219,20 @@ def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) 
         matched = session.find(waiting, count)
         session.join()
         found = _measure(session, told)
+        for foreign in session.foreign.values():
+            _refuse_late(foreign, session, told)
         found.publish(key(model, "reports", f"labels-{subject}/report.json"), session.labelled.storage, told)
         told.ledger.record(
             found.fact(
                 subject,
                 f"{matched:,} of {count:,} labels that came belong to captured predictions",
-                {**details, "labels": count, "matched": matched, "complete": session.complete},
+                {
+                    **details,
+                    "versions": versions_of(waiting, session.spec, most=LISTED),
+                    "labels": count,
+                    "matched": matched,
+                    "complete": session.complete,
+                },
                 at=told.now,
             )
         )
@@ -218,11 +242,14 @@ def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) 
 
 def _keep(upload: S3Object, source: ObjectKey, labelled: Labelled, session: Session) -> None:
     """Keep what a file says. Raises `LabelsError`."""
+    if upload.size > LARGEST:
+        size = f"the file has {upload.size:,} bytes, and at most {LARGEST:,} are read at once"
+        raise LabelsError([f"{source.filename}: {size}: split it into several"])
     path, said = session.folder / "upload", session.folder / "said.parquet"
     arrived = labelled.storage.download(upload.key, path, version=upload.version).modified
-    arrival = Arrival(arrived, upload.version, upload.sequencer)
-    count = words(LabelsFile(path, source.filename), labelled.spec, arrival, to=said)
-    if problem := session.disagreement(said, count, name=source.filename):
+    arrival = Arrival(arrived, upload.version, upload.sequencer, upload.key)
+    words(LabelsFile(path, source.filename), labelled.spec, arrival, to=said)
+    if problem := session.disagreement(said, name=source.filename):
         raise LabelsError([problem])
     labelled.keep(said, arrived.astimezone(UTC).date(), session.folder)
 
@@ -276,6 +303,7 @@ class Found:
             details={
                 **details,
                 "coverage": quality.coverage if quality else None,
+                "judged_until": quality.until.isoformat() if quality and quality.until else None,
                 "breached": breached,
                 "not_enough": list(unknown),
                 "reasons": list(dict.fromkeys(unknown.values())),
@@ -287,16 +315,16 @@ class Found:
 
 def _measure(session: Session, told: Told) -> Found:
     entries = told.ledger.entries(session.spec.model)
-    live, quality = champion_since(entries), None
-    problem = "no label belongs to a captured prediction of the live version"
+    live = champion_since(entries)
+    quality: Quality | Unknown
     try:
         quality = session.quality(live=live, registered=_registered(entries, session, told.registry))
     except LabelsError as error:  # each file was good for itself, but they do not agree on what labels are called
-        problem = str(error)
+        quality = Unknown(reason=str(error))
     return Found(
         spec=session.spec,
-        quality=quality,
-        problem=problem,
+        quality=None if isinstance(quality, Unknown) else quality,
+        problem=quality.reason if isinstance(quality, Unknown) else "",
         hard_cases=session.hard_cases(live=live),
         datasets=session.publish() if session.spec.monitor.labels.train else [],
     )
@@ -310,34 +338,38 @@ def _registered(entries: Sequence[Entry], session: Session, registry: Registry) 
     return Evaluation.model_validate_json(storage.read(storage.key_of(evaluation))) if evaluation else None
 
 
-def _refuse(
-    upload: S3Object,
-    source: ObjectKey,
-    problems: Sequence[str],
-    *,
-    uri: str,
-    ledger: Ledger,
-    pages: Pages,
-    now: datetime,
-) -> Outcome:
+def _refuse_late(foreign: Foreign, session: Session, told: Told) -> None:
+    """Tell once of a file that came before anybody knew what the model's classes are called."""
+    spec, source = session.spec, ObjectKey.parse(foreign.key)
+    if told.ledger.knows(spec.model, Kind.LABELS_REFUSED, foreign.version):
+        return
+    problem = (
+        f"{source.filename}: column {spec.target!r} holds {', '.join(foreign.classes)} where the model predicts "
+        f"{', '.join(session.labelled.classes())}: the labels of {foreign.predictions:,} predictions are left out, the "
+        "others are used; write the labels as the model's training data does"
+    )
+    _refuse(source, foreign.version, [problem], uri=session.labelled.storage.uri(foreign.key), told=told)
+
+
+def _refuse(source: ObjectKey, version: str, problems: Sequence[str], *, uri: str, told: Told) -> Outcome:
     listed = "\n".join(f"- {problem}" for problem in problems)
-    pages.send(
+    told.pages.send(
         Page(
             subject=f"{source.model}: labels {source.filename} cannot be joined",
-            what=f"{upload.key} is no labels file of {source.model}, so nothing was measured with it.\n\n{listed}",
+            what=f"{source} is no labels file of {source.model}, so nothing was measured with it.\n\n{listed}",
             where=uri,
             do="Correct the file and upload it again. The upload is kept; nothing was changed or lost.",
             command=f"aws s3 cp {shlex.quote(source.filename)} {shlex.quote(uri)}",
         )
     )
-    ledger.record(
+    told.ledger.record(
         Fact(
             model=source.model,
             kind=Kind.LABELS_REFUSED,
-            subject=upload.version,
-            at=now,
+            subject=version,
+            at=told.now,
             summary=f"Labels refused: {problems[0]}" + (" …" if len(problems) > 1 else ""),
-            details={"key": upload.key, "problems": list(problems)},
+            details={"key": str(source), "problems": list(problems)},
         )
     )
     return Outcome.REFUSED

@@ -96,6 +96,11 @@ class Captures:
                 return max(found, key=lambda captured: captured.at)
         return None
 
+    def within(self, keys: Iterable[str], start: datetime, end: datetime) -> list[str]:
+        """Of the keys of files those that `between` would find."""
+        first, last = (self._prefix(f"{moment.astimezone(UTC):%Y/%m/%d/%H}/") for moment in (start, end + LATE))
+        return [name for name in keys if first <= name and name[: len(last)] <= last]
+
     def fetch(self, files: Iterable[StoredObject], folder: Path) -> list[Path]:
         numbered = [(file.key, folder / f"{number:06}.jsonl") for number, file in zip(count(), files, strict=False)]
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:

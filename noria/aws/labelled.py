@@ -5,7 +5,8 @@
 | `<model>/labelled/told/<day>.parquet`      | every word that arrived that day (noria.labels.words)                  |
 | `<model>/labelled/joined/<day>.parquet`    | the predictions of that day that have a label, of every variant        |
 | `<model>/labelled/waiting.parquet`         | the words that are not joined yet, or whose predictions may come late  |
-| `<model>/labelled/classes.json`            | labels that the champion predicts, as the last join saw them           |
+| `<model>/labelled/classes.json`            | what labels of a binary classification are called, as far as is known  |
+| `<model>/labelled/looked.json`             | how far back the words that wait were looked for, where a join stopped |
 | `<model>/incoming/labelled/<day>/….parquet`| these as training data, again as they grow (noria.feedback)            |
 
 The first two only ever grow, by union, and are replaced only where nobody else did meanwhile: whoever writes, in
@@ -15,11 +16,13 @@ that whoever dies leaves nothing unjoined. Days are UTC.
 
 import filecmp
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from noria import feedback, labelled
 from noria.aws.captures import LATE, Captures
@@ -29,18 +32,25 @@ from noria.evaluation import Evaluation
 from noria.labelled import HardCases, Joined
 from noria.labels import (
     Coverage,
+    Foreign,
+    LabelsError,
     LabelsFile,
+    arrived_since,
     coverage,
     disagreement,
     last_words,
     merge,
+    other_class,
     predictions_of,
+    sift,
     still_waiting,
 )
+from noria.monitors import Unknown
 from noria.names import key
 from noria.profile import Source
 from noria.quality import Quality, join
 from noria.spec import ModelSpec, Task
+from noria.units import format_duration
 from noria.watch import LOOK_BACK
 
 VARIANTS = (CHAMPION, "challenger", "shadow")
@@ -54,14 +64,38 @@ MOST_TOLD_BYTES = 2**30
 MOST_COVERED_BYTES = 2**30
 """Of captured requests whose coverage is looked at: what comes after the first gigabyte has labels as it has."""
 
-WAITING, CLASSES = "waiting.parquet", "classes.json"
+MOST_DISK_BYTES = 5 * 2**30
+"""Of all that a join has on disk when it looks at one more day: half of a function's, since DuckDB writes aside too."""
+
+LOOKING = timedelta(minutes=5)
+"""How long a join looks back for what words are about, of a function's 15; the next goes on where it stopped."""
+
+WAITING, CLASSES, LOOKED = "waiting.parquet", "classes.json", "looked.json"
 
 _ATTEMPTS = 8
-_DAY = timedelta(days=1)
+_DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
 
 
 class LabelledBusyError(RuntimeError):
     """Others wrote faster each time; the caller's message comes again."""
+
+
+class Told(NamedTuple):
+    """Files of words: all that are about predictions of `since` or later; and which objects told of other classes."""
+
+    files: Sequence[Path]
+    since: datetime
+    foreign: Sequence[Foreign] = ()
+
+    def all_of(self, since: datetime) -> Sequence[Path]:
+        """Raises `LabelsError` where words about predictions of that time are missing."""
+        if self.since > since:
+            problem = (
+                f"more than {MOST_TOLD_BYTES:,} bytes of labels came since {since:%Y-%m-%d}, and those before "
+                f"{self.since:%Y-%m-%d} cannot be read with them: tell each outcome once"
+            )
+            raise LabelsError([problem])
+        return self.files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +113,12 @@ class Labelled:
         watch = self.spec.monitor
         end = until.astimezone(UTC) - watch.labels.within
         start = end - watch.every * watch.when.of
-        here = _folder(folder, "coverage")
+        here = subfolder(folder, "coverage")
         files, _ = self.captures.first(start, end, most_bytes=MOST_COVERED_BYTES)
-        captured = self.captures.fetch(files, _folder(here, "captured"))
-        told = self.words(start, _folder(here, "told"))
-        predictions, labelled, p50, p95 = coverage(Source.captured(*captured, since=start, until=end), told, self.spec)
+        captured = self.captures.fetch(files, subfolder(here, "captured"))
+        told = self.words(start, subfolder(here, "told"))
+        source = Source.captured(*captured, since=start, until=end)
+        predictions, labelled, p50, p95 = coverage(source, told.all_of(start), self.spec)
         return Coverage(
             since=start,
             until=end,
@@ -93,25 +128,39 @@ class Labelled:
             delay_p95_hours=p95,
         )
 
-    def words(self, since: datetime, folder: Path) -> list[Path]:
+    def words(self, since: datetime, folder: Path, *, sifted: bool = True) -> Told:
         """All words that arrived on the day of `since` or later, newest first: a label comes after its prediction.
 
-        What `folder` has already is not fetched again.
+        What `folder` has already is not fetched again. Where the two classes of the labels are known, words of others
+        are left out, if `sifted`: they came before anybody could know.
         """
         found = {_day_of(file): file for file in self.storage.list(key(self.spec.model, "labelled", "told/"))}
-        paths, total = [], 0
+        paths: list[Path] = []
+        foreign: list[Foreign] = []
+        total, classes = 0, self.classes() if sifted else ()
         for day in sorted((day for day in found if day >= _earliest(since)), reverse=True):
             total += found[day].size
             if total > MOST_TOLD_BYTES:
-                break
+                return Told(paths, max(since, _midnight(day + _DAY) + LATE), foreign)
             paths.append(folder / f"told-{day}.parquet")
             if not paths[-1].exists():
                 self.storage.download(found[day].key, paths[-1])
-        return paths
+                foreign += sift(paths[-1], classes, self.spec) if len(classes) == 2 else []
+        return Told(paths, since, foreign)
 
     def labels(self, since: datetime, folder: Path) -> LabelsFile:
-        """The label of each prediction of `since` or later, as far as it is known; and some of earlier ones."""
-        return last_words(self.words(since, folder), self.spec, to=folder / "labels.parquet")
+        """The label of each prediction of `since` or later, as far as it is known; and some of earlier ones.
+
+        Raises `LabelsError` where there are more labels than can be read.
+        """
+        return last_words(self.words(since, folder).all_of(since), self.spec, to=folder / "labels.parquet")
+
+    def classes(self) -> Sequence[str]:
+        """What the labels of a binary classification are called, as far as the last join knew."""
+        target = key(self.spec.model, "labelled", CLASSES)
+        if self.spec.task is not Task.BINARY or not self.storage.exists(target):
+            return ()
+        return tuple(json.loads(self.storage.read(target)))
 
     def keep(self, said: Path, day: date, folder: Path) -> None:
         """Add words that arrived on a day to what is kept, and to what waits for a join."""
@@ -149,24 +198,35 @@ class Change(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
-    """What was predicted on a day: by every variant as a table, and the champion's captured files."""
+    """What was predicted on a day: by every variant as a table, and the champion's captured files by their keys."""
 
     predicted: Path
-    champion: Sequence[Path]
+    champion: Mapping[str, Path]
+
+
+class Looked(NamedTuple):
+    """Where a look back stopped: days from `before` on were looked at for all words that arrived before `at`."""
+
+    before: date
+    at: datetime
 
 
 @dataclass(kw_only=True)
 class Session:
     """Days of predictions, fetched as they are needed, newest first, as far as `MOST_CAPTURED_BYTES` go.
 
-    Not `complete`: there were more of them.
+    Not `complete`: there was more than could be looked at. `foreign`: objects that told of classes which the model does
+    not have.
     """
 
     labelled: Labelled
     folder: Path
     now: datetime
     complete: bool = True
-    _left: int = MOST_CAPTURED_BYTES
+    foreign: dict[str, Foreign] = field(default_factory=dict)
+    _left: int = field(default_factory=lambda: MOST_CAPTURED_BYTES)
+    _ends: float = field(default_factory=lambda: time.monotonic() + LOOKING.total_seconds())
+    _goes_on: bool = False
     _days: dict[date, Day] = field(default_factory=dict)
     _joined: dict[date, tuple[Path, Joined]] = field(default_factory=dict)
 
@@ -175,16 +235,31 @@ class Session:
         return self.labelled.spec
 
     def find(self, said: Path, count: int) -> int:
-        """How many of the `count` predictions that words speak of were captured, looking back until all are found."""
-        found, today = 0, self.now.date()
-        for back in range(LOOK_BACK.days + 1):
-            # Yesterday too, whatever is found: labels may wait that came before what they are about was captured.
-            if back > 1 and found >= count:
+        """How many of the `count` predictions that words speak of were captured.
+
+        Today's and yesterday's are looked at in any case, since labels may wait that came before what they are about
+        was captured; then the days before, until all are found. That takes no longer than `LOOKING` and no more than
+        there is room for: the next join goes on where this one stopped.
+        """
+        today, looked = self.now.date(), self._looked()
+        days = [today - back * _DAY for back in range(LOOK_BACK.days + 1)]
+        earlier = [day for day in days[2:] if looked is None or day < looked.before]
+        found, rest = self._look(days[:2], said)
+        self._left = max(self._left, MOST_CAPTURED_BYTES // 2)  # however much these two were
+        for place, day in enumerate(earlier):
+            if found >= count:
                 break
-            if day := self._fetch(today - back * _DAY):
-                joined = self._before(today - back * _DAY)
-                found += labelled.told_of(day.predicted, joined, said, self.spec)
-        return min(found, count)
+            # One day at least, so that it comes to an end; another that was too large for the rest is looked at anew.
+            if place and self._spent():
+                cut = self._left <= 0 and place > 1
+                self._stop(Looked(earlier[place - cut] + _DAY, looked.at if looked else self.now))
+                return found
+            more, rest = self._look([day], rest)
+            found += more
+        # What came while others were looked for has its own look back.
+        missed = looked is not None and found < count and arrived_since(rest, looked.at)
+        self._stop(Looked(days[1], self.now) if missed else None)
+        return found
 
     def waiting(self) -> Path | None:
         """The words that no join has seen, or none that had to find what they are about; None when there are none."""
@@ -195,28 +270,31 @@ class Session:
         return path if predictions_of(path) else None
 
     def settle(self, seen: Path) -> None:
-        """Let words wait no more that were joined, or whose predictions would have been captured by now."""
+        """Let words wait no more that were joined, or were looked for when what they are about had been captured."""
         joined = [path for path, _ in self._joined.values()]
+        since = _midnight(date.min) if self._goes_on else self.now - LATE
 
         def drop(waiting: Path | None, to: Path) -> bool:
             if waiting:
-                still_waiting(waiting, seen, joined, since=self.now - LATE, to=to)
+                still_waiting(waiting, seen, joined, self.spec, since=since, to=to)
             return waiting is not None
 
         self.labelled.grow(key(self.spec.model, "labelled", WAITING), drop, self._place("settled"))
 
-    def disagreement(self, said: Path, count: int, *, name: str) -> str | None:
+    def disagreement(self, said: Path, *, name: str) -> str | None:
         """Why words cannot be about what the champion predicts.
 
         What that is the last join knows; captured files, which may be many, are asked where it speaks against them.
         """
         if self.spec.task is not Task.BINARY:
             return None
-        storage, target = self.labelled.storage, key(self.spec.model, "labelled", CLASSES)
-        known = json.loads(storage.read(target)) if storage.exists(target) else []
+        known = self.labelled.classes()
         if known and not disagreement(said, known, self.spec, name=name):
             return None
-        self.find(said, count)
+        for back in range(LOOK_BACK.days + 1):
+            if len(self.classes) > 1 or self._spent():
+                break
+            self._fetch(self.now.date() - back * _DAY)
         return disagreement(said, self.classes, self.spec, name=name)
 
     @property
@@ -226,84 +304,180 @@ class Session:
 
     def join(self) -> None:
         """Join all days that were fetched with all words."""
+        if self.spec.task is Task.BINARY and (classes := sorted(self._both(self.classes))):
+            self.labelled.storage.write(key(self.spec.model, "labelled", CLASSES), json.dumps(classes))
         for day in sorted(self._days):
             self._join(day)
-        if self.spec.task is Task.BINARY and (classes := sorted(self.classes)):
-            self.labelled.storage.write(key(self.spec.model, "labelled", CLASSES), json.dumps(classes))
 
-    def quality(self, *, live: datetime | None, registered: Evaluation | None) -> Quality | None:
-        """Of the champion's newest labelled predictions since it went `live`; None when it has none.
+    def quality(self, *, live: datetime | None, registered: Evaluation | None) -> Quality | Unknown:
+        """Of the champion's labelled predictions since it went `live` that can be judged.
 
-        They are those of twice `monitor.labels.within`, to the newest that has a label: in the older half all should
-        have one, so that what is labelled quickly does not speak for all.
+        They are those of twice `monitor.labels.within`, to the newest that has a label, but for those that are younger
+        than it and came after one that still waits for its label (`noria.labelled.judged_until`).
         """
-        end = self._newest(live)
-        if end is None:
-            return None
-        start = end - self.spec.monitor.labels.reach
-        start = max(start, live) if live else start
+        newest = self._newest(live)
+        if newest is None:
+            return Unknown(reason="no label belongs to a captured prediction of the live version")
+        end, within = newest + _INSTANT, self.spec.monitor.labels.within
+        start = max(filter(None, (newest - self.spec.monitor.labels.reach, live)))
         days = self._between(start, end)
         for day in days:
             self._join(day)
-        champion = [path for day in days for path in self._days[day].champion]
-        source = Source.captured(*champion, since=start, until=end + timedelta(microseconds=1))
+        told = self._words(start)
+        start, made = max(start, told.since), [self._days[day].predicted for day in days]
+        until = labelled.judged_until(
+            made, told.files, self.spec, variant=CHAMPION, since=start, settled=self.now - within
+        )
+        end = min(end, until or end)
+        champion: dict[str, Path] = {}
+        for day in days:
+            champion |= self._days[day].champion
+        files = self.labelled.captures.within(champion, start, end)
+        source = Source.captured(*(champion[file] for file in sorted(files)), since=start, until=end)
         labels = labelled.labels_about(
-            [self._days[day].predicted for day in days],
-            self.labelled.words(start, self._place("told")),
+            made,
+            told.files,
             self.spec,
             variant=CHAMPION,
+            since=start,
+            until=end,
             to=self.folder / "labels.parquet",
         )
-        return join(source, [labels], self.spec, registered=registered)
+        quality = join(source, [labels], self.spec, registered=registered)
+        if until and not quality.matched:
+            return Unknown(
+                reason=f"all predictions that have a label are younger than {format_duration(within)} "
+                "(monitor.labels.within) and came after others that still wait for theirs: outcomes that are known "
+                "early must not speak for those that are known late"
+            )
+        return quality
 
     def hard_cases(self, *, live: datetime | None) -> HardCases:
         """Of what was fetched of the live champion."""
         since = max(live, _midnight(min(self._days))) if live and self._days else live or self.now - 2 * _DAY
         paths = [day.predicted for day in self._days.values()]
-        told = self.labelled.words(since, self._place("told"))
+        told = self._words(since).files
         return labelled.hard_cases(paths, told, self.spec, variant=CHAMPION, since=since, until=self.now)
 
     def publish(self) -> list[str]:
-        """Upload the joined rows of each day as training data, where they are not what they were; their keys."""
+        """Upload the joined rows of each day as training data, where they are not what they were; their keys.
+
+        A day's rows change with those of the day after it, which are instead of them where a request came again.
+        """
         published, storage = [], self.labelled.storage
-        for day, (path, joined) in sorted(self._joined.items()):
-            made = self._place(str(day)) / "dataset.parquet"
-            rows, state = labelled.dataset(path, self.spec, number=joined.number, to=made)
+        for day in sorted({*self._joined, *(day - _DAY for day in self._joined)}):
+            table, later = self._table(day), self._table(day + _DAY)
+            if table is None:
+                continue
+            made, number = (
+                self._place(str(day)) / "dataset.parquet",
+                table[1].number + (later[1].number if later else 0),
+            )
+            rows, state = labelled.dataset(table[0], later[0] if later else None, self.spec, number=number, to=made)
             last = max((file.key for file in storage.list(feedback.folder_of(self.spec.model, day))), default="")
-            target = feedback.dataset_key(self.spec.model, day, number=joined.number, state=state)
+            target = feedback.dataset_key(self.spec.model, day, number=number, state=state)
             if rows and target > last and not last.endswith(f"-{state}.parquet"):
                 storage.replace(target, made, etag=None)
                 published.append(target)
         return published
 
+    # --- words
+
+    def _words(self, since: datetime) -> Told:
+        told = self.labelled.words(since, self._place("told"))
+        self.complete &= told.since <= since
+        self.foreign |= {each.version: each for each in told.foreign}
+        return told
+
+    def _both(self, predicted: frozenset[str]) -> frozenset[str]:
+        """The classes that labels may be of: where one alone was ever predicted, also the other that is told of."""
+        if len(predicted) != 1:
+            return predicted
+        told = self.labelled.words(_midnight(min(self._days)), self._place("unsifted"), sifted=False)
+        (only,) = predicted
+        if other := other_class(told.files, only, self.spec):
+            return predicted | {other}
+        known = frozenset(self.labelled.classes())
+        return known if predicted < known and len(known) == 2 else predicted
+
     # --- days
+
+    def _look(self, days: Sequence[date], said: Path) -> tuple[int, Path]:
+        """How many predictions of `said` were made on those days, and the words about others."""
+        found = 0
+        for day in days:
+            made = self._fetch(day)
+            if made is None:
+                continue
+            joined, rest = self._before(day), self._place("rest") / f"{day}.parquet"
+            more = labelled.found_of(made.predicted, joined, said, self.spec, rest=rest)
+            found, said = found + more, rest
+            if joined:
+                joined.unlink()
+            if not more and self.now - _midnight(day) > self.spec.monitor.labels.reach + _DAY:
+                self._forget(day)
+        return found, said
+
+    def _looked(self) -> Looked | None:
+        target = key(self.spec.model, "labelled", LOOKED)
+        stored = json.loads(self.labelled.storage.read(target)) if self.labelled.storage.exists(target) else None
+        return Looked(date.fromisoformat(stored["before"]), datetime.fromisoformat(stored["at"])) if stored else None
+
+    def _stop(self, looked: Looked | None) -> None:
+        """Note where the next look back begins; None: at the newest day, which is also where the first began."""
+        self._goes_on = looked is not None
+        self.complete &= looked is None
+        target = key(self.spec.model, "labelled", LOOKED)
+        if looked or self.labelled.storage.exists(target):
+            stored = {"before": str(looked.before), "at": looked.at.isoformat()} if looked else None
+            self.labelled.storage.write(target, json.dumps(stored))
+
+    def _spent(self) -> bool:
+        """Whether a look back has taken its time, or its room on disk."""
+        used = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return time.monotonic() > self._ends or used > MOST_DISK_BYTES or self._left <= 0
 
     def _fetch(self, day: date) -> Day | None:
         """None when nothing was captured on that day, or ever joined."""
         if day in self._days:
             return self._days[day]
         start, end = _midnight(day), _midnight(day + _DAY)
-        paths: dict[str, list[Path]] = {}
+        paths: dict[str, dict[str, Path]] = {}
+        known = {file: path for other in self._days.values() for file, path in other.champion.items()}
         for variant in VARIANTS:
             captures = replace(self.labelled.captures, variant=variant)
-            files = list(self._affordable(captures.of_day(day)))
-            if files:
-                paths[variant] = captures.fetch(files, self._place(f"{day}-{variant}"))
+            listed = captures.of_day(day)
+            files = list(self._affordable([file for file in listed if file.key not in known]))
+            fetched = captures.fetch(files, self._place(f"{day}-{variant}"))
+            found = {file.key: path for file, path in zip(files, fetched, strict=True)}
+            found |= {file.key: known[file.key] for file in listed if file.key in known}
+            if found:
+                paths[variant] = found
         if not paths and not self.labelled.storage.exists(self._key(day)):
             return None
         predicted = self._place(str(day)) / "predicted.parquet"
-        sources = {variant: Source.captured(*found, since=start, until=end) for variant, found in paths.items()}
+        sources = {
+            variant: Source.captured(*found.values(), since=start, until=end) for variant, found in paths.items()
+        }
         labelled.predictions(sources, self.spec, to=predicted)
         for variant, found in paths.items():
-            for path in found if variant != CHAMPION else ():
+            for path in found.values() if variant != CHAMPION else ():
                 path.unlink()
-        self._days[day] = Day(predicted=predicted, champion=paths.get(CHAMPION, []))
+        self._days[day] = Day(predicted=predicted, champion=paths.get(CHAMPION, {}))
         return self._days[day]
+
+    def _forget(self, day: date) -> None:
+        """Take a day from the disk, but files that another needs."""
+        gone = self._days.pop(day)
+        needed = {path for other in self._days.values() for path in other.champion.values()}
+        for path in {*gone.champion.values()} - needed:
+            path.unlink()
+        shutil.rmtree(self._place(str(day)))
 
     def _affordable(self, files: Sequence[StoredObject]) -> Iterator[StoredObject]:
         for file in sorted(files, key=lambda file: file.key, reverse=True):
             if file.size > self._left:
-                self.complete = False
+                self.complete, self._left = False, 0
                 return
             self._left -= file.size
             yield file
@@ -320,10 +494,16 @@ class Session:
         self.labelled.storage.download(target, path)
         return path
 
+    def _table(self, day: date) -> tuple[Path, Joined] | None:
+        """The joined table of a day, as it is in the bucket now; None where nothing is joined."""
+        if day not in self._joined and (path := self._before(day)):
+            return path, labelled.state_of(path)
+        return self._joined.get(day)
+
     def _join(self, day: date) -> None:
         if day in self._joined:
             return
-        told = self.labelled.words(_midnight(day), self._place("told"))
+        told = self._words(_midnight(day)).files
         after: Joined | None = None
 
         def change(known: Path | None, to: Path) -> bool:
@@ -344,7 +524,7 @@ class Session:
         return key(self.spec.model, "labelled", f"joined/{day}.parquet")
 
     def _place(self, name: str) -> Path:
-        return _folder(self.folder, name)
+        return subfolder(self.folder, name)
 
 
 def _earliest(since: datetime) -> date:
@@ -360,7 +540,7 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _folder(parent: Path, name: str) -> Path:
+def subfolder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir(exist_ok=True)
     return folder

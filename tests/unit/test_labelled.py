@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,22 @@ from hypothesis import strategies as st
 
 from noria import contract, labelled
 from noria.feedback import asked_of_a_part, dataset_key, origin, superseded
-from noria.labelled import Joined, dataset, hard_cases, join_day, newest, predictions
-from noria.labels import Arrival, LabelsError, LabelsFile, coverage, disagreement, last_words, merge, words
+from noria.labelled import Joined, dataset, hard_cases, join_day, judged_until, newest, predictions
+from noria.labels import (
+    Arrival,
+    Foreign,
+    LabelsError,
+    LabelsFile,
+    coverage,
+    disagreement,
+    last_words,
+    merge,
+    other_class,
+    predictions_of,
+    sift,
+    versions_of,
+    words,
+)
 from noria.profile import Source
 from noria.spec import ModelSpec, Task
 from noria.sql import connect
@@ -59,6 +74,7 @@ class World:
     captured: dict[str, list[Path]] = field(default_factory=dict)
     told: dict[str, Path] = field(default_factory=dict)
     joined: Path | None = None
+    day: datetime = DAY
     names: Any = field(default_factory=itertools.count)
 
     def path(self, ending: str) -> Path:
@@ -90,7 +106,7 @@ class World:
     def predicted(self) -> Path:
         to = self.path("parquet")
         sources = {
-            variant: Source.captured(*paths, since=DAY, until=DAY + timedelta(days=1))
+            variant: Source.captured(*paths, since=self.day, until=self.day + timedelta(days=1))
             for variant, paths in self.captured.items()
         }
         predictions(sources, self.spec, to=to, resources=SMALL)
@@ -237,6 +253,94 @@ def test_labels_that_the_model_does_not_know_by_that_name_are_told(tmp_path: Pat
     assert disagreement(said, set(), spec_of(), name="l.csv") is None
 
 
+# --- what can be judged
+
+
+def waiting_from(folder: Path, labelled_ids: str, *, settled: datetime) -> datetime | None:
+    """Five predictions, a an hour; `labelled_ids` have their label."""
+    world = World(folder)
+    for hour, name in enumerate("abcde"):
+        world.deliver(Captured("champion", name, DAY + timedelta(hours=hour), (0.9, 0.1)), joins=False)
+        world.deliver(Captured("shadow", f"other {name}", DAY + timedelta(hours=hour), (0.9, 0.1)), joins=False)
+    for name in labelled_ids:
+        world.deliver(Told(name, NOON, ((name, 0, 1, None), (name, 1, 1, None))), joins=False)
+    told = [*world.told.values()]
+    return judged_until(
+        [world.predicted()], told, world.spec, variant="champion", since=DAY, settled=settled, resources=SMALL
+    )
+
+
+@pytest.mark.parametrize(
+    ("labelled_ids", "settled", "waits"),
+    [
+        ("abcde", 0, None),  # nothing waits
+        ("abd", 0, 2),  # what came after c is known early for a reason
+        ("cde", 0, None),  # nobody tells of what came before the first
+        ("ce", 0, 3),
+        ("ace", 2, 3),  # b had its time
+        ("a", 5, None),  # all had theirs
+        ("", 0, None),
+    ],
+)
+def test_predictions_are_judged_up_to_the_first_that_still_waits_for_its_label(
+    tmp_path: Path, labelled_ids: str, settled: int, waits: int | None
+) -> None:
+    found = waiting_from(tmp_path, labelled_ids, settled=DAY + timedelta(hours=settled))
+    assert found == (None if waits is None else DAY + timedelta(hours=waits))
+
+
+def test_what_is_known_early_does_not_speak_for_what_is_known_late(tmp_path: Path) -> None:
+    """Bad outcomes take five days to be known, good ones none: what is judged holds as many as were made."""
+    draw, spec, now, within = random.Random(11), spec_of(), DAY + timedelta(days=14), timedelta(days=7)  # noqa: S311
+    made = [(f"r{n}", DAY + timedelta(days=14) * n / 2000, draw.random() < 0.2) for n in range(2000)]
+    with connect(SMALL) as db:
+        db.execute("CREATE TABLE p (variant VARCHAR, inference_id VARCHAR, row BIGINT, time TIMESTAMP)")
+        db.executemany(
+            "INSERT INTO p VALUES ('champion', ?, 0, ?)", [(i, at.replace(tzinfo=None)) for i, at, _ in made]
+        )
+        db.table("p").write_parquet(str(tmp_path / "predicted.parquet"))
+    known = [(i, at, bad) for i, at, bad in made if not bad or at + timedelta(days=5) <= now]
+    file = write(tmp_path / "labels.csv", ["inference_id,y", *(f"{i},{int(bad)}" for i, _, bad in known)])
+    said = tmp_path / "said.parquet"
+    words(LabelsFile(file, "labels.csv"), spec, Arrival(now, "v"), to=said, resources=SMALL)
+    until = judged_until(
+        [tmp_path / "predicted.parquet"], [said], spec, variant="champion", since=DAY, settled=now - within
+    )
+    assert until
+    assert now - timedelta(days=5) <= until < now - timedelta(days=4.9)
+    share = sum(bad for _, _, bad in known) / len(known)
+    judged = [bad for _, at, bad in known if at < until]
+    truth = [bad for _, at, bad in made if at < until]
+    assert judged == truth
+    assert sum(judged) / len(judged) > 1.2 * share
+
+
+# --- classes that nobody knew yet
+
+
+def test_words_of_classes_that_the_model_does_not_have_are_left_out_and_their_file_is_named(tmp_path: Path) -> None:
+    spec, merged = spec_of(), tmp_path / "merged.parquet"
+    files = {"early.csv": ["a,0,yes", "b,0,no"], "mixed.csv": ["c,0,1", "d,0,no"], "good.csv": ["a,0,1", "e,0,0"]}
+    parts = []
+    for name, rows in files.items():
+        file = write(tmp_path / name, ["inference_id,row,y", *rows])
+        parts.append(tmp_path / f"{name}.parquet")
+        arrival = Arrival(NOON, f"version of {name}", key=f"m/labels/{name}")
+        words(LabelsFile(file, name), spec, arrival, to=parts[-1], resources=SMALL)
+    merge(parts, spec, to=merged, resources=SMALL)
+    assert other_class([merged], "1", spec) == "0"
+    assert other_class([merged], "0", spec) == "1"
+    assert other_class([merged], "yes", spec) == "no"
+    assert other_class([merged], "red", spec) is None
+    assert sift(merged, {"0", "1"}, spec) == [
+        Foreign("m/labels/early.csv", "version of early.csv", ("no", "yes"), 2),
+        Foreign("m/labels/mixed.csv", "version of mixed.csv", ("no",), 1),
+    ]
+    assert sift(merged, {"0", "1"}, spec) == []
+    assert predictions_of(merged) == 3
+    assert versions_of(merged, spec, most=5) == ["version of good.csv", "version of mixed.csv"]
+
+
 # --- coverage
 
 
@@ -265,7 +369,7 @@ def test_labelled_requests_become_rows_of_the_contract_once_whoever_answered(tmp
     world.deliver(Told("v", NOON, (("a", 0, 1, None), ("a", 1, 1, None))))
     assert world.joined
     made = tmp_path / "made.parquet"
-    assert dataset(world.joined, world.spec, number=1, to=made, resources=SMALL).rows == 2
+    assert dataset(world.joined, None, world.spec, number=1, to=made, resources=SMALL).rows == 2
     with connect(SMALL) as db:
         rows = db.execute(f"FROM read_parquet('{made}')").fetchall()
     noon = NOON.replace(tzinfo=None)
@@ -274,6 +378,24 @@ def test_labelled_requests_become_rows_of_the_contract_once_whoever_answered(tmp
     report = contract.check(made, asked, filename="made.parquet", now=NOON, resources=SMALL)
     assert report.accepted, report.to_text()
     assert not contract.check(made, world.spec, filename="made.parquet", now=NOON, resources=SMALL).accepted
+
+
+def test_a_request_that_came_again_on_the_next_day_is_learnt_from_there_alone(tmp_path: Path) -> None:
+    spec, midnight, made = spec_of(), DAY + timedelta(days=1), tmp_path / "made.parquet"
+    days = []
+    for place, (ids, at) in enumerate([("ab", midnight - timedelta(minutes=1)), ("bc", midnight)]):
+        (folder := tmp_path / str(place)).mkdir()
+        world = World(folder, spec, day=at.replace(hour=0, minute=0))
+        for inference_id in ids:
+            world.deliver(Captured("champion", inference_id, at, (0.9, 0.1)), joins=False)
+        world.deliver(Told("v", NOON, tuple((i, row, 1, None) for i in "abc" for row in (0, 1))))
+        days.append(world.joined)
+    first, second = days
+    assert first
+    assert second
+    assert {i for _, i, _ in World(tmp_path, joined=first).table()} == {"a", "b"}
+    assert dataset(first, second, spec, number=1, to=made, resources=SMALL).rows == 2
+    assert dataset(second, None, spec, number=1, to=made, resources=SMALL).rows == 4
 
 
 def test_requests_that_no_upload_could_hold_are_not_learnt_from(tmp_path: Path) -> None:
@@ -286,7 +408,7 @@ def test_requests_that_no_upload_could_hold_are_not_learnt_from(tmp_path: Path) 
     world.deliver(Captured("champion", "a", NOON, (0.9, 0.1)), joins=False)
     world.deliver(Told("v", NOON, (("a", 0, 1, None), ("a", 1, 1, None))))
     assert world.joined
-    assert dataset(world.joined, world.spec, number=1, to=tmp_path / "made.parquet", resources=SMALL).rows == 1
+    assert dataset(world.joined, None, world.spec, number=1, to=tmp_path / "made.parquet", resources=SMALL).rows == 1
 
 
 def test_of_a_day_only_the_latest_is_trained_on() -> None:
