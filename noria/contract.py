@@ -18,8 +18,8 @@ from typing import Any, Literal
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from noria import capture, drift, rules
-from noria.profile import TOGETHER, Kind, Profile, Scan, Source, typed
+from noria import capture, drift, rules, tally
+from noria.profile import TOGETHER, ColumnProfile, Kind, Profile, Scan, Source, tallied, typed
 from noria.rules import Rule
 from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import (
@@ -452,24 +452,23 @@ class _Examination:
         violations = list(_columns(spec, columns))
         if self.kind == "parquet" and rows > spec.max_rows:
             return _Found(violations=[*violations, _too_many(spec, rows)], rows=rows, columns=columns)
+        answer, features = self._counted()
         whole = {
             "rows": "count(*)",
             "first": "min(event)",
             "last": "max(event)",
             "outcomes": self._outcomes(),
-            "sampled": f"len({self._sample(rows)})",
-            "sampled_distinct": f"list_unique({self._sample(rows)})",
-            **{f"suspect {rule.rule}": rule.suspect for rule in self.rules},
+            **{_key(rule): rule.suspect for rule in self.rules},
         }
-        answer: dict[str, Any] = {}
-        profile: Profile | None = None
-        for names in self._groups():
-            part, described = self._ask(names, {} if answer else whole)
-            answer |= part
-            profile = described if profile is None or described is None else _beside(profile, described)
-        suspected = [rule for rule in self.rules if answer[f"suspect {rule.rule}"]]
-        suspected += [rule for rule in self.of_features if answer[_key(rule)]]
-        violations += self._broken(suspected)
+        if self.kind == "csv":
+            whole["repeated"] = self._repeated_in_sample(rows)
+        else:
+            answer["repeated"] = self._repeated_rows(rows)
+        whole = {question: sql for question, sql in whole.items() if question not in answer}
+        for names in self._groups([name for name in self.present if _present(name) not in answer]):
+            part, described = self._ask(names, whole)
+            answer, features, whole = answer | part, features | described, {}
+        violations += self._broken([rule for rule in (*self.rules, *self.of_features) if answer[_key(rule)]])
         violations += self._missing(answer)
         violations += self._whole(answer)
         found = _Found(
@@ -479,29 +478,68 @@ class _Examination:
             first=_utc(answer["first"]),
             last=_utc(answer["last"]),
         )
-        return self._shifted(found, profile) if profile else found
+        if self.baseline is None:
+            return found
+        described = {name: features[name] for name in self.present}
+        return self._shifted(found, Profile(model=spec.model, rows=found.rows, features=described))
 
-    def _groups(self) -> list[Sequence[str]]:
+    def _groups(self, names: Sequence[str]) -> list[Sequence[str]]:
         """Features that are asked about together; what concerns the whole file is asked with the first."""
         most = TOGETHER if self.kind == "parquet" else WIDE
-        groups: list[Sequence[str]] = [self.present[i : i + most] for i in range(0, len(self.present), most)]
+        groups: list[Sequence[str]] = [names[i : i + most] for i in range(0, len(names), most)]
         return [[], *groups] if self.kind == "parquet" else groups or [[]]
 
-    def _ask(self, names: Sequence[str], whole: Mapping[str, str]) -> tuple[dict[str, Any], Profile | None]:
-        """One scan: the questions about the whole file, and those about some features with their profile."""
+    def _counted(self) -> tuple[dict[str, Any], dict[str, ColumnProfile]]:
+        """The answers about columns of Parquet with few values, which their values alone give, and their profiles."""
+        answer: dict[str, Any] = {}
+        features: dict[str, ColumnProfile] = {}
+        likely = tally.likely(self.db, [self.path]) if self.kind == "parquet" else frozenset[str]()
+        for name, place in self._places:
+            kind, raw, value = _kind(self.spec.features[name]), f"r{place}", f"f{place}"
+            asked = [*rules.of_features(self.spec, [name])]
+            relation = (
+                f"(SELECT *, {typed(raw, kind)} AS {value} FROM {self._values(name, raw, text=kind == 'category')})"
+            )
+            broken = [rule.broken for rule in asked]
+            wanted = ", ".join([value, tally.ROWS, f"{raw} IS NOT NULL", *broken])
+            if name in likely and (values := tally.few(self.db, f"SELECT {wanted} FROM {relation}")) is not None:
+                answer[_present(name)] = sum(rows for _, rows, present, *_ in values if present)
+                answer |= _any_true(asked, [found for _, _, _, *found in values])
+                if self.baseline:
+                    features[name] = tallied(kind, self.baseline.edges.features.get(name), values)
+        if self.spec.target in likely & {*self.types}:
+            regression = self.spec.task is Task.REGRESSION
+            asked = [*rules.of_target(self.spec)]
+            wanted = ", ".join([rules.outcome(self.spec) if regression else "y", *(rule.broken for rule in asked)])
+            relation = self._values(self.spec.target, "y", text=not regression)
+            if (values := tally.few(self.db, f"SELECT {wanted} FROM {relation}")) is not None:
+                answer["outcomes"] = [outcome for outcome, *_ in values]
+                answer |= _any_true(asked, [found for _, *found in values])
+        return answer, features
+
+    def _values(self, name: str, called: str, *, text: bool) -> str:
+        """SQL of a column's different values, as it came, and in how many rows each is."""
+        values = tally.values(self.reader, identifier(name), self.types[name])
+        raw = self._raw(name, text=text, column=tally.VALUE)
+        return f"(SELECT {raw} AS {called}, {tally.ROWS} FROM {values})"
+
+    def _ask(self, names: Sequence[str], whole: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, ColumnProfile]]:
+        """One scan: the questions about the whole file, and those about some features with their profiles."""
         places = dict(self._places)
         asked = {
             **whole,
-            **{f"present {name}": f"count(r{places[name]})" for name in names},
+            **{_present(name): f"count(r{places[name]})" for name in names},
             **{_key(rule): rule.suspect for rule in rules.of_features(self.spec, names)},
         }
+        if not asked and not names:
+            return {}, {}
         scan = Scan(self.spec, self.baseline.edges, present=names) if self.baseline else None
         questions = [*asked.values(), *(scan.expressions if scan else ())]
         # Whether rows are equal is asked of all columns; those that nobody asks for are not read.
-        relation = self._relation(self.present if whole and len(self.present) <= WIDE else names)
+        relation = self._relation(self.present if "repeated" in whole and len(self.present) <= WIDE else names)
         (values,) = self.db.execute(f"SELECT {', '.join(questions)} FROM {relation}").fetchall()
-        profile = scan.name(self.db, relation, scan.read(values[len(asked) :])) if scan else None
-        return dict(zip(asked, values, strict=False)), profile
+        features = scan.name(self.db, relation, scan.read(values[len(asked) :])).features if scan else {}
+        return dict(zip(asked, values, strict=False)), features
 
     # --- what is asked
 
@@ -528,9 +566,9 @@ class _Examination:
         values.append(f"{moment('event_raw', types.get(spec.time, 'TIMESTAMP'))} AS event")
         return f"(SELECT *, {', '.join(values)} FROM (SELECT {', '.join(raw)} FROM {self.reader}))"
 
-    def _raw(self, name: str, *, text: bool) -> str:
+    def _raw(self, name: str, *, text: bool, column: str | None = None) -> str:
         """SQL of a column as it came, but NULL where nothing came. In CSV, what is empty is NULL already."""
-        column = identifier(name)
+        column = column or identifier(name)
         if self.kind == "csv":
             return column
         return f"nullif(CAST({column} AS VARCHAR), '')" if text or self.types[name] == "VARCHAR" else column
@@ -565,16 +603,39 @@ class _Examination:
             start = file.read(2**16)
         return max(1, self.path.stat().st_size * start.count(b"\n") // max(1, len(start)))
 
-    def _sample(self, rows: int) -> str:
-        """SQL: hashes of about `SAMPLED` rows, all of those that are equal, or none of them."""
-        if self.spec.id or not self.complete or len(self.present) > WIDE:
-            return "NULL::UBIGINT[]"  # rows that differ in their ids are not equal, and of half a row nobody knows
-        whole = f"hash({', '.join(['event_raw', 'y', *self._raws])})"
-        if rows <= SAMPLED:
-            return f"min({whole}, {SAMPLED})"
-        # Hashing all of every row would take longer than reading it.
-        chosen = f"hash(event_raw, {self._raws[0]}) <= {2**64 * SAMPLED // rows}::UBIGINT"
-        return f"min(CASE WHEN {chosen} THEN {whole} END, {SAMPLED})"
+    @property
+    def _may_repeat(self) -> bool:
+        """Rows that differ in their ids are not equal, and of half a row nobody knows."""
+        return not self.spec.id and self.complete and len(self.present) <= WIDE
+
+    @property
+    def _hashed(self) -> str:
+        return f"hash({', '.join(['event_raw', 'y', *self._raws])})"
+
+    def _chosen(self, rows: int) -> str:
+        """SQL: whether a row is one of about `SAMPLED`, as are all that equal it, or none of them.
+
+        Hashing all of every row would take longer than reading it.
+        """
+        return f"hash(event_raw, {self._raws[0]}) <= {min(2**64 * SAMPLED // max(rows, 1), 2**64 - 1)}::UBIGINT"
+
+    def _repeated_in_sample(self, rows: int) -> str:
+        """SQL: whether any of about `SAMPLED` rows comes twice."""
+        if not self._may_repeat:
+            return "false"
+        hashes = f"min(CASE WHEN {self._chosen(rows)} THEN {self._hashed} END, {SAMPLED})"
+        return f"len({hashes}) > list_unique({hashes})"
+
+    def _repeated_rows(self, rows: int) -> bool:
+        """The same of Parquet, where few columns are read first: mostly they tell already that no row comes twice."""
+        if not self._may_repeat:
+            return False
+        for hashed in (f"hash(event_raw, {self._raws[0]})", self._hashed):
+            sample = f"(SELECT {hashed} AS h FROM {self._relation(self.present)} WHERE {self._chosen(rows)})"
+            ((repeated,),) = self.db.execute(f"SELECT count(*) > count(DISTINCT h) FROM {sample}").fetchall()
+            if not repeated:
+                return False
+        return True
 
     # --- what is made of the answers
 
@@ -620,9 +681,7 @@ class _Examination:
         repeated_ids = self._repeated_ids()
         if repeated_ids:
             yield from self._repeated("unique", _ID, allowed=0)
-        if (repeated_ids and self.complete and len(self.present) <= WIDE) or (answer["sampled"] or 0) > (
-            answer["sampled_distinct"] or 0
-        ):
+        if (repeated_ids and self.complete and len(self.present) <= WIDE) or answer["repeated"]:
             everything = ", ".join(["event_raw", "y", _ID, *self._raws])
             yield from self._repeated("duplicates", everything, allowed=spec.contract.duplicates * rows)
 
@@ -692,13 +751,17 @@ class _Examination:
         return replace(found, profile=profile, shift=shift, violations=violations)
 
 
-def _beside(profile: Profile, other: Profile) -> Profile:
-    """Two profiles of the same rows, with different features."""
-    return profile.model_copy(update={"features": profile.features | other.features})
+def _present(name: str) -> str:
+    return f"present {name}"
 
 
 def _key(rule: Rule) -> str:
     return f"suspect {rule.rule} of {rule.column}: {rule.broken}"
+
+
+def _any_true(asked: Sequence[Rule], broken: Sequence[Sequence[bool | None]]) -> dict[str, bool]:
+    """By question: whether any value breaks the rule, from whether each breaks each."""
+    return {_key(rule): any(found[place] for found in broken) for place, rule in enumerate(asked)}
 
 
 _ROW, _ID = '"\x01row"', '"\x01id"'
