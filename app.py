@@ -20,6 +20,7 @@ from stacks.front_door import FrontDoor
 from stacks.monitoring import Monitoring
 from stacks.network import placed
 from stacks.reactions import Reactions
+from stacks.roles import Roles
 from stacks.serving import Serving
 from stacks.settings import settings_for
 from stacks.trail import Trail
@@ -49,6 +50,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
         specs=specs,
         placement=placement,
     )
+    Roles(app, "Roles", env=place, settings=settings, foundation=foundation)
     alarms: dict[str, Sequence[str]] = {}
     for spec in specs:
         training = Training(

@@ -599,6 +599,34 @@ iam_evaluator.enforce = _enforce_and_record
 tagging.resource_tags = _tags_of
 
 
+_item_context = iam_actions.dynamodb_service_context
+
+
+def _context_of_items(body: bytes) -> dict[str, Any]:
+    """With the partitions that a request names. Source: DynamoDB guide, "Using conditions": `dynamodb:LeadingKeys`."""
+    context: dict[str, Any] = _item_context(body)
+    with suppress(ValueError, TypeError, KeyError, AttributeError):  # DynamoDB itself answers what is malformed
+        request = json.loads(body)
+        table = dynamodb._tables[request["TableName"].rsplit("/", 1)[-1]]
+        (partition,) = (key["AttributeName"] for key in table["KeySchema"] if key["KeyType"] == "HASH")
+        if found := _partition_of(request, partition):
+            context["dynamodb:LeadingKeys"] = [found]
+    return context
+
+
+def _partition_of(request: Mapping[str, Any], partition: str) -> str | None:
+    if item := request.get("Key") or request.get("Item"):
+        return str(next(iter(item[partition].values())))
+    names = request.get("ExpressionAttributeNames") or {}
+    for name, value in re.findall(r"([#\w]+)\s*=\s*(:\w+)", request.get("KeyConditionExpression") or ""):
+        if names.get(name, name) == partition:
+            return str(next(iter(request["ExpressionAttributeValues"][value].values())))
+    return None
+
+
+iam_actions.dynamodb_service_context = _context_of_items
+
+
 # --- doors of our own
 
 

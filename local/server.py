@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from local import ministack
+from local import ministack, privileges
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
@@ -42,6 +42,7 @@ def main() -> None:
     ministack.register_resource(FlowLogType(cloud))
     ministack.answer_queries_with(Engine())
     HttpApis().start()
+    privileges.install()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

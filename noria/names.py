@@ -65,7 +65,7 @@ class Names:
     def stack(self, model: str, part: Part) -> str:
         return f"{self.model(model)}-{part}"
 
-    def environment_stack(self, part: Literal["foundation", "network", "reactions"]) -> str:
+    def environment_stack(self, part: Literal["foundation", "network", "reactions", "roles"]) -> str:
         return f"{self.prefix}-{part}"
 
     def parameter(self, name: Parameter) -> str:

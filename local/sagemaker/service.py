@@ -28,6 +28,7 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     """Add SageMaker to MiniStack, with endpoints that something scales; once a process, before it serves."""
     slots = threading.Semaphore(AT_ONCE)
     tags = Tags()
+    ministack.register_tags("sagemaker", tags.compared)
     lineage = Lineage(cloud, tags)
     registry = Registry(cloud, tags, lineage.package_registered)
     processing = Processing(cloud, tags, slots)

@@ -36,3 +36,11 @@ class Tags:
     def forget(self, arn: str) -> None:
         with self._lock:
             self._tags.pop(arn, None)
+
+    def compared(self, arn: str) -> dict[str, str] | None:
+        """What policies compare: a package has its group's tags, as CreateModelPackage's reference says."""
+        start, _, rest = arn.partition(":model-package/")
+        of = f"{start}:model-package-group/{rest.partition('/')[0]}" if rest else arn
+        with self._lock:
+            found = self._tags.get(of)
+            return None if found is None else dict(found)

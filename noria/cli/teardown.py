@@ -15,7 +15,7 @@ from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.names import Names, Part
 
-_ORDER = ("front-door", "monitoring", "serving", "training", "reactions", "foundation")
+_ORDER = ("front-door", "monitoring", "serving", "training", "reactions", "roles", "foundation")
 """Endings of stack names, users before what they use."""
 
 _WINDOW_DAYS = 30

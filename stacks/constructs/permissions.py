@@ -19,23 +19,28 @@ class Grant:
     because: str = ""
 
 
-def allow(role: iam.Role, *grants: Grant) -> None:
-    """Give `role` the permissions; raises ValueError for a wildcard among actions, or one without a reason."""
+def allow(to: iam.Role | iam.ManagedPolicy, *grants: Grant) -> None:
+    """Give a role, or put into a policy, the permissions.
+
+    Raises ValueError for a wildcard among actions, or one without a reason.
+    """
     for grant in grants:
         if any("*" in action for action in grant.actions):
-            raise ValueError(f"{role.node.path}: list the actions instead of {', '.join(grant.actions)}")
+            raise ValueError(f"{to.node.path}: list the actions instead of {', '.join(grant.actions)}")
         for resource in grant.resources:
-            resolved = Stack.of(role).resolve(resource)
+            resolved = Stack.of(to).resolve(resource)
             if "*" in str(resolved):
                 name = _flatten(resolved)
                 if not grant.because:
-                    raise ValueError(f"{role.node.path}: say why {name} needs a wildcard")
-                acknowledge(role, f"AwsSolutions-IAM5[Resource::{name}]", grant.because)
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=list(grant.actions), resources=list(grant.resources), conditions=dict(grant.conditions)
-            )
+                    raise ValueError(f"{to.node.path}: say why {name} needs a wildcard")
+                acknowledge(to, f"AwsSolutions-IAM5[Resource::{name}]", grant.because)
+        statement = iam.PolicyStatement(
+            actions=list(grant.actions), resources=list(grant.resources), conditions=dict(grant.conditions)
         )
+        if isinstance(to, iam.ManagedPolicy):
+            to.add_statements(statement)
+        else:
+            to.add_to_policy(statement)
 
 
 def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
@@ -44,16 +49,16 @@ def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
 
 
 def _flatten(value: Any) -> str:
-    """A resolved ARN as cdk-nag names it: references in angle brackets."""
+    """A resolved ARN as cdk-nag names it: references, and IAM's variables, in angle brackets."""
     match value:
         case str():
-            return value
+            return value.replace("${", "<").replace("}", ">")
         case {"Fn::Join": [delimiter, parts]}:
             return str(delimiter).join(_flatten(part) for part in parts)
         case {"Fn::GetAtt": [resource, attribute]}:
             return f"<{resource}.{attribute}>"
         case {"Fn::Sub": str(template)}:
-            return template.replace("${", "<").replace("}", ">")
+            return _flatten(template)
         case {"Ref": name}:
             return f"<{name}>"
     raise ValueError(f"cannot name {value!r}: a wildcard belongs after a plain name, not after another stack's output")

@@ -22,13 +22,14 @@ CLOUDFORMATION_LIMIT = 500  # resources of a stack
 TEMPLATE_LIMIT = 1_000_000  # bytes of a template in S3
 
 
-def test_an_environment_has_two_stacks_and_each_model_three_or_with_a_front_door_four(local: Assembly) -> None:
+def test_an_environment_has_three_stacks_and_each_model_three_or_with_a_front_door_four(local: Assembly) -> None:
     of_models = {
         f"noria-local-{model}-{part}"
         for model in ("flight-delay", "house-prices")
         for part in ("training", "serving", "monitoring")
     }
-    assert set(local.templates) == {"noria-local-foundation", "noria-local-reactions"} | of_models | {
+    of_all = {f"noria-local-{part}" for part in ("foundation", "reactions", "roles")}
+    assert set(local.templates) == of_all | of_models | {
         "noria-local-house-prices-front-door"
     }
 
