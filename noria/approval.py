@@ -20,10 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from noria.deployment import live
-from noria.ledger import Entry, Kind, latest
+from pydantic import BaseModel
+
+from noria.deployment import live, rollback_of
+from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
 from noria.page import Page
 from noria.spec import Approval, ModelSpec
@@ -200,6 +202,66 @@ def judge(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> Ru
     )
 
 
+class Refusal(Exception):
+    """An approval that cannot be given; the message says why and what can be done."""
+
+
+class Answer(BaseModel):
+    """What came of an approval that was given."""
+
+    package: str
+    approved: bool
+    approvers: tuple[str, ...]
+    rule: str
+    because: str
+
+    @classmethod
+    def of(cls, package: str, ruling: Ruling) -> Self:
+        return cls(
+            package=package,
+            approved=ruling.approved,
+            approvers=ruling.approvers,
+            rule=ruling.rule,
+            because=ruling.because,
+        )
+
+
+def approve(
+    spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, *, by: str, reason: str, now: datetime
+) -> Iterator[Fact]:
+    """The approval as a fact, unless that person has approved this content already. Raises `Refusal`."""
+    approval, package = spec.approval, candidate.package
+    if not (approval.strict or approval.automatic):
+        raise Refusal(f"{spec.model} is in mode open: approve the package in the registry (noria approve does)")
+    if by != AUTOMATIC and not approval.strict:
+        raise Refusal(f"{spec.model} approves its versions by itself, {rule(approval)}; in the registry you may too")
+    if late := expired(spec, entries, candidate, now):
+        raise Refusal(f"{version(package)} cannot be approved: {late}")
+    if before := rollback_of(entries, package):
+        raise Refusal(f"{version(package)} was rolled back before: {before.summary}")
+    if approval.independent and person(by) in authors(entries, candidate):
+        raise Refusal(f"you made {version(package)}, as {person(by)}: somebody else has to approve it")
+    words = [word for word in given(entries, package) if word.details.get("content") == candidate.content]
+    if any(person(str(word.details["approver"])) == person(by) for word in words):
+        return
+    rejected = sum(e.kind is Kind.PACKAGE_REJECTED and e.details.get("package") == package for e in entries)
+    who = "Its gates" if by == AUTOMATIC else by
+    yield Fact(
+        model=spec.model,
+        kind=Kind.APPROVAL_GIVEN,
+        subject=f"{package}#{by}#{candidate.content}" + f"#{rejected}" * bool(rejected),
+        at=now,
+        summary=f"{who} approved {version(package)}: {reason.rstrip('.')}.",
+        details={
+            "package": package,
+            "approver": by,
+            "reason": reason,
+            "rule": rule(approval),
+            "content": candidate.content,
+        },
+    )
+
+
 def expiry(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> datetime | None:
     """When a package that waits expires; None where it never does, or was approved before."""
     decided = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
@@ -276,32 +338,44 @@ def _placed(entry: Entry) -> set[object]:
     return {entry.details.get(role) for role in ("package", "challenger", "shadow")}
 
 
-# --- what people are told
+# --- what time brings
 
 
-def expired_page(spec: ModelSpec, package: str, why: str) -> Page:
-    return Page(
-        subject=f"{spec.model}: {version(package)} expired",
-        what=f"{version(package).capitalize()} of {spec.model} cannot be approved any more: {why}.",
-        where=package,
-        do="Nothing, if what is live is to stay. Otherwise train anew, and look at the new version in time.",
-        command=f"noria retrain {spec.model} --reason '…'",
-    )
-
-
-def outdated(spec: ModelSpec, created: datetime, now: datetime) -> str | None:
-    """That a version which answers is older than the policy lets it be."""
-    oldest = spec.approval.max_age
-    if oldest is None or now - created <= oldest:
+def told_by_time(
+    spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime
+) -> tuple[Fact, Page] | None:
+    """That a version expired, or answers and is too old, as fact and page; None where neither is so, or it is known."""
+    package, model = candidate.package, spec.model
+    if candidate.approval == PENDING and (why := expired(spec, entries, candidate, now)):
+        kind = Kind.PACKAGE_EXPIRED
+        page = Page(
+            subject=f"{model}: {version(package)} expired",
+            what=f"{version(package).capitalize()} of {model} cannot be approved any more: {why}.",
+            where=package,
+            do="Nothing, if what is live is to stay. Otherwise train anew, and look at the new version in time.",
+            command=f"noria retrain {model} --reason '…'",
+        )
+    elif why := outdated(spec, entries, candidate, now):
+        kind = Kind.PACKAGE_OUTDATED
+        page = Page(
+            subject=f"{model}: {version(package)} is too old",
+            what=f"{version(package).capitalize()} of {model} answers, and {why}.",
+            where=package,
+            do="Train a new version and approve it; or retire the model if nobody needs it (noria retire).",
+            command=f"noria retrain {model} --reason '…'",
+        )
+    else:
         return None
-    return f"it is {(now - created).days} days old, and approval.max_age is {format_duration(oldest)}"
+    if any(entry.kind is kind and entry.subject == package for entry in entries):
+        return None
+    details: dict[str, str | int | float | bool | list[str] | None] = {"package": package, "reason": why}
+    return Fact(model=model, kind=kind, subject=package, at=now, summary=page.what, details=details), page
 
 
-def outdated_page(spec: ModelSpec, package: str, why: str) -> Page:
-    return Page(
-        subject=f"{spec.model}: {version(package)} is too old",
-        what=f"{version(package).capitalize()} of {spec.model} answers, and {why}.",
-        where=package,
-        do="Train a new version and approve it; or retire the model if nobody needs it (noria retire).",
-        command=f"noria retrain {spec.model} --reason '…'",
-    )
+def outdated(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> str | None:
+    """Why a version that answers is older than the spec lets it be."""
+    oldest, answers = spec.approval.max_age, live(entries)
+    if oldest is None or answers is None or candidate.package not in {answers.package, answers.challenger}:
+        return None
+    age = now - candidate.created
+    return f"it is {age.days} days old, and approval.max_age is {format_duration(oldest)}" if age > oldest else None

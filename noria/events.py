@@ -239,6 +239,7 @@ class TickDetail(Shape):
     alarm: str | None = Field(None, description="of a re-check: the alarm to look at again")
     attempt: int = Field(0, ge=0, description="of a probe: how often it has been put off")
     deployment: str | None = Field(None, description="of an advance: the step that has answered for long enough")
+    package: str | None = Field(None, description="of a look at one: which package")
 
 
 class Tick(Event):
@@ -256,6 +257,7 @@ class Tick(Event):
         "Advance Challenger",
         "Confirm Deployment",
         "Export Ledger",
+        "Look At Package",
     )
     detail: TickDetail
 

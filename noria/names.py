@@ -71,6 +71,10 @@ class Names:
     def parameter(self, name: Parameter) -> str:
         return f"/noria/{self.env}/{name}"
 
+    def approvals(self, model: str) -> str:
+        """The parameter that says where versions of a model are approved; only those in mode strict have one."""
+        return f"/noria/{self.env}/approvals/{model}"
+
     @property
     def database(self) -> str:
         """The Glue database of captured requests. Athena takes letters, digits and underscores.

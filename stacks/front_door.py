@@ -7,10 +7,9 @@ Flags are data, not part of a deployment: the template has the first ones, witho
 Each change of them reaches a growing share of the function's processes and goes back when this stack's alarms speak.
 """
 
-import json
 from collections.abc import Mapping
 
-from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import CfnOutput, Duration, Environment, Stack
 from aws_cdk import aws_apigatewayv2 as apigateway
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
@@ -19,16 +18,16 @@ from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from noria import serve
 from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.flags import Flags
+from stacks.constructs.http_api import stage
 from stacks.constructs.permissions import Grant, allow
 from stacks.constructs.placement import Placement
-from stacks.constructs.reaction import RETENTION, Surroundings, Work, function, layers, models_folder
+from stacks.constructs.reaction import Surroundings, Work, function, layers, models_folder
 from stacks.foundation import Foundation
 from stacks.settings import Settings
 
@@ -37,22 +36,6 @@ TIMEOUT = 29
 
 ON_THE_WAY_MS = 100
 """What API, function and flags may take, on top of the model."""
-
-ACCESS_LOG = {
-    "request": "$context.requestId",
-    "time": "$context.requestTime",
-    "route": "$context.routeKey",
-    "status": "$context.status",
-    "ip": "$context.identity.sourceIp",
-    "caller": "$context.identity.userArn",
-    "subject": "$context.authorizer.claims.sub",
-    "milliseconds": "$context.responseLatency",
-    "model_milliseconds": "$context.integrationLatency",
-    "bytes": "$context.responseLength",
-    "error": "$context.error.message",
-    "authoriser_error": "$context.authorizer.error",
-}
-"""Who asked when, and what came of it; nothing of what was asked or answered."""
 
 
 class FrontDoor(Stack):
@@ -90,7 +73,7 @@ class FrontDoor(Stack):
             description=f"Predictions of {spec.model}",
             create_default_stage=False,
         )
-        self._stage(api)
+        stage(self, api, name=self._name, settings=settings, key=self._key, rate=door.rate, burst=door.burst)
         alarms = self._alarms(api, cloudwatch_actions.SnsAction(foundation.pages))
         flags = Flags(self, "Flags", name=self._name, env=settings.env, alarms=alarms, bake=spec.serve.bake)
         surroundings = Surroundings(
@@ -109,30 +92,6 @@ class FrontDoor(Stack):
             CfnOutput(self, name, value=value, description="Where noria flags finds them")
 
     # --- the API
-
-    def _stage(self, api: apigateway.HttpApi) -> None:
-        log_group = logs.LogGroup(
-            self,
-            "Access",
-            # The prefix spares a resource policy for each log group: API Gateway guide, `http-api-logging`.
-            log_group_name=f"/aws/vendedlogs/{self._name}",
-            retention=RETENTION[self._settings.log_days],
-            encryption_key=self._key,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-        apigateway.CfnStage(
-            self,
-            "Stage",
-            api_id=api.api_id,
-            stage_name="$default",
-            auto_deploy=True,
-            default_route_settings=apigateway.CfnStage.RouteSettingsProperty(
-                throttling_rate_limit=self._door.rate, throttling_burst_limit=self._door.burst
-            ),
-            access_log_settings=apigateway.CfnStage.AccessLogSettingsProperty(
-                destination_arn=log_group.log_group_arn, format=json.dumps(ACCESS_LOG)
-            ),
-        )
 
     def _routes(self, api: apigateway.HttpApi, target: lambda_.Function) -> None:
         integration = integrations.HttpLambdaIntegration("Function", target, timeout=Duration.seconds(TIMEOUT))

@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aws_cdk import ArnFormat, Environment, Stack
+from aws_cdk import aws_apigatewayv2 as apigateway
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from noria.events import CONTENT_FIELDS
@@ -17,6 +21,7 @@ from noria.monitors import monitors
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks.constructs.generated import generated_arns
+from stacks.constructs.http_api import stage
 from stacks.constructs.permissions import Grant
 from stacks.constructs.placement import Placement
 from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
@@ -89,6 +94,7 @@ class Reactions(Stack):
         self.validate_upload = self._validate_upload()
         self.start_training = self._start_training()
         self.record_training = self._record_training()
+        self.approve_package = self._approve_package(specs)
         self.deploy_model = self._deploy_model()
         self.confirm_deployment = self._confirm_deployment()
         self.probe_deployment = self._probe_deployment()
@@ -119,6 +125,7 @@ class Reactions(Stack):
             self.export_value(reaction.queue.queue_arn)
             self.export_value(reaction.dead_letters.queue_arn)
         self.export_value(self.clock.role.role_arn)
+        self.export_value(self.approve_package.role.role_arn)
 
     # --- what is shared
 
@@ -218,6 +225,52 @@ class Reactions(Stack):
             self._announce(),
             self._page(),
         )
+        return reaction
+
+    def _approve_package(self, specs: Sequence[ModelSpec]) -> Reaction:
+        """Asked by people through an HTTP API, which proves who they are, and by events where nobody is asked."""
+        reaction = Reaction(
+            self,
+            "ApprovePackage",
+            name="approve_package",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="trainings",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Training Ended"],
+                    detail={"model": [{"exists": True}], "outcome": ["succeeded"]},
+                )
+            ],
+        )
+        reaction.allow(
+            self._on("model-package", "DescribeModelPackage", "UpdateModelPackage"),
+            self._objects("runs", actions=("GetObject",)),
+            self._list("runs"),
+            *self._ledger("Query"),
+            self._page(),
+        )
+        name = self._settings.names.function("approve-package")
+        api = apigateway.HttpApi(
+            reaction, "Api", api_name=name, description="Approvals of versions", create_default_stage=False
+        )
+        stage(reaction, api, name=name, settings=self._settings, key=self._key, rate=5, burst=10)
+        api.add_routes(
+            path="/approvals",
+            methods=[apigateway.HttpMethod.POST],
+            integration=integrations.HttpLambdaIntegration("Function", reaction.function),
+            authorizer=authorizers.HttpIamAuthorizer(),
+        )
+        for spec in specs:
+            if spec.approval.strict:
+                ssm.StringParameter(
+                    reaction,
+                    f"Approvals-{spec.model}",
+                    parameter_name=self._settings.names.approvals(spec.model),
+                    string_value=f"{api.api_endpoint}/approvals",
+                    description=f"Where versions of {spec.model} are approved",
+                )
         return reaction
 
     def _deploy_model(self) -> Reaction:

@@ -67,7 +67,7 @@ class Training(Stack):
             self._told_through_topics()
         if spec.serve.scale:
             self._scales()
-        self._pipeline()
+        self._pipeline(approver=reactions.approve_package.role)
         if spec.retrain.schedule is not None:
             reactions.clock.schedule(
                 self,
@@ -79,12 +79,38 @@ class Training(Stack):
                 detail={"model": spec.model},
             )
 
-    def _pipeline(self) -> None:
+    def _approved_by(self, approver: iam.IRole) -> dict[str, Any]:
+        """Denies everybody but one function to approve, whatever else they may do with packages.
+
+        Condition key: Service Authorization Reference, `list_amazonsagemaker`.
+        """
+        return {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "ApprovedByTheRuleAlone",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": ["sagemaker:CreateModelPackage", "sagemaker:UpdateModelPackage"],
+                    "Resource": [
+                        self._arn("model-package-group", self._name),
+                        self._arn("model-package", f"{self._name}/*"),
+                    ],
+                    "Condition": {
+                        "StringEquals": {"sagemaker:ModelApprovalStatus": "Approved"},
+                        "ArnNotEquals": {"aws:PrincipalArn": approver.role_arn},
+                    },
+                }
+            ],
+        }
+
+    def _pipeline(self, approver: iam.IRole) -> None:
         group = sagemaker.CfnModelPackageGroup(
             self,
             "Packages",
             model_package_group_name=self._name,
             model_package_group_description=f"Candidates and champions of {self._spec.model}",
+            model_package_group_policy=self._approved_by(approver) if self._spec.approval.strict else None,
         )
         archive = bundles.pipeline_code()
         code = StagedFile(self, "Code", archive, name="sourcedir.tar.gz")

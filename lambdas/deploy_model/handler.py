@@ -29,8 +29,8 @@ from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
-from noria.aws.registry import OUTCOME, Registry
-from noria.aws.rollout import DESCRIPTION, Begun, Rollout
+from noria.aws.registry import DESCRIPTION, OUTCOME, Registry
+from noria.aws.rollout import Begun, Rollout
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.decisions import Decided, Decisions, Verdict

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 OUTCOME = "noria:outcome"
 """Property of a package that says what came of its deployment."""
 
+DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
+
 Decision = Literal["Approved", "Rejected", "PendingManualApproval"]
 
 

@@ -13,7 +13,7 @@ from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
-from noria.aws.registry import Registry
+from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
 from noria.decisions import PERMITTED, Verdict, superseded
@@ -29,7 +29,6 @@ _PROBE_AFTER = timedelta(minutes=3)
 """By then a new instance is mostly up. The probe puts itself off where it is not."""
 
 _ATTEMPTS = 12
-DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
 
 
 class Begun(StrEnum):

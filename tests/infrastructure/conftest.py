@@ -28,6 +28,7 @@ monitor:
   labels: {coverage: 0.5}
   business: {turnover: {sql: SELECT sum(prediction) FROM predictions, min: 1, max: 1000000}}
 retrain: {schedule: rate(7 days)}
+approval: {mode: strict, approvers: 2, within: 14d, risk: high, max_age: 180d}
 owner: {team: estates, page: oncall@example.com}
 """
 

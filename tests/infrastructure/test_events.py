@@ -24,6 +24,7 @@ MEANT = {
     "predict-batch-jobs": {"aws.sagemaker-transform-job-state-change"},
     "start-training-grants": {"noria-retraining-requested"},
     "record-training-executions": {"aws.sagemaker-model-building-pipeline-execution-status-change"},
+    "approve-package-trainings": {"noria-training-ended"},
     "deploy-model-packages": {"aws.sagemaker-model-package-state-change"},
     "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
     "deploy-model-requests": {"noria-serving-requested"},
