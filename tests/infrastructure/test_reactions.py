@@ -94,6 +94,8 @@ UNNARROWED = {
     "cloudwatch:DescribeAlarms",
     "cloudwatch:GetMetricData",
     "cloudwatch:PutMetricData",
+    "sagemaker:ListArtifacts",
+    "sagemaker:ListAssociations",
     "sagemaker:ListModelPackages",
 }
 """Actions for which AWS knows no resource. Source: Service Authorization Reference; PutMetricData knows a condition."""
@@ -105,6 +107,27 @@ def test_only_actions_that_know_no_resource_are_allowed_on_all(stack: Template, 
             assert set(statement["Action"]) <= UNNARROWED
             if "cloudwatch:PutMetricData" in statement["Action"]:
                 assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Noria"}}
+
+
+def test_lineage_is_written_by_the_reconciler_alone_and_its_actions_are_this_environments(
+    assembly: Assembly, stack: Template, function: Resource
+) -> None:
+    writing = {
+        "sagemaker:CreateAction",
+        "sagemaker:UpdateAction",
+        "sagemaker:CreateArtifact",
+        "sagemaker:AddAssociation",
+    }
+    allowed = stack.allowed(stack.target(function.properties["Role"]))
+    if not str(function.properties["FunctionName"]).endswith("-reconcile"):
+        assert not writing & actions(allowed)
+        return
+    for statement in allowed:
+        resource = str(statement["Resource"])
+        if "sagemaker:CreateAction" in statement["Action"]:
+            assert f":action/noria-{assembly.env}-*" in resource
+        elif writing & set(statement["Action"]):
+            assert ":artifact/*" in resource
 
 
 def test_a_role_is_passed_on_to_one_named_service_only(stack: Template, function: Resource) -> None:
