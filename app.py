@@ -15,6 +15,7 @@ from cdk_nag import AwsSolutionsChecks
 from noria import business
 from noria.names import mixed_up
 from noria.spec import SpecError, load_all
+from stacks.accounts import Promotion, hear, let_describe, let_follow
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
 from stacks.monitoring import Monitoring
@@ -40,6 +41,8 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
     foundation = Foundation(app, "Foundation", env=place, settings=settings, specs=specs)
     if settings.trail:
         Trail(foundation, "Trail", settings=settings)
+    hear(foundation, settings)
+    let_follow(foundation, settings.promotes_to)
     placement = placed(app, env=place, settings=settings, foundation=foundation)
     reactions = Reactions(
         app,
@@ -51,6 +54,8 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
         placement=placement,
     )
     Roles(app, "Roles", env=place, settings=settings, foundation=foundation)
+    if settings.promotes_to:
+        Promotion(reactions, "Promotion", settings=settings)
     alarms: dict[str, Sequence[str]] = {}
     for spec in specs:
         training = Training(
@@ -73,6 +78,8 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             training=training,
             placement=placement,
         )
+        if settings.promotes_to:
+            let_describe(training, settings.names.model(spec.model), settings.promotes_to)
         serving.add_stack_dependency(reactions)  # what the endpoint's log is sent to
         monitoring = Monitoring(
             app,

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TRAINING_HELD = "training_held"  # subject: cause; the policy waits for an alarm
     TRAINING_SUCCEEDED = "training_succeeded"  # subject: execution arn
     TRAINING_FAILED = "training_failed"  # subject: execution arn
+    PACKAGE_IMPORTED = "package_imported"  # subject: package arn in the registry that it is a copy of
     PACKAGE_APPROVED = "package_approved"  # subject: package arn # decision time
     PACKAGE_REJECTED = "package_rejected"
     APPROVAL_GIVEN = "approval_given"  # subject: package arn # approver # content hash; one of as many as the rule asks

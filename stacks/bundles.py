@@ -131,9 +131,15 @@ def functions() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py")))
 
 
+IMPORT_PACKAGE = "import_package"
+
+
 def reactions() -> tuple[str, ...]:
-    """The functions that events start; a front door is asked by people."""
-    return tuple(name for name in functions() if name != FRONT_DOOR)
+    """The functions that events start in every environment.
+
+    A front door is asked by people, and what is imported comes from the registry of another account.
+    """
+    return tuple(name for name in functions() if name not in {FRONT_DOOR, IMPORT_PACKAGE})
 
 
 def _layer(name: str, target: Target, requirements: Path, extra: Sequence[tuple[str, Path]]) -> Path:

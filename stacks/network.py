@@ -173,10 +173,12 @@ class Network(Stack):
 
     def _ours_alone(self) -> dict[str, Any]:
         """Who may use an endpoint, and for what: what IAM allows our principals on our resources, and nothing else."""
+        registry = self._settings.registry
+        accounts = [self.account, registry.account] if registry else self.account
         ours = (
             {"aws:PrincipalOrgID": self._own.organisation, "aws:ResourceOrgID": self._own.organisation}
             if self._own.organisation
-            else {"aws:PrincipalAccount": self.account, "aws:ResourceAccount": self.account}
+            else {"aws:PrincipalAccount": self.account, "aws:ResourceAccount": accounts}
         )
         return {
             "Version": "2012-10-17",

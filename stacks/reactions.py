@@ -27,7 +27,7 @@ from stacks.constructs.placement import Placement
 from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
 from stacks.constructs.schedules import Clock
 from stacks.foundation import Foundation
-from stacks.settings import Settings
+from stacks.settings import Registry, Settings
 
 SETTLED_EXECUTION = ("Succeeded", "Failed", "Stopped")
 SETTLED_JOB = ("Completed", "Failed", "Stopped")
@@ -51,6 +51,9 @@ DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data",
 
 UPLOAD_WORK = replace(DATA_WORK, disk=10240)
 """For uploads, which are brought whole: the disk says how large they may be. And for labels with days of requests."""
+
+APPROVED = {"ModelApprovalStatus": ["Approved"], "UpdatedModelPackageFields": ["ModelApprovalStatus"]}
+"""Of the detail of a package's event: somebody approved it, and not something else was changed of what is approved."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
@@ -102,6 +105,8 @@ class Reactions(Stack):
         self.keep_predictions = self._keep_predictions()
         self.join_labels = self._join_labels()
         self.predict_batch = self._predict_batch()
+        if settings.registry:
+            self.import_package = self._import_package(settings.registry)
         self.clock = Clock(
             self,
             "Clock",
@@ -542,6 +547,48 @@ class Reactions(Stack):
             self._serving_stacks("DescribeStacks"),
             *self._ledger(),
             self._page(),
+        )
+        return reaction
+
+    def _import_package(self, registry: Registry) -> Reaction:
+        there = f"noria-{registry.env}"
+        bucket = f"{there}-data-{registry.account}-{self.region}"
+        packages = f"arn:aws:sagemaker:{self.region}:{registry.account}:model-package/{there}-"
+        reaction = Reaction(
+            self,
+            "ImportPackage",
+            name="import_package",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="approvals",
+                    bus=self._foundation.bus,
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Model Package State Change"],
+                    detail={"ModelPackageArn": [{"prefix": packages}], **APPROVED},
+                )
+            ],
+            work=Work(
+                timeout=900,
+                variables={
+                    "NORIA_REGISTRY_ENV": registry.env,
+                    "NORIA_REGISTRY_ACCOUNT": registry.account,
+                    "NORIA_REGISTRY_BUCKET": bucket,
+                },
+            ),
+        )
+        reaction.allow(
+            Grant(actions=["sagemaker:DescribeModelPackage"], resources=[f"{packages}*"], because=ANY_MODEL),
+            self._on("model-package", "CreateModelPackage", "DescribeModelPackage", "UpdateModelPackage"),
+            self._on("model-package-group", "CreateModelPackage"),
+            Grant(
+                actions=["s3:GetObject"],
+                resources=[f"arn:aws:s3:::{bucket}/*/{area}/*" for area in ("baselines", "runs")],
+                because=ANY_MODEL,
+            ),
+            Grant(actions=["kms:Decrypt", "kms:DescribeKey"], resources=[registry.key]),
+            self._objects("baselines", "runs", actions=("PutObject",)),
+            *self._ledger("Query"),
         )
         return reaction
 

@@ -45,11 +45,29 @@ class ExistingVpc:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Registry:
+    """The environment whose approved versions go live here too: its name, its account, and its key's ARN."""
+
+    env: str
+    account: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follower:
+    """An environment that takes over the versions that are approved here: its name and its account."""
+
+    env: str
+    account: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One environment. Days are whole days; the budget is in US dollars a month.
 
     `network`: functions, jobs and models run in it; without one they are in AWS's own network. `trail`: CloudTrail keeps
     who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
+    `registry` and `promotes_to` are the two ends of a promotion between accounts (stacks/accounts.py).
     """
 
     env: EnvironmentName
@@ -68,6 +86,8 @@ class Settings:
     monthly_budget: int | None = None
     network: OwnVpc | ExistingVpc | None = None
     trail: bool = False
+    registry: Registry | None = None
+    promotes_to: tuple[Follower, ...] = ()
 
     @property
     def names(self) -> Names:

@@ -101,6 +101,16 @@ class Registry:
             for item in page["ModelPackageSummaryList"]
         ]
 
+    def register(self, group: str, registration: Mapping[str, Any], *, token: str) -> str:
+        """The ARN of a new version of that group, which waits for approval; the same one for the same token."""
+        answer = self.client.create_model_package(
+            ModelPackageGroupName=group,
+            ModelApprovalStatus="PendingManualApproval",
+            ClientToken=token,
+            **registration,
+        )
+        return answer["ModelPackageArn"]
+
     def decide(self, arn: str, decision: Decision, *, reason: str) -> None:
         """Approve or reject; the event that SageMaker sends then does the rest."""
         self.client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=decision, ApprovalDescription=reason)

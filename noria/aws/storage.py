@@ -137,6 +137,11 @@ class Storage:
             {"Bucket": self.bucket, "Key": source, "VersionId": version}, self.bucket, target, Config=_COPY
         )
 
+    def bring(self, key: str, *, source: str) -> None:
+        """Copy an object of another bucket, under the same key; its tags stay there."""
+        once = {"TaggingDirective": "REPLACE"}
+        self.client.copy({"Bucket": source, "Key": key}, self.bucket, key, ExtraArgs=once, Config=_COPY)
+
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for item in page.get("Contents", []):
