@@ -13,7 +13,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
-from noria.cli import contracts
+from noria.cli import contracts, ledger
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(contracts.app, name="contract")
+app.add_typer(ledger.app, name="ledger")
 
 Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
@@ -269,6 +270,20 @@ def events(
         as_json=as_json,
         empty="Nothing has happened yet.",
     )
+
+
+@app.command()
+def live(
+    model: str,
+    at: Annotated[
+        str | None, typer.Option("--at", help="when: 2026-11-21T14:30:00Z, or how long ago, as 24h; now if left out")
+    ] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What was live at a moment, since when, who approved it and why: from the ledger alone."""
+    found = ledger.live_then(Deployed(env), model, at, now=datetime.now(UTC))
+    say(found, found.text, as_json=as_json)
 
 
 @app.command()
