@@ -14,6 +14,7 @@ _NAMES = {
     "ActionName": "action",
     "EndpointName": "endpoint",
     "EndpointConfigName": "endpoint-config",
+    "ModelCardName": "model-card",
     "ModelName": "model",
     "ModelPackageName": "model-package",
     "ModelPackageGroupName": "model-package-group",

@@ -6,6 +6,7 @@ from local import ministack
 from local.alarms import Alarms
 from local.sagemaker.api import Api
 from local.sagemaker.asynchronous import Asynchronous
+from local.sagemaker.cards import Cards
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.cloudformation import ModelPackageGroupType, PipelineType
 from local.sagemaker.endpoint_configs import EndpointConfigs
@@ -31,6 +32,7 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     ministack.register_tags("sagemaker", tags.compared)
     lineage = Lineage(cloud, tags)
     registry = Registry(cloud, tags, lineage.package_registered)
+    cards = Cards(cloud, tags)
     processing = Processing(cloud, tags, slots)
     training = Training(cloud, tags, slots)
     pipelines = Pipelines(cloud, tags, {"Processing": processing.jobs, "Training": training.jobs})
@@ -41,7 +43,7 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     metrics = Metrics(cloud)
     settings = Settings.from_environment()
     ministack.register_service(
-        Api([tags, registry, lineage, processing, training, transform, pipelines, models, configs, endpoints]),
+        Api([tags, registry, lineage, cards, processing, training, transform, pipelines, models, configs, endpoints]),
     )
     asynchronous = Asynchronous(cloud, endpoints, metrics)
     ministack.register_service(Runtime(cloud, endpoints, metrics, asynchronous), busy=True)

@@ -54,13 +54,9 @@ class Table(Part):
 
 
 class Histogram(Part):
-    """Shares of the rows of one column, from 0 to 1, by what they are called; those that lack a value are `missing`.
-
-    `ordered`: numbers, from small to large; else categories, from frequent to rare.
-    """
+    """Shares of the rows of one column, from 0 to 1, by what they are called; those that lack a value are `missing`."""
 
     name: str
-    ordered: bool
     shares: tuple[tuple[str, float], ...]
     missing: float
     facts: tuple[tuple[str, str], ...] = ()

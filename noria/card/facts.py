@@ -21,8 +21,9 @@ from noria.spec import METRICS, Metric, ModelSpec
 FEATURES, DATASETS, VALUES, WEIGHTS, ENTRIES, CATEGORIES = 60, 30, 20, 20, 50, 8
 """At most so many of each are listed; what is left out is counted."""
 
-BARS, FEW_EDGES = 16, 9
-"""Of a histogram. noria.profile cuts numbers of many values at nine deciles, at fewer edges those of few."""
+BARS, FEW_EDGES, FREQUENT = 16, 9, 3
+"""Bars of a histogram, and categories named below it. Numbers of many values are cut at nine deciles (noria.profile),
+those of few at fewer edges."""
 
 _STANDING: Mapping[Standing, tuple[str, bool | None, str]] = {
     "live": ("Live", True, "answers requests"),
@@ -36,7 +37,7 @@ _STANDING: Mapping[Standing, tuple[str, bool | None, str]] = {
 
 def card(record: Record) -> Card:
     """A pure function: the same record gives the same card."""
-    record = _masked(record)
+    record = masked(record)
     word, good, said = _STANDING[record.standing]
     sections = (
         Section(id="purpose", title="Purpose and owner", blocks=tuple(_purpose(record))),
@@ -72,7 +73,7 @@ def card(record: Record) -> Card:
     )
 
 
-def _masked(record: Record) -> Record:
+def masked(record: Record) -> Record:
     """Without values of sensitive features; where nobody knows which they are, without any."""
     if record.spec is None:
         why = "shown only with the spec, which says what of it is sensitive; that is not known"
@@ -181,7 +182,9 @@ def _histogram(name: str, column: ColumnProfile) -> Histogram:
         bins = bins[:CATEGORIES] + ([(count(len(rest), "other"), sum(s for _, s in rest))] if rest else [])
     else:
         bins = [(label, of / rows) for label, of in _bars(column).items()]
-    facts = []
+    facts = [] if column.kind == "number" else [(label, percent(share)) for label, share in bins[:FREQUENT]]
+    if column.missing:
+        facts.append(("missing", percent(column.missing / rows)))
     if column.min is not None and column.max is not None:
         facts.append(("range", f"{figure(column.min)} to {figure(column.max)}"))
         facts.append(("mean", figure(column.mean)))
@@ -189,7 +192,6 @@ def _histogram(name: str, column: ColumnProfile) -> Histogram:
         facts.append(("different values, about", f"{column.distinct:,}"))
     return Histogram(
         name=name,
-        ordered=column.kind == "number",
         shares=tuple(bins),
         missing=column.missing / rows,
         facts=tuple(facts),

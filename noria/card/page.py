@@ -9,9 +9,6 @@ from noria.report.html import Html, join, tag
 from noria.report.numbers import figure, percent
 from noria.report.page import Column, Section, Verdict, name, table, tiles
 
-FREQUENT = 3
-"""So many categories are named below their bars."""
-
 
 def render(card: Card) -> str:
     """One HTML document without anything beside it. A pure function: the same card gives the same bytes."""
@@ -58,13 +55,11 @@ def _histogram(of: Histogram) -> Html:
     slots = [Slot(label=label, baseline=share, window=0) for label, share in of.shares]
     if of.missing:
         slots.append(Slot(label="missing", baseline=of.missing, window=0, apart=True))
-    missing = [("missing", percent(of.missing))] if of.missing else []
-    frequent = [] if of.ordered else [(label, percent(share)) for label, share in of.shares[:FREQUENT]]
     title = f"Shares of the training's rows: {', '.join(f'{label} {percent(share)}' for label, share in of.shares)}"
     return tag(
         "article",
         tag("header", tag("h3", name(of.name))),
         charts.overlay(slots, [], title=title[:500]),
-        page.facts(*((name(term), value) for term, value in (*frequent, *missing, *of.facts))),
+        page.facts(*((name(term), value) for term, value in of.facts)),
         class_="card",
     )

@@ -24,6 +24,8 @@ MEANT = {
     "predict-batch-jobs": {"aws.sagemaker-transform-job-state-change"},
     "start-training-grants": {"noria-retraining-requested"},
     "record-training-executions": {"aws.sagemaker-model-building-pipeline-execution-status-change"},
+    "write-card-packages": {"aws.sagemaker-model-package-state-change"},
+    "write-card-outcomes": {"noria-training-ended", "noria-model-deployed", "noria-model-rolled-back"},
     "approve-package-trainings": {"noria-training-ended"},
     "deploy-model-packages": {"aws.sagemaker-model-package-state-change"},
     "deploy-model-stacks": {"aws.cloudformation-stack-status-change"},
