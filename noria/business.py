@@ -13,7 +13,7 @@ DuckDB documentation, "Securing DuckDB".
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 from threading import Timer
 
@@ -37,11 +37,34 @@ _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMA
 _OWN = ("inference_id", "row", "time", "prediction", "score", "label")
 
 
+def of_outcomes(spec: ModelSpec) -> frozenset[str]:
+    """Metrics that ask what came of the predictions: those whose queries are none without the column `label`."""
+    found = set()
+    with connect(MODEST) as db:
+        columns = (f"{name} {kind}" for name, kind in _columns(spec).items() if name != "label")
+        db.execute(f"CREATE TABLE predictions ({', '.join(columns)})")
+        lock(db)
+        for name, metric in spec.monitor.business.items():
+            try:
+                db.execute(f"DESCRIBE {_query(db, metric.sql)}")
+            except (duckdb.Error, QueryError):
+                found.add(name)
+    return frozenset(found)
+
+
 def measure(
-    source: Source, labels: Sequence[LabelsFile], spec: ModelSpec, *, resources: Resources = MODEST
+    source: Source,
+    labels: Sequence[LabelsFile],
+    spec: ModelSpec,
+    *,
+    names: Collection[str] | None = None,
+    resources: Resources = MODEST,
 ) -> dict[str, float | Unknown]:
-    """Each business metric of the spec over captured requests; `labels` files are in order of arrival."""
-    wanted = spec.monitor.business
+    """Business metrics of the spec over captured requests, those called `names` or all.
+
+    `labels` files are in order of arrival.
+    """
+    wanted = {name: metric for name, metric in spec.monitor.business.items() if names is None or name in names}
     if not wanted:
         return {}
     with connect(resources) as db:

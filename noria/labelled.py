@@ -169,9 +169,9 @@ def dataset(
     again = f"ANTI JOIN {parquet([later])} later USING (inference_id, row)" if later else ""
     with connect(resources) as db:
         db.execute(
-            f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} joined {again} WHERE {kept} "
-            f"QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) TO {literal(str(to))} "
-            f"(FORMAT parquet, KV_METADATA {{{_NUMBER}: '{number}'}})"
+            f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} joined {again} "
+            f"WHERE {kept} QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) "
+            f"TO {literal(str(to))} (FORMAT parquet, KV_METADATA {{{_NUMBER}: '{number}'}})"
         )
         rows, state = _state(db, to)
     return Made(rows=rows, state=state)

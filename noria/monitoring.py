@@ -309,7 +309,7 @@ def _business(monitor: Monitor, evidence: Evidence) -> Reading | Unknown:
 _READERS: Mapping[str, tuple[bool, Callable[[Monitor, Evidence], Reading | Unknown]]] = {
     "DriftedFeatures": (True, _drifted),
     "InvalidShare": (True, _invalid),
-    "Business": (True, _business),
+    "Business": (False, _business),
     "PredictionDrift": (True, _prediction),
     "OutlierShare": (True, _outliers),
     "ConfidenceDrop": (True, _confidence),
@@ -385,7 +385,7 @@ class Run(Part):
     ) -> "Run":
         """What the evidence says; `previous` is the run before, where there is one."""
         spec = evidence.spec
-        sensitive = tuple(name for name, feature in spec.features.items() if feature.sensitive)
+        sensitive = masking.sensitive(spec)
         baseline, seen = masking.profiles(evidence.baseline, evidence.window, sensitive)
         labelled = known(evidence.quality)
         quality = masking.quality(labelled, sensitive) if labelled else None

@@ -27,6 +27,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.athena import Athena
+from noria.aws.attempts import attempt
 from noria.aws.captures import LATE, Captures
 from noria.aws.environment import Environment
 from noria.aws.experiments import FILE, Experiments
@@ -35,7 +36,8 @@ from noria.aws.labelled import Labelled
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.registry import Registry
-from noria.aws.runs import Runs, attempt, measured
+from noria.aws.retries import retried_soon
+from noria.aws.runs import Runs, measured
 from noria.aws.storage import Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.traffic import TrafficMetrics
@@ -57,6 +59,7 @@ class Outcome(StrEnum):
     KNOWN = "WindowKnown"
 
 
+@retried_soon
 @logger.inject_lambda_context(correlation_id_path=EVENT_ID)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

@@ -25,13 +25,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import ClientError
 
 from noria import contract
+from noria.aws.attempts import attempt
 from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
-from noria.aws.runs import attempt
 from noria.aws.storage import Download, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.deployment import live_package

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import boto3
 
-from noria.athena import CapturedScan, Row, Rows
 from noria.names import Names
 from noria.profile import Edges, Profile
 from noria.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mypy_boto3_athena import AthenaClient
+
+    from noria.athena import Row
 
 PATIENCE = timedelta(minutes=8)
 """How long the queries of one profile may take: what is left of the function's 15 minutes is for all the rest."""
@@ -44,6 +45,9 @@ class Athena:
 
     def profile(self, since: datetime, until: datetime, cut: Edges) -> Profile:
         """As `noria.profile.profile` of the same requests. Raises `QueryError`, and ValueError of too long a query."""
+        # It brings a translator of SQL, which takes longer to import than much else, and which few windows need.
+        from noria.athena import CapturedScan, Rows  # noqa: PLC0415
+
         rows = Rows(
             database=self.names.database,
             table=self.names.table(self.spec.model),
@@ -68,7 +72,7 @@ class Athena:
             WorkGroup=self.names.workgroup(self.spec.model),
         )["QueryExecutionId"]
 
-    def _end(self, query: str, end: float) -> list[Row]:
+    def _end(self, query: str, end: float) -> "list[Row]":
         """The rows that answer a query, when it has succeeded."""
         wait = _SHORTEST
         while True:
@@ -88,7 +92,7 @@ class Athena:
             self.sleep(wait)
             wait = min(_LONGEST, wait * 1.5)
 
-    def _rows(self, query: str) -> Iterator[Row]:
+    def _rows(self, query: str) -> "Iterator[Row]":
         """Rows as texts, None for NULL; the first row of the first page has the names of the columns."""
         names = True
         for page in self.client.get_paginator("get_query_results").paginate(QueryExecutionId=query):

@@ -98,30 +98,49 @@ class Told(NamedTuple):
         return self.files
 
 
+class Due(NamedTuple):
+    """Captured predictions of [since, until), whose labels should all be known by now, and files of words.
+
+    Not `complete`: these are the first of them.
+    """
+
+    predicted: Source
+    told: Sequence[Path]
+    since: datetime
+    until: datetime
+    folder: Path
+    complete: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     spec: ModelSpec
     captures: Captures
     storage: Storage
 
-    def coverage(self, *, until: datetime, folder: Path) -> Coverage:
-        """Of the champion's predictions that have lately become old enough to have a label, how many have one.
+    def due(self, *, until: datetime, folder: Path) -> "Due":
+        """The champion's predictions that have lately become old enough to have a label, and what labels say.
 
         Old enough is `monitor.labels.within` before `until`; lately, the length of the windows that an alarm looks at
-        (`monitor.every` times those of `monitor.when`). `folder` takes what is downloaded; the caller clears it.
+        (`monitor.every` times those of `monitor.when`). `folder` takes what is downloaded; the caller clears it. Raises
+        `LabelsError` where there are more labels than can be read.
         """
         watch = self.spec.monitor
         end = until.astimezone(UTC) - watch.labels.within
         start = end - watch.every * watch.when.of
-        here = subfolder(folder, "coverage")
-        files, _ = self.captures.first(start, end, most_bytes=MOST_COVERED_BYTES)
+        here = subfolder(folder, "due")
+        files, complete = self.captures.first(start, end, most_bytes=MOST_COVERED_BYTES)
         captured = self.captures.fetch(files, subfolder(here, "captured"))
-        told = self.words(start, subfolder(here, "told"))
+        told = self.words(start, subfolder(here, "told")).all_of(start)
         source = Source.captured(*captured, since=start, until=end)
-        predictions, labelled, p50, p95 = coverage(source, told.all_of(start), self.spec)
+        return Due(source, told, start, end, here, complete)
+
+    def coverage(self, due: "Due") -> Coverage:
+        """How many of those predictions have a label."""
+        predictions, labelled, p50, p95 = coverage(due.predicted, due.told, self.spec)
         return Coverage(
-            since=start,
-            until=end,
+            since=due.since,
+            until=due.until,
             predictions=predictions,
             labelled=labelled,
             delay_p50_hours=p50,

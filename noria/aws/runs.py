@@ -9,23 +9,23 @@ newest, `SAMPLE` bytes of them; what a part of them cannot tell says so. Where A
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from noria import business, drift
 from noria.aws.athena import Athena
+from noria.aws.attempts import attempt
 from noria.aws.captures import Captures
 from noria.aws.explanations import Explanations
-from noria.aws.labelled import Labelled
+from noria.aws.labelled import Due, Labelled
 from noria.aws.metrics import Measurement
 from noria.aws.storage import Storage, StoredObject
-from noria.aws.telemetry import logger
 from noria.contract import check_captured
 from noria.explain import UnexplainedError, WindowAttribution
-from noria.labels import last_words
+from noria.labels import Coverage, last_words
 from noria.ledger import Entry, Kind, latest
 from noria.monitoring import (
     Engine,
@@ -45,11 +45,9 @@ from noria.report import render
 from noria.spec import ModelSpec
 from noria.trial import champion_since
 
-T = TypeVar("T")
-
 LARGEST = 2**30
 """Bytes of captured files that one function reads: reading a gigabyte of JSON a few times takes minutes of its 15. Its
-disk of 4 GiB holds at once these or what `LabelCoverage` asks of, a gigabyte too; words of labels, another at most; and
+disk of 4 GiB holds at once these or those whose labels are due, a gigabyte too; words of labels, another at most; and
 what DuckDB writes aside."""
 
 SAMPLE = 2**28
@@ -58,8 +56,10 @@ SAMPLE = 2**28
 _WINDOW = "window"
 """Folder of the window's files, and of what is made of them."""
 
-_WORDS = "coverage/told"
-"""Where `Labelled.coverage` takes words that are there already."""
+_TOO_LARGE = (
+    f"there are more than {LARGEST:,} bytes of files: a business metric needs all its rows on one machine; a shorter "
+    "monitor.every or a smaller serve.capture makes windows small enough"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,14 @@ class Runs:
                 if carried is None or carried.attribution is None
                 else carried.attribution
             )
-            numbers = attempt("business metrics", lambda: self._business(window, look, folder))
+            by_labels = business.of_outcomes(spec) if spec.monitor.business else frozenset()
+            numbers = self._business(look, too_few, {*spec.monitor.business} - by_labels)
             shutil.rmtree(folder / _WINDOW)
-            coverage = attempt("label coverage", lambda: self.labelled.coverage(until=window.end, folder=folder))
+            due = attempt("late labels of the window", lambda: self.labelled.due(until=window.end, folder=folder))
+            coverage = (
+                due if isinstance(due, Unknown) else attempt("label coverage", partial(self.labelled.coverage, due))
+            )
+            numbers |= self._outcomes(due, coverage, by_labels, live=champion_since(entries))
         evidence = Evidence(
             spec=spec,
             report=drift.compare(baseline, found, spec),
@@ -121,7 +126,7 @@ class Runs:
             silent=silence(spec, entries, asked, own),
             quality=attempt("late labels", lambda: self._quality(entries)),
             labels=coverage,
-            business=dict.fromkeys(spec.monitor.business, numbers) if isinstance(numbers, Unknown) else numbers,
+            business=numbers,
             engine=look.engine,
             undescribed=look.failed,
             explained=carried.explained if carried else window.end,
@@ -179,19 +184,35 @@ class Runs:
         except UnexplainedError as error:
             return Unknown(reason=str(error))
 
-    def _business(self, window: Window, look: Look, folder: Path) -> dict[str, float | Unknown] | Unknown:
-        if not self.spec.monitor.business:
+    def _business(self, look: Look, too_few: str | None, names: Collection[str]) -> dict[str, float | Unknown]:
+        """Business metrics of the window's predictions alone."""
+        if not names:
             return {}
-        if look.engine != "duckdb":
-            return Unknown(
-                reason=f"the window's files are more than {LARGEST:,} bytes: a business metric needs all its rows "
-                "on one machine; a shorter monitor.every or a smaller serve.capture makes windows small enough"
-            )
-        words = folder / _WORDS
-        words.mkdir(parents=True)
-        told = self.labelled.words(window.start, words)
-        labels = [last_words(told, self.spec, to=folder / _WINDOW / "labels.parquet")] if told else []
-        return business.measure(look.source, labels, self.spec)
+        if too_few or look.engine != "duckdb":
+            return dict.fromkeys(names, Unknown(reason=too_few or _TOO_LARGE))
+        found = attempt("business metrics", lambda: business.measure(look.source, [], self.spec, names=names))
+        return dict.fromkeys(names, found) if isinstance(found, Unknown) else found
+
+    def _outcomes(
+        self, due: Due | Unknown, coverage: Coverage | Unknown, names: Collection[str], *, live: datetime | None
+    ) -> dict[str, float | Unknown]:
+        """Business metrics of what came of predictions: of those whose labels are due, since some come early."""
+        if not names:
+            return {}
+        if isinstance(due, Unknown):
+            return dict.fromkeys(names, due)
+        if isinstance(coverage, Unknown):
+            return dict.fromkeys(names, coverage)
+        if live and due.since < live:
+            before = "predictions whose labels are due were made before this version went live"
+            return dict.fromkeys(names, Unknown(reason=before))
+        asked, wanted = coverage.predictions, self.spec.monitor.min_rows
+        if asked < wanted or not due.complete:
+            few = f"{asked:,} predictions whose labels are due are fewer than {wanted:,} (monitor.min_rows)"
+            return dict.fromkeys(names, Unknown(reason=few if due.complete else _TOO_LARGE))
+        labels = last_words(due.told, self.spec, to=due.folder / "labels.parquet")
+        found = attempt("business metrics", lambda: business.measure(due.predicted, [labels], self.spec, names=names))
+        return dict.fromkeys(names, found) if isinstance(found, Unknown) else found
 
     def _previous(self, entries: Sequence[Entry], window: Window) -> Run | None:
         """The run before this one; None where there is none that can be read."""
@@ -208,15 +229,6 @@ class Runs:
         if not newest or (live and newest[0].modified < live):
             return Unknown(reason="no labels of this version's predictions have been joined yet")
         return Quality.model_validate_json(self.storage.read(newest[0].key))
-
-
-def attempt(what: str, measure: Callable[[], T | Unknown]) -> T | Unknown:
-    """What is measured, or that it could not be."""
-    try:
-        return measure()
-    except Exception as error:  # noqa: BLE001 -- whatever it is, the other monitors must be heard
-        logger.exception("could not measure", what=what)
-        return Unknown(reason=f"{what} could not be measured: {type(error).__name__}: {error}", failed=True)
 
 
 def measured(run: Run) -> list[Measurement]:

@@ -8,6 +8,8 @@ Queries run as Trino's on the engine of the local Athena; what real Trino does d
 import base64
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -370,6 +372,13 @@ def test_the_queries_of_hundreds_of_features_are_as_long_as_athena_takes() -> No
     queries = CapturedScan(ROWS, spec_of(features=features, segments=[]), cut).queries
     assert max(len(query.encode()) for query in queries) <= athena.LONGEST
     assert len(queries) < 20
+
+
+def test_who_asks_athena_nothing_does_not_wait_for_the_translator() -> None:
+    handlers = "lambdas.validate_upload.handler, lambdas.monitor_model.handler"
+    asked = f"import sys, {handlers}; print('sqlglot' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_queries_that_are_too_long_are_split_and_say_the_same(

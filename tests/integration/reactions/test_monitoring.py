@@ -252,7 +252,8 @@ def test_what_the_disk_holds_is_fetched_once_and_goes_when_it_is_not_needed(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = {"right": {"sql": "SELECT avg((prediction = label)::INT) FROM predictions", "min": 0.5}}
-    watched = _watched(place, tmp_path, monitor={"min_rows": ROWS, "business": right})
+    watch = {"min_rows": ROWS, "business": right, "labels": {"within": "10m"}}
+    watched = _watched(place, tmp_path, monitor=watch)
     at = watched.noon + timedelta(minutes=30)
     watched.captured(even(), at=at)
     body = "inference_id,row,late\n" + "".join(f"{at} {n},0,{int(n >= 500)}\n" for n in range(ROWS))
@@ -274,9 +275,34 @@ def test_what_the_disk_holds_is_fetched_once_and_goes_when_it_is_not_needed(
     assert run.business == {"right": 1}
     assert run.labels is not None
     (words,) = [place for place, (key, _) in enumerate(fetched) if "/labelled/told/" in key]
-    # The window's files are there for the business metric, and gone when those of coverage are looked for.
+    # The window's files are gone when those whose labels are due are looked for.
     assert fetched[words][1] == ["000000.jsonl"]
-    assert fetched[words + 1][1] == []
+    assert [key for key, there in fetched if "/captured/" in key and not there][-1].endswith(".jsonl")
+
+
+def test_a_business_metric_that_asks_for_outcomes_waits_until_they_are_due(place: Place, tmp_path: Path) -> None:
+    """Good outcomes are known at once, bad ones later: the labels of an hour ago tell of the good ones alone."""
+    bad = {"bad": {"sql": "SELECT avg(label::INT) FROM predictions", "max": 0.1}}
+    asked = {"asked": {"sql": "SELECT count(*) FROM predictions", "min": 1}}
+    watch = {"min_rows": ROWS, "business": bad | asked, "labels": {"within": "1d"}}
+    watched = _watched(place, tmp_path, monitor=watch)
+    at, old = watched.noon + timedelta(minutes=30), watched.noon + timedelta(minutes=30) - timedelta(days=1)
+    for when in (at, old):
+        watched.captured(even(), at=when)
+    told = [f"{at} {n},0,0" for n in range(ROWS) if n % 2] + [f"{old} {n},0,{n % 2}" for n in range(ROWS)]
+    body = "\n".join(["inference_id,row,late", *told])
+    key = f"{watched.spec.model}/labels/late.csv"
+    place.deliver(join_labels, place.uploaded(key, place.put(key, body), len(body)))
+    watched.tick(watched.noon + timedelta(minutes=70))
+    run = watched.run(watched.monitored()[0])
+    assert run.business == {"bad": 0.5, "asked": ROWS}
+    assert "business-bad-above" in run.breached
+    watched.live(at=old + timedelta(minutes=1), again="2")
+    watched.tick(watched.noon + timedelta(minutes=75))
+    run = watched.run(watched.monitored()[1])
+    assert "business-bad-above" in run.not_enough
+    reasons = {f.monitor: f.reason for f in run.findings}
+    assert "made before this version went live" in reasons["business-bad-above"]
 
 
 def test_labels_of_this_version_are_heard_and_those_of_an_earlier_one_are_not(watched: Watched) -> None:
