@@ -37,7 +37,7 @@ def _by(follower: Follower) -> dict[str, Any]:
 
 
 def let_follow(foundation: Foundation, followers: Sequence[Follower]) -> None:
-    """Let other accounts' importers read what packages are made of. Source: SageMaker guide, `model-registry-deploy`."""
+    """Let other accounts' importers read what packages are made of."""
     for follower in followers:
         account = iam.AccountPrincipal(follower.account)
         name = follower.env.capitalize()
@@ -143,6 +143,7 @@ def hear(foundation: Foundation, settings: Settings) -> None:
     registry = settings.registry
     if registry is None:
         return
+    role = f"arn:aws:iam::{registry.account}:role/noria-{registry.env}-reactions-Promotion*"
     bus = cast(events.CfnEventBus, foundation.bus.node.default_child)
     bus.policy = {
         "Version": "2012-10-17",
@@ -156,9 +157,7 @@ def hear(foundation: Foundation, settings: Settings) -> None:
                     service="events", resource="event-bus", resource_name=settings.names.prefix
                 ),
                 "Condition": {
-                    "ArnLike": {
-                        "aws:PrincipalArn": f"arn:aws:iam::{registry.account}:role/noria-{registry.env}-reactions-Promotion*"
-                    }
+                    "ArnLike": {"aws:PrincipalArn": role},
                 },
             }
         ],

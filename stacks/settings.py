@@ -4,6 +4,7 @@
 |-------------|---------------------------------------|-------------------------|----------------------------|
 | `local`     | the local cloud on this machine       | no                      | this machine's interpreter |
 | `dev`       | a team's account, made and unmade     | no                      | Python 3.13 on arm64       |
+| `staging`   | what is to be live, before it is      | no                      | Python 3.13 on arm64       |
 | `prod`      | the account that people depend on     | yes                     | Python 3.13 on arm64       |
 """
 
@@ -17,7 +18,7 @@ from noria.serve import Mode
 from noria.spec import ModelSpec
 from noria.units import format_duration
 
-EnvironmentName = Literal["local", "dev", "prod"]
+EnvironmentName = Literal["local", "dev", "staging", "prod"]
 Target = Literal["aws", "local"]
 
 
@@ -65,8 +66,8 @@ class Follower:
 class Settings:
     """One environment. Days are whole days; the budget is in US dollars a month.
 
-    `network`: functions, jobs and models run in it; without one they are in AWS's own network. `trail`: CloudTrail keeps
-    who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
+    `network`: functions, jobs and models run in it; without one they are in AWS's own network. `trail`: CloudTrail
+    keeps who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
     `registry` and `promotes_to` are the two ends of a promotion between accounts (stacks/accounts.py).
     """
 
@@ -133,6 +134,14 @@ ENVIRONMENTS: dict[str, Settings] = {
             captured_days=90,
             noncurrent_days=30,
             monthly_budget=200,
+        ),
+        Settings(
+            env="staging",
+            log_days=30,
+            archive_days=30,
+            captured_days=90,
+            noncurrent_days=30,
+            monthly_budget=500,
         ),
         Settings(
             env="prod",

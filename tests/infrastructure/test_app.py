@@ -129,8 +129,8 @@ def test_models_whose_alarms_would_be_mixed_up_stop_the_synth(tmp_path: Path) ->
 
 
 def test_an_unknown_environment_is_refused_with_those_that_exist(models: Path) -> None:
-    with pytest.raises(ValueError, match=r"no environment 'staging'.*local\|dev\|prod"):
-        build(aws_cdk.App(), env="staging", models=models)
+    with pytest.raises(ValueError, match=r"no environment 'test'.*local\|dev\|staging\|prod"):
+        build(aws_cdk.App(), env="test", models=models)
 
 
 def test_without_models_there_is_an_environment_to_add_one_to(tmp_path: Path) -> None:
