@@ -314,9 +314,10 @@ def word(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: d
 # --- states
 
 
-def state(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> State:
-    """Where a version is on its way, by registry and ledger together."""
+def state(entries: Sequence[Entry], candidate: Candidate) -> State:
+    """Where a version is on its way, by registry and ledger together; that it expired is what the ledger says."""
     package = candidate.package
+    said = {entry.kind for entry in entries if entry.details.get("package") == package}
     answers = live(entries)
     if answers and package in {answers.package, answers.challenger, answers.shadow}:
         return State.LIVE
@@ -324,14 +325,12 @@ def state(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: 
         return State.REJECTED
     if any(entry.kind is Kind.DEPLOYED and package in _placed(entry) for entry in entries):
         return State.RETIRED
-    match word(spec, entries, candidate, now):
-        case "Approved":
-            return State.APPROVED
-        case State.EXPIRED:
-            return State.EXPIRED
-    asked = any(e.kind is Kind.TRAINING_SUCCEEDED and e.details.get("package") == package for e in entries)
-    voided = any(e.kind is Kind.APPROVAL_VOIDED and e.details.get("package") == package for e in entries)
-    return State.PENDING if asked or voided or given(entries, package) else State.DRAFT
+    if candidate.approval == APPROVED and changed(entries, candidate) is None:
+        return State.APPROVED
+    if Kind.PACKAGE_EXPIRED in said:
+        return State.EXPIRED
+    asked = said & {Kind.TRAINING_SUCCEEDED, Kind.APPROVAL_GIVEN, Kind.APPROVAL_VOIDED}
+    return State.PENDING if asked else State.DRAFT
 
 
 def _placed(entry: Entry) -> set[object]:

@@ -13,7 +13,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
-from noria.cli import contracts, ledger
+from noria.cli import approvals, contracts, ledger
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
@@ -59,12 +59,6 @@ class SpecRow(BaseModel):
     team: str
 
 
-class Decided(BaseModel):
-    package: str
-    decision: str
-    reason: str
-
-
 class Uploaded(BaseModel):
     model: str
     file: str
@@ -103,7 +97,10 @@ def status(
         columns=["model", "endpoint", "version", "beside", "since", "dataset", "alarms", "newest"],
         as_json=as_json,
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
-        below=[f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report],
+        below=[
+            *(f"{row.model}: {row.warning}" for row in rows if row.warning),
+            *(f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report),
+        ],
     )
 
 
@@ -133,7 +130,7 @@ def packages(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> No
     """The registered versions of a model, newest first."""
     show(
         Deployed(env).packages(model),
-        columns=["version", "approval", "outcome", "created", "dataset", "champion"],
+        columns=["version", "state", "approval", "outcome", "created", "dataset", "champion"],
         as_json=as_json,
         empty=f"{model} has no version yet: upload data to <data bucket>/{model}/incoming/.",
     )
@@ -230,7 +227,7 @@ def predict(
 
 @app.command()
 def approve(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
-    """Approve a package: it goes live by the model's strategy."""
+    """Approve a package: it goes live by the model's strategy, once as many have approved as its spec asks for."""
     _decide(Deployed(env), package, "Approved", reason, as_json=as_json)
 
 
@@ -241,16 +238,12 @@ def reject(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: A
 
 
 def _decide(deployed: Deployed, reference: str, decision: Decision, reason: str, *, as_json: bool) -> None:
-    if not reason.strip():
-        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
-    arn = deployed.package_arn(reference)
-    if deployed.registry.describe(arn).approval == decision:
-        # Only a change is sure to be told as a decision.
-        deployed.registry.decide(arn, "PendingManualApproval", reason=reason)
-    deployed.registry.decide(arn, decision, reason=reason)
+    decided = approvals.decide(deployed, reference, decision, reason)
+    because = f" ({decided.because})" if decided.because else ""
+    model = deployed.names.model_of(decided.package.split("/")[-2]) or ""
     say(
-        Decided(package=arn, decision=decision, reason=reason),
-        f"{decision} {arn}: {reason}\nFollow it with: noria events {deployed.names.model_of(arn.split('/')[-2]) or ''}",
+        decided,
+        f"{decided.decision} {decided.package}: {reason}{because}\nFollow it with: noria events {model}",
         as_json=as_json,
     )
 
@@ -442,6 +435,21 @@ def rollback(
     changes = _changes(model, models_dir, env)
     arn = changes.deployed.package_arn(to) if to else None
     change = changes.ask("rollback", package=arn, reason=reason, dry_run=dry_run)
+    say(change, change.text, as_json=as_json)
+
+
+@app.command()
+def retire(
+    model: str,
+    *,
+    reason: Reason,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Have a model answer nobody any more: its endpoint goes, its record stays. An approval brings it back."""
+    change = _changes(model, models_dir, env).ask("retire", reason=reason, dry_run=dry_run)
     say(change, change.text, as_json=as_json)
 
 

@@ -23,7 +23,7 @@ from noria.ledger import Entry
 from noria.spec import ModelSpec
 from noria.units import format_duration
 
-Action = Literal["traffic", "shadow", "promote", "abandon", "rollback"]
+Action = Literal["traffic", "shadow", "promote", "abandon", "rollback", "retire"]
 
 
 class Change(BaseModel):
@@ -141,7 +141,7 @@ class Changes:
                 name: value for name, value in parameters(desired, guarded).items() if name in state.parameters
             },
             guardrails=self._watched(guarded),
-            takes=self._takes(guarded),
+            takes=self._takes(guarded, desired),
             waits=under_way or ("for its turn: the serving stack is changing" if state.in_progress else None),
             request=asked.request if sent else None,
         )
@@ -155,10 +155,12 @@ class Changes:
             Guard.OFF: "none: SageMaker guards no change that adds or removes a variant",
         }[guarded]
 
-    def _takes(self, guarded: Guard) -> str:
+    def _takes(self, guarded: Guard, desired: Desired) -> str:
         serve = self.spec.serve
         if not serve.mode.has_instances:
             return "minutes: there is no fleet to move"
+        if guarded is Guard.OFF and desired.package is None:
+            return "minutes: requests that are being answered are, later ones fail"
         if guarded is Guard.OFF:
             return "as long as new instances need to start; no bake"
         steps = 1 if guarded is Guard.AT_ONCE else serve.steps

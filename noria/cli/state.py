@@ -9,6 +9,8 @@ import boto3
 from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
+from noria.approval import state as state_of
+from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.ledger import Ledger
 from noria.aws.registry import Registry
@@ -16,7 +18,7 @@ from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.deployment import Desired, live
-from noria.ledger import Entry, Kind
+from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
 
 
@@ -37,6 +39,7 @@ class ModelStatus(BaseModel):
     url: str | None
     alarms: list[str]
     report: str | None
+    warning: str | None
     newest: str
     summary: str
 
@@ -44,6 +47,7 @@ class ModelStatus(BaseModel):
 class PackageRow(BaseModel):
     package: str
     version: int
+    state: str
     approval: str
     outcome: str
     created: datetime
@@ -131,12 +135,14 @@ class Deployed:
 
     def packages(self, model: str) -> list[PackageRow]:
         rows = []
-        for summary in self.registry.packages(self.names.model(self.require(model))):
+        entries = self.ledger.entries(self.require(model))
+        for summary in self.registry.packages(self.names.model(model)):
             package = self.registry.describe(summary.arn)
             rows.append(
                 PackageRow(
                     package=package.arn,
                     version=package.version,
+                    state=state_of(entries, candidate(package)),
                     approval=package.approval,
                     outcome=package.metadata.get("noria:outcome", ""),
                     created=package.created,
@@ -172,6 +178,7 @@ class Deployed:
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             report=self._report(model),
+            warning=_warning(entries, package),
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(
                 model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
@@ -217,6 +224,14 @@ def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
             break
         found = entry
     return found
+
+
+def _warning(entries: Sequence[Entry], package: str | None) -> str | None:
+    """What people were told of the version that answers, and is still so; or that none is to answer."""
+    if package is None:
+        retired = latest(entries, Kind.MODEL_RETIRED)
+        return retired.summary if retired else None
+    return next((e.summary for e in entries if e.kind is Kind.PACKAGE_OUTDATED and e.subject == package), None)
 
 
 def _beside(answers: Desired) -> str | None:

@@ -6,7 +6,21 @@ from typing import Any
 
 import pytest
 
-from noria.approval import APPROVED, PENDING, Candidate, State, content, judge, person, state, word
+from noria.approval import (
+    APPROVED,
+    AUTOMATIC,
+    PENDING,
+    Candidate,
+    Refusal,
+    State,
+    approve,
+    content,
+    judge,
+    person,
+    state,
+    told_by_time,
+    word,
+)
 from noria.decisions import Decided, Decisions, Outcome, Verdict
 from noria.events import ServingRequest
 from noria.ledger import GENESIS, Entry, Fact, Kind
@@ -210,23 +224,77 @@ def test_open_approves_as_people_expect_and_says_what_can_be_known() -> None:
 
 
 def test_the_states_of_a_version_in_order() -> None:
-    rule, told = spec(mode="strict", within="14d"), History()
+    told = History()
 
-    def now(approval: str = PENDING, *, at: datetime | None = None) -> State:
-        return state(rule, told.entries, candidate(approval), at or told.now)
+    def now(approval: str = PENDING, *, content: str = HASH) -> State:
+        return state(told.entries, candidate(approval, content=content))
 
     assert now() is State.DRAFT
     told.say(Kind.TRAINING_SUCCEEDED, "run", package=THREE)
     assert now() is State.PENDING
-    assert now(at=AT + timedelta(days=15)) is State.EXPIRED
-    assert now("Rejected") is State.REJECTED
     told.gives(ANA).say(Kind.PACKAGE_APPROVED, f"{THREE}#1", package=THREE, content=HASH)
     assert now(APPROVED) is State.APPROVED
-    assert state(rule, told.entries, candidate(APPROVED, content=OTHER), told.now) is State.PENDING
+    assert now(APPROVED, content=OTHER) is State.PENDING
+    assert now("Rejected") is State.REJECTED
     told.say(Kind.DEPLOYED, "d1", package=THREE)
     assert now(APPROVED) is State.LIVE
     told.say(Kind.DEPLOYED, "d2", package="none")
     assert now(APPROVED) is State.RETIRED
+
+
+def test_time_makes_versions_expire_and_grow_old_and_says_each_once() -> None:
+    rule, told = spec(mode="strict", within="14d", max_age="90d"), History()
+    told.say(Kind.TRAINING_SUCCEEDED, "run", package=THREE)
+    assert told_by_time(rule, told.entries, candidate(), AT + timedelta(days=14)) is None
+    due = told_by_time(rule, told.entries, candidate(), AT + timedelta(days=15))
+    assert due
+    assert (due[0].kind, due[0].subject) == (Kind.PACKAGE_EXPIRED, THREE)
+    assert "approval.within 14d" in due[1].what
+    told.record(due[0])
+    assert told_by_time(rule, told.entries, candidate(), AT + timedelta(days=16)) is None
+    assert state(told.entries, candidate()) is State.EXPIRED
+    assert told_by_time(rule, told.entries, candidate(APPROVED), AT + timedelta(days=91)) is None, "it does not answer"
+    told.say(Kind.DEPLOYED, "d1", package=THREE)
+    old = told_by_time(rule, told.entries, candidate(APPROVED), AT + timedelta(days=91))
+    assert old
+    assert old[0].kind is Kind.PACKAGE_OUTDATED
+    assert "91 days old" in old[1].what
+
+
+# --- giving it
+
+
+def test_approve_records_who_and_why_once_and_refuses_with_the_reason() -> None:
+    rule, told = spec(mode="strict", approvers=2, within="14d"), History()
+
+    def gives(by: str, *, at: datetime = AT, made: ModelSpec = rule, of: Candidate | None = None) -> list[Fact]:
+        return list(approve(made, told.entries, of or candidate(registered_by=EVE), by=by, reason="good", now=at))
+
+    (fact,) = gives(ANA)
+    assert fact.subject == f"{THREE}#{ANA}#{HASH}"
+    assert fact.details == {
+        "package": THREE,
+        "approver": ANA,
+        "reason": "good",
+        "rule": "2 people who did not make it",
+        "content": HASH,
+    }
+    told.record(fact)
+    assert gives(ANA) == []
+    assert gives(ANA, of=candidate(content=OTHER)), "another content is another approval"
+    told.say(Kind.PACKAGE_REJECTED, f"{THREE}#x", package=THREE)
+    assert gives(ANA)[0].subject == f"{THREE}#{ANA}#{HASH}#1", "who changes their mind is heard"
+    with pytest.raises(Refusal, match="you made version 3"):
+        gives(EVE)
+    with pytest.raises(Refusal, match="expired at 2026-12-05"):
+        gives(BEN, at=AT + timedelta(days=15))
+    with pytest.raises(Refusal, match="mode open"):
+        gives(BEN, made=spec())
+    automatic = spec(risk="low", automatic_below="medium")
+    (own,) = gives(AUTOMATIC, made=automatic)
+    told.record(own)
+    assert judge(automatic, told.entries, candidate()).approvers == (AUTOMATIC,)
+    assert not judge(rule, told.entries, candidate()).approved, "gates approve only where the rule lets them"
 
 
 # --- retirement
