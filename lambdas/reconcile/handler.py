@@ -9,6 +9,8 @@
 | a training was granted                       | its start                   | start_training       |
 | an execution has ended                       | its outcome                 | record_training      |
 | a package is approved or rejected            | that decision               | deploy_model         |
+| a package waits, or answers, for too long    | that people were told       | approve_package      |
+| a package waits, though enough have approved | the registry's Approved     | approve_package      |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
 | a progressive step has answered long enough  | what was asked for after it | deploy_model      |
 | an entry of the ledger has no locked copy    |                             | export_ledger     |
@@ -38,6 +40,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.approval import PENDING, Candidate, given, judge, told_by_time
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
@@ -67,6 +70,7 @@ from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Names, key
 from noria.retraining import announced, unstarted
 from noria.serve import Mode
+from noria.spec import Approval
 from noria.training import TrainingDataset
 
 GRACE = timedelta(minutes=15)
@@ -177,6 +181,7 @@ class Search:
         yield from self._grants()
         yield from self._executions()
         yield from self._decisions()
+        yield from self._looks()
         yield from self._deployments()
         yield from self._steps()
         yield from self._copies()
@@ -292,7 +297,7 @@ class Search:
         group = self.env.names.model(self.model)
         for summary in self.registry.packages(group):
             decisions = [entry for entry in self.entries if entry.details.get("package") == summary.arn]
-            last = latest(decisions, *kinds.values())
+            last = latest(decisions, *kinds.values(), Kind.APPROVAL_VOIDED)
             if summary.approval not in kinds or (last and last.kind is kinds[summary.approval]):
                 continue
             package = self.registry.describe(summary.arn)
@@ -311,6 +316,28 @@ class Search:
                 why=f"Version {package.version} was {package.approval.lower()} unheard",
                 event=self._event(ModelPackageStateChange, detail),
             )
+
+    def _looks(self) -> Iterator[Missed]:
+        """What time brings, and approvals that nobody let count."""
+        spec = self.env.required_spec(self.model)
+        if spec.approval == Approval():
+            return
+        for summary in self.registry.packages(self.env.names.model(self.model)):
+            candidate = Candidate(package=summary.arn, approval=summary.approval, created=summary.created)
+            due = told_by_time(spec, self.entries, candidate, self.now)
+            waits = summary.approval == PENDING and not due
+            given_at = [word.at for word in given(self.entries, summary.arn)]
+            complete = waits and given_at and self._settled(given_at[-1])
+            if due:
+                subject, why = f"{due[0].kind} {summary.arn}", f"Version {summary.version} {due[0].kind}"
+            elif complete and judge(spec, self.entries, candidate).approved:
+                subject = f"approvals {summary.arn} {len(given_at)}"
+                why = f"Version {summary.version} has the approvals that it needs, and waits"
+            else:
+                continue
+            detail = {"model": self.model, "time": self.now.isoformat(), "package": summary.arn}
+            event = self._event(Tick, detail, "Look At Package")
+            yield Missed(reaction="approve-package", subject=subject, why=why, event=event)
 
     def _deployments(self) -> Iterator[Missed]:
         stack, endpoint = self.stack.state(), self.endpoint.state()
