@@ -45,7 +45,8 @@ def chain(*facts: Fact) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     for number, fact in enumerate(facts, start=1):
         previous = entries[-1].hash if entries else GENESIS
-        entries.append(Entry.after(fact, number=number, previous=previous))
+        plain = Fact(**fact.model_dump(include=set(Fact.model_fields)))
+        entries.append(Entry.after(plain, number=number, previous=previous))
     return tuple(entries)
 
 
@@ -108,7 +109,7 @@ def record(
     live: bool = True,
 ) -> Record:
     of = of or spec()
-    sha = "5" * 63 + str(version)
+    sha = f"{version:0>64}"
     told = TrainingDataset(
         sha256=sha,
         key=f"example/datasets/{sha}/data.csv",
