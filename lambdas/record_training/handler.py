@@ -12,6 +12,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria import review
 from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
@@ -111,19 +112,15 @@ def _success(
     evaluation = Evaluation.model_validate_json(storage.read(storage.key_of(package.metadata["noria:evaluation"])))
     metric = spec.primary_metric
     mine = evaluation.metrics.get(metric)
-    score = f"{metric.value} {mine.value:.3f} ({mine.low:.3f} to {mine.high:.3f})" if mine else f"no {metric.value}"
     champion = evaluation.champion.metrics.get(metric) if evaluation.champion else None
-    if champion:
-        comparison = f"the champion has {champion.value:.3f} on the same rows"
-    else:
-        comparison = evaluation.champion_problem or "there is no champion to compare with"
-    what = f"{spec.model} version {package.version} passed its gates: {score}; {comparison}."
+    what = review.headline(spec, package.version, evaluation)
+    awaits = "It awaits approval." if not spec.approval.automatic else "It is approved by that."
     fact = Fact(
         model=spec.model,
         kind=Kind.TRAINING_SUCCEEDED,
         subject=execution,
         at=now,
-        summary=f"{what} It awaits approval.",
+        summary=f"{what} {awaits}",
         details={
             "package": arn,
             "version": package.version,
@@ -132,12 +129,8 @@ def _success(
             "champion": champion.value if champion else None,
         },
     )
-    page = Page(
-        subject=f"{spec.model}: version {package.version} awaits approval",
-        what=what,
-        where=f"{arn}\nReport: {package.metadata['noria:evaluation']}",
-        do="Approve it, and it goes live behind a canary; or reject it.",
-        command=f"noria approve {arn} --reason '…'",
+    page = review.request(
+        spec, arn, package.version, evaluation, report=package.metadata["noria:evaluation"], now=package.created
     )
     return Outcome.SUCCEEDED, fact, page
 
