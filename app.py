@@ -10,12 +10,14 @@ from pathlib import Path
 
 from aws_cdk import App, Environment, Tags, Validations
 from aws_cdk import aws_cloudwatch as cloudwatch
-from cdk_nag import AwsSolutionsChecks
+from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, PCIDSS321Checks
 
 from noria import business
 from noria.names import mixed_up
 from noria.spec import SpecError, load_all
 from stacks.accounts import Promotion, hear, let_describe, let_follow
+from stacks.constructs.permissions import bound
+from stacks.controls import explain
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
 from stacks.monitoring import Monitoring
@@ -117,7 +119,14 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
         raise SpecError("\n".join(mixed))
 
     Tags.of(app).add("noria:env", settings.env)
-    Validations.of(app).add_plugins(AwsSolutionsChecks(app, write_suppressions_to_cloud_formation=True))
+    bound(app, settings.permissions_boundary)
+    explain(app)
+    Validations.of(app).add_plugins(
+        *(
+            checks(app, write_suppressions_to_cloud_formation=True)
+            for checks in (AwsSolutionsChecks, NIST80053R5Checks, PCIDSS321Checks)
+        )
+    )
 
 
 def main() -> None:

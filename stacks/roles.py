@@ -298,12 +298,12 @@ class Roles(Stack):
                     "cloudformation:ListStackResources",
                 ],
                 resources=[self._stack(f"{self._prefix}-*")],
-                because="noria preflight looks at the serving stack of every spec.",
+                because="Before a deployment, noria preflight looks at the serving stack of every spec.",
             ),
             Grant(
                 actions=["sagemaker:DescribeEndpoint"],
                 resources=self._named("endpoint"),
-                because="noria preflight looks at every endpoint of the environment.",
+                because="Before a deployment, noria preflight looks at every endpoint of the environment.",
             ),
             Grant(
                 actions=["logs:DescribeLogGroups"],

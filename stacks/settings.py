@@ -86,6 +86,7 @@ class Settings:
     pages_by_email: bool = True
     monthly_budget: int | None = None
     network: OwnVpc | ExistingVpc | None = None
+    permissions_boundary: str | None = None
     trail: bool = False
     registry: Registry | None = None
     promotes_to: tuple[Follower, ...] = ()
