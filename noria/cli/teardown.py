@@ -89,6 +89,11 @@ class Teardown:
             kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
         if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
+        if not self.part:
+            kept.append(
+                f"SageMaker's lineage of {self.names.model(self.model) if self.model else self.names.prefix}: a record, "
+                "as the ledger is, which costs nothing; actions begin with that name (aws sagemaker list-actions)"
+            )
         kept.append(
             "log groups /aws/sagemaker/*Jobs: SageMaker made them and shares them among all of the account's jobs"
         )

@@ -93,9 +93,14 @@ class Model:
     bundle: str
 
     @property
+    def attributes(self) -> str:
+        """What every answer says of its origin (see noria.golden)."""
+        return f"noria-bundle={self.bundle}"
+
+    @property
     def headers(self) -> list[tuple[str, str]]:
-        """What every answer says of its origin, in the one header that SageMaker hands on (see noria.golden)."""
-        return [("X-Amzn-SageMaker-Custom-Attributes", f"noria-bundle={self.bundle}")]
+        """The one header that SageMaker hands on."""
+        return [("X-Amzn-SageMaker-Custom-Attributes", self.attributes)]
 
     def answer(self, rows: Matrix) -> list[Answer]:
         return self.contract.answers(self.predict(rows))
@@ -403,12 +408,13 @@ def _dumps(document: Document) -> bytes:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that was answered; `inference_id` is empty where the client gave none."""
+    """One request that was answered; `attributes` say by what, `inference_id` is empty where the client gave none."""
 
     content_type: str
     body: bytes
     answer_type: str
     answer: bytes
+    attributes: str
     inference_id: str = ""
 
     def record(self) -> dict[str, Any]:
@@ -416,7 +422,11 @@ class Exchange:
 
         What reads the one reads the other (SageMaker guide, "Capture data from real-time endpoint").
         """
-        metadata = {"eventId": str(uuid.uuid4()), "inferenceTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        metadata: dict[str, Any] = {
+            "eventId": str(uuid.uuid4()),
+            "customAttributes": [self.attributes],
+            "inferenceTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
         if self.inference_id:
             metadata["inferenceId"] = self.inference_id
         return {
@@ -539,5 +549,5 @@ def output_fn(prediction: Prediction, accept: str) -> Response:
         return Response(refusal.status, [("Content-Type", JSON), *model.headers], _dumps(refusal.document))
     body = render(result, media_type, _dumps)
     captured = os.environ.get("NORIA_CAPTURE") == "stdout"
-    exchange = Exchange(request.content_type, request.body, media_type, body) if captured else None
+    exchange = Exchange(request.content_type, request.body, media_type, body, model.attributes) if captured else None
     return Response(200, [("Content-Type", media_type), *model.headers], body, exchange)

@@ -131,7 +131,8 @@ class Application:
         self._metrics.count(reply.status, reply.rows, time.perf_counter() - began)
         if self._capture and reply.status == 200:
             inference_id = header("x-amzn-sagemaker-inference-id", "")
-            exchange = Exchange(content_type or JSON, body, reply.media_type, reply.body, inference_id)
+            answered_by = self._invoke.model.attributes
+            exchange = Exchange(content_type or JSON, body, reply.media_type, reply.body, answered_by, inference_id)
             inference.capture(exchange, orjson.dumps)
 
     def _other(self, path: str, method: str) -> Reply:

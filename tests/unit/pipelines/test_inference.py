@@ -230,7 +230,7 @@ def test_a_line_is_printed_for_a_request_where_nothing_else_captures_it(
     ask(model, "0.5,red,2\n" * 50_000, CSV)  # is longer than a line of the log can be
     line, without_id, too_long = capfd.readouterr().out.splitlines()
     assert json.loads(too_long).keys() == {"noria", "bytes"}
-    assert json.loads(without_id)["eventMetadata"].keys() == {"eventId", "inferenceTime"}
+    assert json.loads(without_id)["eventMetadata"].keys() == {"eventId", "customAttributes", "inferenceTime"}
     record = json.loads(line)
     assert record["noria"] == "capture"
     assert record["captureData"] == {
@@ -238,3 +238,4 @@ def test_a_line_is_printed_for_a_request_where_nothing_else_captures_it(
         "endpointOutput": {"observedContentType": JSON, "mode": "OUTPUT", "data": answer, "encoding": "JSON"},
     }
     assert record["eventMetadata"]["inferenceId"] == "order-7"
+    assert record["eventMetadata"]["customAttributes"] == [f"noria-bundle={model.bundle}"]

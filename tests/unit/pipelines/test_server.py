@@ -303,7 +303,7 @@ def test_requests_are_printed_where_nothing_else_captures_them(trained: Callable
     assert sides["endpointOutput"]["data"] == answer.decode()
     assert records[0]["eventMetadata"]["inferenceId"] == "order-7"
     assert records[1]["captureData"]["endpointInput"]["encoding"] == "BASE64"
-    assert records[1]["eventMetadata"].keys() == {"eventId", "inferenceTime"}
+    assert records[1]["eventMetadata"].keys() == {"eventId", "customAttributes", "inferenceTime"}
 
 
 def test_it_needs_no_semaphores_and_a_worker_that_is_killed_holds_up_no_other(
