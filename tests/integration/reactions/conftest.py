@@ -10,7 +10,7 @@ import pytest
 from local.cloud import ACCOUNT, REGION, WORK, LocalCloud
 from local.container import build
 from noria.names import Names
-from tests.integration.reactions.place import BUCKET, REACTIONS, Place
+from tests.integration.reactions.place import BUCKET, COPIES, REACTIONS, Place
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +36,7 @@ def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "NORIA_EVENT_BUS": "noria-local",
             "NORIA_PAGES_TOPIC": topic,
             "NORIA_LEDGER_TABLE": "ledger",
+            "NORIA_LEDGER_BUCKET": COPIES,
             "NORIA_MODELS_DIR": str(models),
             "NORIA_SCHEDULE_GROUP": "noria-local",
             "NORIA_SCHEDULE_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/schedules",
@@ -52,6 +53,7 @@ def _shared_resources() -> str:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    s3.create_bucket(Bucket=COPIES, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     boto3.client("scheduler").create_schedule_group(Name="noria-local")
     boto3.client("dynamodb").create_table(
         TableName="ledger",

@@ -18,6 +18,7 @@ from noria.names import Names
 from noria.spec import ModelSpec, load
 
 BUCKET = "noria-local-data"
+COPIES = "noria-local-ledger"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
 SHIPPED = load(Path(__file__).parents[3] / "models" / "flight-delay.yaml")
 REACTIONS = (
@@ -30,6 +31,7 @@ REACTIONS = (
     "probe-deployment",
     "predict-batch",
     "join-labels",
+    "export-ledger",
 )
 
 

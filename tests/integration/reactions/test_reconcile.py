@@ -11,15 +11,17 @@ import pytest
 import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
+from lambdas.export_ledger.handler import handler as export_ledger
 from lambdas.record_training.handler import handler as record_training
 from lambdas.request_retraining.handler import handler as request_retraining
 from lambdas.start_training.handler import handler as start_training
 from local.cloud import ACCOUNT
+from noria.aws.ledger import Copies
 from noria.batch import batch_token
 from noria.events import TransformJobStateChange, parse
 from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import BUCKET, Place
+from tests.integration.reactions.place import BUCKET, COPIES, Place
 from tests.integration.reactions.served import Served
 from tests.integration.reactions.test_training import dataset, ended, evaluation, executions, granted, pipeline
 
@@ -74,6 +76,23 @@ def spec_of(served: Served) -> ModelSpec:
 def test_where_nothing_happened_nothing_is_missed(served: Served) -> None:
     assert run(served) == {}
     assert served.kinds() == []
+
+
+def test_entries_without_a_locked_copy_get_one_once(served: Served) -> None:
+    model, place = served.model, served.place
+    for name in ("one", "two"):
+        fact = Fact(model=model, kind=Kind.MONITORED, subject=name, at=datetime.now(UTC), summary=f"Window {name}.")
+        place.ledger.record(fact)
+    run(served)
+    (event,) = (event for event in place.waiting("export-ledger") if event["detail"]["model"] == model)
+    for _ in range(2):  # an event may come twice
+        place.deliver(export_ledger, event)
+    assert Copies.of(COPIES).read(model) == {entry.number: entry.body for entry in place.entries(model)}
+    assert served.kinds() == [Kind.MONITORED, Kind.MONITORED, Kind.REPLAYED]
+    assert place.pages(model) == []
+    run(served)
+    assert place.waiting("export-ledger") == []
+    assert len(place.entries(model)) == 3
 
 
 def test_an_upload_without_a_verdict(served: Served) -> None:
