@@ -115,7 +115,7 @@ class Approver:
         return self.approvals.candidate(found)
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
+@logger.inject_lambda_context(correlation_id_path=f"requestContext.requestId || {EVENT_ID}")
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | None:
     env = Environment.from_os()
@@ -154,13 +154,16 @@ def answer(request: HttpRequest, *, env: Environment, approver: Approver) -> dic
         asked = Asked.model_validate_json(request.content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        tell(Outcome.REFUSED, model="none", because=problems)
         return _problem(400, f"the request is not understood: {problems}")
     group = asked.package.split("/")[-2]
     model = env.names.model_of(group)
     spec = env.spec(model) if model else None
     by = request.caller.id
     if spec is None or not by:
-        return _problem(404 if by else 403, f"no model of this environment has the package group {group}")
+        because = f"no model of this environment has the package group {group}" if by else "nobody is known to ask"
+        tell(Outcome.REFUSED, model="none", because=because)
+        return _problem(404 if by else 403, because)
     try:
         done = approver.approve(spec, group, asked.package, by=by, reason=asked.reason)
     except Refusal as refusal:
