@@ -149,11 +149,11 @@ class Made(NamedTuple):
 
 
 def dataset(
-    joined: Path, later: Path | None, spec: ModelSpec, *, number: int, to: Path, resources: Resources = MODEST
+    joined: Path, earlier: Path | None, spec: ModelSpec, *, number: int, to: Path, resources: Resources = MODEST
 ) -> Made:
     """Write the labelled requests of a day as training data, one row for each that was predicted.
 
-    Those that were asked again, and answered, on the day of `later` are learnt from there: retries around midnight.
+    Those that were asked on the day before too, whose table is `earlier`, are learnt from there: retries at midnight.
     The event's time is when it was predicted; the id, where the spec has one, is the inference id, with `#<row>` for
     all but the first row of a request. Requests that break the contract of a column are left out: nobody can correct
     what was asked. `number` is written into the file, so that labels that are corrected back are another file than the
@@ -166,7 +166,7 @@ def dataset(
     kept = " AND ".join(["true", *(_allowed(name, feature) for name, feature in spec.features.items())])
     # A shadow is asked what the champion was asked: it is one request, and was labelled once.
     one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
-    again = f"ANTI JOIN {parquet([later])} later USING (inference_id, row)" if later else ""
+    again = f"ANTI JOIN {parquet([earlier])} earlier USING (inference_id, row)" if earlier else ""
     with connect(resources) as db:
         db.execute(
             f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} joined {again} "

@@ -381,18 +381,16 @@ class Session:
     def publish(self) -> list[str]:
         """Upload the joined rows of each day as training data, where they are not what they were; their keys.
 
-        A day's rows change with those of the day after it, which are instead of them where a request came again.
+        A day's change with those of the day before, from which is learnt what was asked on both.
         """
         published, storage = [], self.labelled.storage
-        for day in sorted({*self._joined, *(day - _DAY for day in self._joined)}):
-            table, later = self._table(day), self._table(day + _DAY)
+        for day in sorted({*self._joined, *(day + _DAY for day in self._joined)}):
+            table, earlier = self._table(day), self._table(day - _DAY)
             if table is None:
                 continue
-            made, number = (
-                self._place(str(day)) / "dataset.parquet",
-                table[1].number + (later[1].number if later else 0),
-            )
-            rows, state = labelled.dataset(table[0], later[0] if later else None, self.spec, number=number, to=made)
+            path, before = earlier or (None, Joined(rows=0, number=0, state=""))
+            made, number = self._place(str(day)) / "dataset.parquet", table[1].number + before.number
+            rows, state = labelled.dataset(table[0], path, self.spec, number=number, to=made)
             last = max((file.key for file in storage.list(feedback.folder_of(self.spec.model, day))), default="")
             target = feedback.dataset_key(self.spec.model, day, number=number, state=state)
             if rows and target > last and not last.endswith(f"-{state}.parquet"):

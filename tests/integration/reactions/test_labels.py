@@ -21,7 +21,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.storage import Storage
 from noria.deployment import Desired
 from noria.labelled import HardCases
-from noria.labels import Arrival, LabelsFile, words
+from noria.labels import Arrival, LabelsError, LabelsFile, words
 from noria.ledger import Fact, Kind
 from noria.quality import Quality
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec
@@ -237,6 +237,127 @@ def test_files_that_are_joined_at_the_same_time_lose_no_label(place: Place, spec
     assert {(i, row): label for variant, i, row, label in joined(place, spec) if variant == "champion"} == {
         rows[number]: str(number % 2) for number in range(len(rows))
     }
+
+
+# --- what can be judged
+
+
+def test_labels_that_come_early_judge_nothing_until_all_before_them_have_theirs(place: Place) -> None:
+    """Good outcomes are known at once: until the bad ones are, the model looks better than it is."""
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    now = datetime.now(UTC)
+    for place_in_time, request in enumerate(("bad", "good", "better")):
+        capture(place, spec, {request: [0.3]}, at=now - timedelta(minutes=30 - place_in_time))
+    deliver(place, spec.model, "good.csv", "inference_id,late\nbad,1\nbetter,0\n")
+    (early,) = place.entries(spec.model)
+    assert (early.details["matched"], early.details["brier"]) == (2, pytest.approx(0.49))
+    assert early.details["judged_until"] == f"{now - timedelta(minutes=29):%Y-%m-%dT%H:%M:%S+00:00}"
+    deliver(place, spec.model, "bad.csv", "inference_id,late\ngood,1\n")
+    _, late = place.entries(spec.model)
+    assert late.details["brier"] == pytest.approx((0.49 + 0.49 + 0.09) / 3)
+
+
+def test_where_nothing_can_be_judged_yet_the_ledger_says_why(place: Place, spec: ModelSpec) -> None:
+    deliver(place, spec.model, "may.csv", "inference_id,row,late\nfirst,0,1\n")
+    (entry,) = place.entries(spec.model)
+    (reason,) = as_list(entry.details["reasons"])
+    assert "younger than 7d (monitor.labels.within)" in reason
+    assert measured(place, spec) == {}
+
+
+def test_what_cannot_be_read_is_counted_once_and_only_from_when_the_version_is_live(place: Place) -> None:
+    """Each captured file has one line that cannot be read; that of midnight's hour is looked at for two days."""
+    spec = place.model(segments=[], gates={}, monitor={"min_rows": 2})
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=5, microsecond=0)
+    live(place, spec, registered=0.9, at=midnight - timedelta(hours=2))
+    for number, hours in enumerate((-3, -1, 0)):
+        capture(place, spec, {f"r{number}": [0.2, 0.7]}, at=midnight + timedelta(hours=hours))
+    labels = "".join(f"r{number},{row},{row}\n" for number in range(3) for row in range(2))
+    version = deliver(place, spec.model, "may.csv", f"inference_id,row,late\n{labels}")
+    quality = Quality.model_validate_json(place.read(f"{spec.model}/reports/labels-{version}/report.json"))
+    assert (quality.predictions, quality.matched, quality.unmatched_labels, quality.malformed) == (4, 4, 0, 2)
+
+
+def test_a_request_of_two_days_is_counted_and_learnt_from_once(place: Place) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=5, microsecond=0)
+    capture(place, spec, {"again": [0.2, 0.7]}, at=midnight - timedelta(minutes=1))
+    body = "inference_id,row,late\nagain,0,0\nagain,1,1\n"
+    deliver(place, spec.model, "may.csv", body)
+    capture(place, spec, {"again": [0.3, 0.8], "other": [0.1]}, at=midnight)
+    deliver(place, spec.model, "june.csv", body + "other,0,0\nunknown,0,0\n")
+    _, entry = place.entries(spec.model)
+    assert (entry.details["labels"], entry.details["matched"]) == (4, 3)
+    assert learnt(place, spec) == {f"{midnight - timedelta(days=1):%Y-%m-%d}": 2, f"{midnight:%Y-%m-%d}": 1}
+
+
+def learnt(place: Place, spec: ModelSpec) -> dict[str, int]:
+    """Rows of the newest training data of each day of labels."""
+    newest = {key.split("/")[-2]: key for key in sorted(place.keys(f"{spec.model}/incoming/labelled/"))}
+    rows = {}
+    for day, key in newest.items():
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as file, duckdb.connect() as db:
+            file.write(place.read(key))
+            file.flush()
+            ((rows[day],),) = db.execute("SELECT count(*) FROM read_parquet(?)", [file.name]).fetchall()
+    return rows
+
+
+# --- more than one join takes
+
+
+def test_a_look_back_goes_on_where_it_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, now = place.model(segments=[], monitor={"min_rows": 2, "labels": {"within": "1h"}}), datetime.now(UTC)
+    capture(place, spec, at=now)
+    for days in (4, 6):
+        capture(place, spec, {f"old{days}": [0.9]}, at=now - timedelta(days=days))
+    monkeypatch.setattr("noria.aws.labelled.LOOKING", timedelta(0))
+    deliver(place, spec.model, "may.csv", "inference_id,late\nfirst,1\nold4,1\nold6,0\n")
+    for _ in range(4):
+        pause(place, spec.model)
+        tick(place, spec.model)
+    told = [(entry.details["matched"], entry.details["complete"]) for entry in place.entries(spec.model)]
+    # A day at each join, after today and yesterday: two, three and four days ago, then five, then six.
+    assert told == [(1, False), (0, False), (1, False), (0, False), (1, True)]
+    assert {i for _, i, _, _ in joined(place, spec)} == {"first", "old4", "old6"}
+    before = place.entries(spec.model)
+    tick(place, spec.model)
+    assert place.entries(spec.model) == before
+
+
+def test_what_comes_while_others_are_looked_for_is_looked_for_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2, "labels": {"within": "1h"}})
+    capture(place, spec, {"old3": [0.9]}, at=datetime.now(UTC) - timedelta(days=3))
+    monkeypatch.setattr("noria.aws.labelled.LOOKING", timedelta(0))
+    monkeypatch.setattr("noria.aws.labelled.LOOK_BACK", timedelta(days=5))
+    monkeypatch.setattr("noria.aws.labelled.LATE", timedelta(0))  # so that no word waits just because it is new
+    deliver(place, spec.model, "may.csv", "inference_id,late\nunknown,1\n")
+    for _ in range(2):
+        pause(place, spec.model)
+        tick(place, spec.model)
+    deliver(place, spec.model, "june.csv", "inference_id,late\nold3,1\n")
+    for _ in range(3):
+        pause(place, spec.model)
+        tick(place, spec.model)
+    assert {i for _, i, _, _ in joined(place, spec)} == {"old3"}
+
+
+def test_more_labels_than_can_be_read_are_told_of_and_judge_nothing_that_they_are_about(
+    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(place, spec.model, "may.csv", LABELS)
+    monkeypatch.setattr("noria.aws.labelled.MOST_TOLD_BYTES", 1)
+    deliver(place, spec.model, "june.csv", LABELS)
+    whole, cut = place.entries(spec.model)
+    assert (whole.details["complete"], cut.details["complete"]) == (True, False)
+    assert "brier" in whole.details
+    assert "brier" not in cut.details
+    storage = Storage(bucket=BUCKET)
+    captures = Captures(model=spec.model, endpoint=place.names.model(spec.model), storage=storage)
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(LabelsError, match="cannot be read with them"):
+        Labelled(spec=spec, captures=captures, storage=storage).labels(datetime.now(UTC), Path(folder))
 
 
 # --- by event
@@ -513,6 +634,41 @@ def test_bad_labels_are_paged_once_and_kept(place: Place, spec: ModelSpec, name:
     assert problem in page
     assert place.read(f"{spec.model}/labels/{name}").decode() == body
     assert place.keys(f"{spec.model}/reports/") == []
+
+
+def test_a_file_of_other_classes_that_came_before_anybody_could_know_is_left_out_and_named(place: Place) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    version = deliver(place, spec.model, "early.csv", "inference_id,row,late\nfirst,0,yes\nsecond,0,no\n")
+    capture(place, spec)
+    deliver(place, spec.model, "may.csv", LABELS)
+    for _ in range(2):
+        pause(place, spec.model)
+        tick(place, spec.model)
+    (refused,) = place.entries(spec.model, Kind.LABELS_REFUSED)
+    assert (refused.subject, refused.details["key"]) == (version, f"{spec.model}/labels/early.csv")
+    assert "early.csv: column 'late' holds no, yes where the model predicts 0, 1" in refused.summary
+    (page,) = place.pages(spec.model)
+    assert "early.csv" in page
+    last = place.entries(spec.model, Kind.LABELS_JOINED)[-1]
+    assert last.details["auc"] == 1.0
+    assert {label for _, _, _, label in joined(place, spec)} == {"0", "1"}
+
+
+def test_a_file_that_is_too_large_is_paged_before_it_is_fetched(
+    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambdas.join_labels.handler.LARGEST", 10)
+    deliver(place, spec.model, "may.csv", LABELS)
+    (entry,) = place.entries(spec.model)
+    assert entry.kind is Kind.LABELS_REFUSED
+    assert f"may.csv: the file has {len(LABELS)} bytes, and at most 10 are read at once: split it" in entry.summary
+
+
+def test_keys_with_empty_parts_are_labels_of_a_model_or_nobodys(place: Place, spec: ModelSpec) -> None:
+    deliver(place, spec.model, "/may.csv", LABELS)
+    assert place.kinds(spec.model) == [Kind.LABELS_JOINED]
+    key = "/labels/may.csv"
+    place.deliver(join_labels, place.uploaded(key, place.put(key, LABELS), len(LABELS)))
 
 
 def test_labels_of_a_model_that_nobody_described_are_paged(place: Place) -> None:
