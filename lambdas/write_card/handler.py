@@ -55,13 +55,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         model = said.detail.model
         packages = concerned(ledger.entries(model), said.detail.deployment)
     records = Records(names=env.names, storage=Storage(bucket=env.data_bucket), ledger=ledger)
-    cards = Cards(key_arn=env.key_arn)
     for package in packages:
-        written = write_card(package=package, records=records, cards=cards)
+        written = write_card(package=package, records=records, cards=Cards(), key=env.key_arn)
         tell(written, model=model or "none", package=package)
 
 
-def write_card(*, package: str, records: Records, cards: Cards) -> Written:
+def write_card(*, package: str, records: Records, cards: Cards, key: str) -> Written:
     """Have the card of a package say what is known of it. Raises `CardBusyError`."""
     first: Written | None = None
     for _ in range(ATTEMPTS):
@@ -73,10 +72,11 @@ def write_card(*, package: str, records: Records, cards: Cards) -> Written:
                 return Written.SAME
             raise
         written = cards.write(
-            name(records.names, record),
+            name(records.names.model(record.model), record.package.version),
             content(record).text,
             STATUS[record.standing],
             tags={"noria:env": records.names.env, "noria:model": record.model},
+            key=key,
         )
         if written is Written.SAME:
             return first or written

@@ -1,6 +1,7 @@
 """SageMaker's model cards."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -21,13 +22,10 @@ class Written(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Cards:
-    """Cards of one environment, encrypted with its key."""
-
-    key_arn: str
     client: "SageMakerClient" = field(default_factory=lambda: boto3.client("sagemaker"), repr=False)
 
-    def write(self, name: str, content: str, status: Status, *, tags: Mapping[str, str]) -> Written:
-        """Have a card say this. What it says already makes no new version of it."""
+    def write(self, name: str, content: str, status: Status, *, tags: Mapping[str, str], key: str) -> Written:
+        """Have a card say this, encrypted with `key`. What it says already makes no new version of it."""
         try:
             there = self.client.describe_model_card(ModelCardName=name)
         except self.client.exceptions.ResourceNotFound:
@@ -35,8 +33,8 @@ class Cards:
                 ModelCardName=name,
                 Content=content,
                 ModelCardStatus=status,
-                SecurityConfig={"KmsKeyId": self.key_arn},
-                Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+                SecurityConfig={"KmsKeyId": key},
+                Tags=[{"Key": tag, "Value": value} for tag, value in tags.items()],
             )
             return Written.CREATED
         same_content, same_status = there["Content"] == content, there["ModelCardStatus"] == status
@@ -50,3 +48,8 @@ class Cards:
             self.client.update_model_card(ModelCardName=name, ModelCardStatus=status)
         known = same_content and there["ModelCardStatus"] == status
         return Written.SAME if known else Written.UPDATED
+
+    def delete(self, name: str) -> None:
+        """Where there is one."""
+        with suppress(self.client.exceptions.ResourceNotFound):
+            self.client.delete_model_card(ModelCardName=name)

@@ -230,7 +230,7 @@ def _method(record: Record) -> Iterator[Block]:
         pairs["served as"] = f"{form}{f': {training.serves_because}' if training.serves_because else ''}"
     if spec := record.spec:
         pairs["seed"] = str(spec.train.seed)
-        pairs["split"] = f"by {spec.time}: the newest {percent(spec.train.holdout)} of the rows are held out"
+        pairs["split"] = f"by {spec.time}: the newest rows are held out, at most {percent(spec.train.holdout)}"
         pairs["trained on"] = spec.train.instance
     if record.registered and isinstance(took := record.registered.details.get("hours"), int | float):
         pairs["instance time"] = hours(took)

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from noria.card.facts import between, card, limits, masked, primary
 from noria.evaluation import Estimate
-from noria.names import Names
 from noria.record import Record, Standing
 from noria.report.numbers import count, figure, moment
 from noria.spec import Metric
@@ -189,9 +188,9 @@ class Content(Part):
         return self.model_dump_json(exclude_none=True)
 
 
-def name(names: Names, record: Record) -> str:
-    """Of a package's card: at most 63 letters, digits and hyphens."""
-    return f"{names.model(record.model)}-{record.package.version}"
+def name(group: str, version: int) -> str:
+    """Of a package's card: at most 63 letters, digits and hyphens. `group` is the package's."""
+    return f"{group}-{version}"
 
 
 def content(record: Record) -> Content:

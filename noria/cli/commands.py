@@ -14,6 +14,7 @@ from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli import approvals, contracts, ledger
+from noria.cli.cards import Format, Versions
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
@@ -24,6 +25,7 @@ from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
 from noria.cli.traces import Tracer, left_out, rows
 from noria.cli.training import Policy
+from noria.compare import text as text_of
 from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
@@ -311,6 +313,31 @@ def report(
 
 
 @app.command()
+def card(
+    package: Package,
+    form: Annotated[Format, typer.Option("--format", help="html, pdf or json")] = "html",
+    out: Annotated[Path | None, typer.Option("--out", help="where to save it", dir_okay=False)] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """All that is known of a version, as a page, on paper or as JSON: what it is, from what, how good, who decided."""
+    made = Versions(Deployed(env)).card(package, form, out)
+    say(made, f"{made.file}\nThe card of {made.package}.", as_json=as_json)
+
+
+@app.command("compare")
+def compare_versions(
+    before: Annotated[str, typer.Argument(help="a package's ARN, or MODEL/VERSION")],
+    after: Annotated[str, typer.Argument(help="another version of the model")],
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """How two versions differ: data, code, parameters, metrics and whether chance explains that, weights, size."""
+    difference = Versions(Deployed(env)).compare(before, after)
+    say(difference, text_of(difference), as_json=as_json)
+
+
+@app.command()
 def explain(
     model: str,
     inference_id: Annotated[str, typer.Argument(help="as the client sent it, or the captured event's id")],
@@ -341,11 +368,14 @@ def trace(
         str | None, typer.Option("--model", help="where to look for it; in all models when left out")
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, help="how far back a prediction is looked for")] = 7,
+    who: Annotated[
+        bool, typer.Option("--who", help="look in S3's access logs for who of an account sent each file")
+    ] = False,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Walk the record: from a prediction back to who sent what it was learnt from, or from a file forward."""
-    walked = Tracer(Deployed(env), model, days).trace(asked)
+    walked = Tracer(Deployed(env), model, days, who).trace(asked)
     if as_json:
         write_json(walked.model_dump(mode="json"))
         return

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
+from noria.aws.cards import Cards
 from noria.aws.endpoints import Endpoint
 from noria.aws.flags import FlagStore
 from noria.aws.registry import Registry
 from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
 from noria.aws.storage import Storage
+from noria.card.sagemaker import name
 from noria.cli.output import Refused
 from noria.names import Names, Part
 
@@ -38,6 +40,7 @@ class Teardown:
     part: Part | None = None
     stacks: Stacks = field(default_factory=Stacks)
     registry: Registry = field(default_factory=Registry)
+    cards: Cards = field(default_factory=Cards)
 
     @property
     def names(self) -> Names:
@@ -90,9 +93,10 @@ class Teardown:
         if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
         if not self.part:
+            of = self.names.model(self.model) if self.model else self.names.prefix
             kept.append(
-                f"SageMaker's lineage of {self.names.model(self.model) if self.model else self.names.prefix}: a record, "
-                "as the ledger is, which costs nothing; actions begin with that name (aws sagemaker list-actions)"
+                f"SageMaker's lineage of {of}: a record, as the ledger is, which costs nothing; the names of its "
+                "actions begin so (aws sagemaker list-actions)"
             )
         kept.append(
             "log groups /aws/sagemaker/*Jobs: SageMaker made them and shares them among all of the account's jobs"
@@ -117,6 +121,7 @@ class Teardown:
         packages = self.registry.packages(group)
         for package in packages:
             self.registry.delete(package.arn)
+            self.cards.delete(name(group, package.version))
         return len(packages)
 
 

@@ -25,8 +25,6 @@ from tests.unit.report_run import HOSTILE
 from tests.unit.serving_world import error
 from tests.unit.test_report import read, shape
 
-NAMES = Names(env="local")
-
 
 def hostile() -> Record:
     return record(spec(HOSTILE), HOSTILE, said=HOSTILE[0])
@@ -294,9 +292,9 @@ def test_entries_of_other_versions_are_not_about_this_one() -> None:
 
 
 def test_a_cards_name_fits_sagemakers_pattern() -> None:
-    longest = record().model_copy(update={"package": record().package.model_copy(update={"model": "m" * 32})})
-    assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", sagemaker.name(Names(env="prod"), longest))
-    assert sagemaker.name(NAMES, record()) == "noria-local-example-2"
+    assert sagemaker.name("noria-local-example", 2) == "noria-local-example-2"
+    longest = sagemaker.name(Names(env="prod").model("m" * 32), 999_999)
+    assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", longest)
 
 
 # --- in SageMaker
@@ -333,16 +331,16 @@ class SageMaker:
 
 def test_a_card_is_written_once_and_changed_only_where_it_differs() -> None:
     client: Any = SageMaker()
-    cards = Cards(key_arn="k", client=client)
+    cards = Cards(client=client)
     tags = {"noria:model": "example"}
-    assert cards.write("n", "{}", "PendingReview", tags=tags) is Written.CREATED
+    assert cards.write("n", "{}", "PendingReview", tags=tags, key="k") is Written.CREATED
     assert client.card["SecurityConfig"] == {"KmsKeyId": "k"}
     assert client.card["Tags"] == [{"Key": "noria:model", "Value": "example"}]
-    assert cards.write("n", "{}", "PendingReview", tags=tags) is Written.SAME
-    assert cards.write("n", "{}", "Approved", tags=tags) is Written.UPDATED
-    assert cards.write("n", '{"a":1}', "Approved", tags=tags) is Written.UPDATED
-    assert cards.write("n", '{"a":2}', "Archived", tags=tags) is Written.UPDATED
-    assert cards.write("n", '{"a":3}', "Approved", tags=tags) is Written.UPDATED
+    assert cards.write("n", "{}", "PendingReview", tags=tags, key="k") is Written.SAME
+    assert cards.write("n", "{}", "Approved", tags=tags, key="k") is Written.UPDATED
+    assert cards.write("n", '{"a":1}', "Approved", tags=tags, key="k") is Written.UPDATED
+    assert cards.write("n", '{"a":2}', "Archived", tags=tags, key="k") is Written.UPDATED
+    assert cards.write("n", '{"a":3}', "Approved", tags=tags, key="k") is Written.UPDATED
     assert client.calls == [
         "create",
         "ModelCardStatus",
