@@ -22,7 +22,6 @@ from noria.record import Record
 Fact = str | int | float | bool | list[str] | None
 
 REGISTRY = "model registry"
-NOBODY_TELLS = "S3 tells the account; CloudTrail knows who of it by the request"
 
 
 class Step(BaseModel):
@@ -375,14 +374,29 @@ def _file(told: Mapping[str, Fact], known_from: str) -> Step:
     names = ("key", "version", "uploaded_by", "uploaded_at", "request")
     facts: dict[str, Fact] = {name: told.get(name) for name in names}
     at = datetime.fromisoformat(str(told["uploaded_at"])) if told.get("uploaded_at") else None
-    upload = f"{key}, version {told.get('version') or 'not known'}"
+    upload = _upload(told)
     if origin(key) == "labels":
         what = f"{upload}: made by join_labels of captured predictions and their labels"
     elif by:
-        what = f"{upload}: sent by account {by}, request {request} ({NOBODY_TELLS})"
+        what = f"{upload}: sent by account {by}; who of it, S3's access logs may tell by request {request} (--who)"
     else:
         what = f"{upload}: who sent it is not known, because S3's event was lost, or is older than its being kept"
     return Step(step="file", what=what, at=at, known_from=known_from, known=bool(by), facts=facts)
+
+
+def _upload(told: Mapping[str, Fact]) -> str:
+    return f"{told['key']}, version {told.get('version') or 'not known'}"
+
+
+def sent_by(file: Step, principal: str | None, log: str) -> Step:
+    """A file's step, with the principal that S3's access log names for its request; None where no log does."""
+    if principal is None:
+        return file.model_copy(update={"what": f"{file.what}: no access log names it, which S3 delivers within hours"})
+    facts = file.facts | {"principal": principal}
+    known_from = f"{file.known_from}, {log}"
+    return file.model_copy(
+        update={"what": f"{_upload(facts)}: sent by {principal}", "known_from": known_from, "facts": facts}
+    )
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Literal
 from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
+from noria.aws.access_logs import AccessLogs, Asked
 from noria.aws.captures import MOST_BYTES, Captured, Captures
 from noria.aws.record import Records
 from noria.aws.storage import Storage
@@ -20,20 +21,20 @@ from noria.cli.state import Deployed
 from noria.ledger import Entry, Kind
 from noria.names import ObjectKey, version
 from noria.record import Record
-from noria.trace import Answering, Step, answering, back, clock, datasets, forward, lived, training, unknown
+from noria.trace import Answering, Step, answering, back, clock, datasets, forward, lived, sent_by, training, unknown
 
 VARIANTS = ("champion", "challenger", "shadow")
 _HASH = re.compile(r"[0-9a-f]{12,64}")
 _DATASETS_SHOWN = 5
 
-Asked = Literal["prediction", "package", "execution", "dataset", "file"]
+Subject = Literal["prediction", "package", "execution", "dataset", "file"]
 
 
 class Trace(BaseModel):
     """What was asked about, and every step of its walk."""
 
     asked: str
-    kind: Asked
+    kind: Subject
     model: str
     steps: list[Step]
 
@@ -53,8 +54,13 @@ class Tracer:
     deployed: Deployed
     model: str | None
     days: int
+    who: bool
 
     def trace(self, asked: str) -> Trace:
+        found = self._found(asked)
+        return found.model_copy(update={"steps": list(self._named(found.steps))}) if self.who else found
+
+    def _found(self, asked: str) -> Trace:
         if asked.startswith("s3://"):
             return self._file(asked)
         if ":model-package/" in asked or re.fullmatch(r"[^/:]+/\d+", asked):
@@ -170,6 +176,20 @@ class Tracer:
             if stored.key == key and wanted in {"", stored.version} and stored.size <= MOST_BYTES:
                 with tempfile.TemporaryDirectory(prefix="noria-trace-") as folder:
                     yield self._storage.download(key, Path(folder) / "upload", version=stored.version).sha256
+
+    # --- who of an account it was
+
+    def _named(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """The steps, with the principals that S3's access logs name for requests that sent files."""
+        logs, asked = AccessLogs.of(self._storage.bucket), dict[str, Asked | None]()
+        for step in steps:
+            request = step.facts.get("request")
+            if step.step != "file" or not isinstance(request, str) or step.at is None:
+                yield step
+                continue
+            if request not in asked:
+                asked[request] = logs.find(request, at=step.at) if logs else None
+            yield sent_by(step, *((who.by, who.uri) if (who := asked[request]) else (None, "")))
 
     # --- what it is read from
 

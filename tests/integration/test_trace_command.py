@@ -243,6 +243,30 @@ def test_what_is_not_found_says_where_it_was_looked_for(world: World) -> None:
         CliRunner().invoke(app, ["trace", EXECUTION.replace("abc123", "zzz")], catch_exceptions=False)
 
 
+def test_who_of_an_account_sent_a_file_is_in_the_access_log_that_names_its_request(world: World) -> None:
+    silent = {step["step"]: step for step in traced(SHA, "--who")["steps"]}["file"]
+    assert "no access log names it" in silent["what"]
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="access", ACL="log-delivery-write")  # type: ignore[arg-type]
+    logging = {"LoggingEnabled": {"TargetBucket": "access", "TargetPrefix": "data/"}}
+    s3.put_bucket_logging(Bucket="data", BucketLoggingStatus=logging)  # type: ignore[arg-type]
+    anna = "arn:aws:sts::123456789012:assumed-role/scientist/anna"
+    owner = "79a59df900b949e55d96a1e698fbacedfd6e09d98eacf8f8d5218e7cd47ef2be"
+    lines = [
+        f"{owner} data [{NOW:%d/%b/%Y:%H:%M:%S +0000}] 192.0.2.3 {who} {request} REST.PUT.OBJECT {UPLOAD} "
+        f'"PUT /{UPLOAD} HTTP/1.1" 200 - - 7 9 8 "-" "a N4N7 b" v - SigV4 cipher AuthHeader host TLSv1.3 - -'
+        for who, request in ((owner, "OTHER1"), (anna, "N4N7"))
+    ]
+    for minutes, line in ((-5, lines[0]), (30, lines[0]), (40, "\n".join(lines))):
+        at = NOW + timedelta(minutes=minutes)
+        s3.put_object(Bucket="access", Key=f"data/{at:%Y-%m-%d-%H-%M-%S}-EXAMPLE", Body=line.encode())
+    file = {step["step"]: step for step in traced(SHA, "--who")["steps"]}["file"]
+    assert file["facts"]["principal"] == anna
+    assert file["what"].endswith(f"sent by {anna}")
+    assert "s3://access/data/" in file["known_from"]
+    assert "principal" not in {step["step"]: step for step in traced(SHA)["steps"]}["file"]["facts"]
+
+
 def test_the_same_bytes_under_another_name_are_known_by_their_hash(world: World) -> None:
     body, copy = b"february", f"{MODEL}/incoming/copy.csv"
     boto3.client("s3").put_object(Bucket="data", Key=copy, Body=body)
