@@ -3,6 +3,7 @@
 | AWS says                                     | the ledger lacks            | told again to        |
 |----------------------------------------------|-----------------------------|----------------------|
 | a version lies under incoming/               | a verdict                   | validate_upload      |
+| a version lies under labels/                 | a join of it, or why not    | join_labels          |
 | a file of rows lies under batch/             | a job, or why not           | predict_batch        |
 | a transform job has ended                    | its outcome                 | predict_batch        |
 | a dataset has a manifest                     | a decision about it         | request_retraining   |
@@ -18,7 +19,7 @@
 Each has the shape of the event that AWS sends, and is told once. And SageMaker's lineage follows the ledger
 (noria/lineage.py).
 
-Calls: s3:ListBucketVersions on */incoming/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
+Calls: s3:ListBucketVersions on */incoming/*, */labels/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
 cloudformation:DescribeStacks and cloudformation:ListStackResources on its serving stack; sagemaker:DescribeEndpoint,
@@ -175,6 +176,7 @@ class Search:
 
     def missed(self) -> Iterator[Missed]:
         yield from self._uploads()
+        yield from self._labels()
         yield from self._batches()
         yield from self._transform_jobs()
         yield from self._datasets()
@@ -193,6 +195,19 @@ class Search:
             if upload.version in judged or not self._settled(upload.modified) or upload.key.endswith("/"):
                 continue
             yield self._upload("validate-upload", upload, f"{upload.key} has no verdict")
+
+    def _labels(self) -> Iterator[Missed]:
+        known: set[object] = set()
+        for entry in self.entries:
+            if entry.kind in {Kind.LABELS_JOINED, Kind.LABELS_REFUSED}:
+                told = entry.details.get("versions")
+                known |= {entry.subject, *(told if isinstance(told, list) else ())}
+        for upload in self.storage.versions(key(self.model, "labels", "")):
+            if upload.version in known or not self._settled(upload.modified) or upload.key.endswith("/"):
+                continue
+            # Kept at once, joined in turn: that takes a quarter of an hour more.
+            if upload.modified <= self.now - 2 * GRACE:
+                yield self._upload("join-labels", upload, f"{upload.key} was neither joined nor refused")
 
     def _batches(self) -> Iterator[Missed]:
         kinds = {Kind.BATCH_STARTED, Kind.BATCH_REFUSED, Kind.BATCH_FAILED}

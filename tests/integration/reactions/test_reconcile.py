@@ -50,6 +50,7 @@ def run(served: Served) -> dict[str, list[dict[str, Any]]]:
         "deploy-model",
         "confirm-deployment",
         "predict-batch",
+        "join-labels",
     )
     # Other tests' schedules and reactions send to these queues too.
     told = {
@@ -110,6 +111,23 @@ def test_an_upload_without_a_verdict(served: Served) -> None:
     )
     (event,) = run(served)["validate-upload"]
     assert event["detail"]["object"]["version-id"] == second
+    assert run(served) == {}
+
+
+def test_labels_that_were_neither_joined_nor_refused(served: Served) -> None:
+    place, model = served.place, served.model
+    versions = [place.put(f"{model}/labels/{name}.csv", "x") for name in ("joined", "kept", "refused", "lost")]
+    place.put(f"{model}/labels/folder/", "")
+    for kind, subject, details in (
+        (Kind.LABELS_JOINED, versions[0], {"versions": versions[:2]}),
+        (Kind.LABELS_REFUSED, versions[2], {}),
+    ):
+        fact = Fact(
+            model=model, kind=kind, subject=subject, at=datetime.now(UTC), summary="Labels came.", details=details
+        )
+        place.ledger.record(fact)
+    (event,) = run(served)["join-labels"]
+    assert event["detail"]["object"]["version-id"] == versions[3]
     assert run(served) == {}
 
 
