@@ -684,12 +684,13 @@ class Reactions(Stack):
             self.deploy_model,
             self.confirm_deployment,
             self.predict_batch,
+            self.join_labels,
             self.export_ledger,
         )
         reaction.allow(
             Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
             self._send(*replayed),
-            self._list("incoming", "batch", action="ListBucketVersions"),
+            self._list("incoming", "labels", "batch", action="ListBucketVersions"),
             self._on("transform-job", "DescribeTransformJob"),
             self._list("datasets"),
             self._objects("datasets", actions=("GetObject",)),
