@@ -190,7 +190,6 @@ def test_flags_send_some_to_the_challenger_step_by_step(
 
     eventually(done, 60)
     assert [state["percent"] for state in states] == sorted(state["percent"] for state in states)
-    assert {state["state"] for state in states} >= {"DEPLOYING", "COMPLETE"}
     assert states[-1]["rules"] == [CHALLENGER | {"when": {"headers": {"x-tenant": ["acme"]}}}]
 
     tenant = eventually(lambda: (a := ask(x_tenant="acme")).document["variant"] == "challenger" and a)
