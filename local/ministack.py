@@ -209,6 +209,23 @@ def _policy_of(service: str, arn: str) -> tuple[str, str] | None:
 
 iam_evaluator._resource_policy = _policy_of
 
+_condition_key = iam_evaluator._resolve_condition_key
+
+
+def _condition_value(key: str, context: Any) -> Any:
+    """Of a role's session `aws:PrincipalArn` is the role's ARN; MiniStack has the session's.
+
+    Source: IAM guide, `reference_policies_condition-keys`.
+    """
+    if key.lower() != "aws:principalarn" or ":assumed-role/" not in context.principal_arn:
+        return _condition_key(key, context)
+    name = iam_evaluator._role_name_from_assumed_arn(context.principal_arn)
+    role = iam._roles.get_scoped(context.principal_account, None, name)
+    return role["Arn"] if role else context.principal_arn
+
+
+iam_evaluator._resolve_condition_key = _condition_value
+
 
 def caller(request: Request) -> Mapping[str, str]:
     """Who signed a request, as SageMaker tells it: `Arn` and `PrincipalId`; nothing where nobody is known."""

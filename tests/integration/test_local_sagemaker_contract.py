@@ -554,7 +554,7 @@ def test_a_group_s_policy_denies_approval_to_all_but_one_whatever_they_are_allow
     root.create_model_package_group(ModelPackageGroupName="strict")
     package = root.create_model_package(ModelPackageGroupName="strict", **specification)["ModelPackageArn"]
     admin = account.client("sagemaker", account.user("admin", allow("sagemaker:*")))
-    approver = account.client("sagemaker", account.user("approver", allow("sagemaker:*")))
+    role = account.role("approver", "sagemaker.amazonaws.com", allow("sagemaker:*"))
     document = {
         "Version": "2012-10-17",
         "Statement": {
@@ -564,7 +564,7 @@ def test_a_group_s_policy_denies_approval_to_all_but_one_whatever_they_are_allow
             "Resource": [f"{prefix}:model-package-group/strict", f"{prefix}:model-package/strict/*"],
             "Condition": {
                 "StringEquals": {"sagemaker:ModelApprovalStatus": "Approved"},
-                "ArnNotEquals": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:user/approver"},
+                "ArnNotEquals": {"aws:PrincipalArn": role},  # of a session of that role, too
             },
         },
     }
@@ -584,6 +584,21 @@ def test_a_group_s_policy_denies_approval_to_all_but_one_whatever_they_are_allow
     described = root.describe_model_package(ModelPackageName=package)
     assert described["LastModifiedBy"]["IamIdentity"]["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/admin"
     assert described["CreatedBy"]["IamIdentity"]["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/assumer"},
+        "Action": "sts:AssumeRole",
+    }
+    account.client("iam").update_assume_role_policy(RoleName="approver", PolicyDocument=policy(trust))
+    assumer = account.client("sts", account.user("assumer", allow("sts:AssumeRole", role)))
+    session = assumer.assume_role(RoleArn=role, RoleSessionName="anybody")["Credentials"]
+    boto: Any = boto3.Session(
+        region_name=REGION,
+        aws_access_key_id=session["AccessKeyId"],
+        aws_secret_access_key=session["SecretAccessKey"],
+        aws_session_token=session["SessionToken"],
+    )
+    approver = boto.client("sagemaker", endpoint_url=account.cloud.endpoint, verify=str(account.cloud.certificate))
     approver.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
     admin.delete_model_package_group_policy(ModelPackageGroupName="strict")
     admin.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
