@@ -229,6 +229,22 @@ def table_changes(message: Mapping[str, Any]) -> list[TableChange] | None:
         raise EventError(f"a record of a table's stream: {error}") from error
 
 
+class StreamFailure(Shape):
+    """Lambda's note of records of a stream that it gave up; they are not in it."""
+
+    batch: dict[str, Any] = Field(alias="DDBStreamBatchInfo")
+
+
+def is_stream_failure(message: Mapping[str, Any]) -> bool:
+    """Whether an SQS message is such a note. Source: Lambda guide, `services-dynamodb-errors`."""
+    try:
+        (record,) = message["Records"]
+        StreamFailure.model_validate_json(record["body"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
 # --- Noria's schedules ------------------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,10 @@
 the table's stream ┬ an entry is new ──> its copy, once
                    └ one was changed or removed, or its copy says something else ──> page
 reconcile, of a model ──> the copies that it lacks
+a note of what Lambda gave up ──> the copies that any model lacks
 
 Lambda reads the stream in the order of the entries. What it gives up after some tries goes to the dead-letter queue as
-a note of which records those were, without them: the entries are in the table all the same, and `reconcile` finds them.
+a note of which records those were, without them: the entries are in the table all the same.
 
 Calls: s3:PutObject and s3:GetObject on the copies, s3:ListBucket on their bucket; dynamodb:Query on the ledger;
 kms:Decrypt and kms:GenerateDataKey; sns:Publish. Lambda itself, with its role: dynamodb:DescribeStream,
@@ -24,7 +25,7 @@ from noria.aws.environment import LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger, written_item
 from noria.aws.pages import Page, Pages
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
-from noria.events import TableChange, Tick, parse, table_changes
+from noria.events import TableChange, Tick, is_stream_failure, parse, table_changes
 
 
 class Outcome(StrEnum):
@@ -38,16 +39,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
     copies, pages = Copies.of(env.ledger_bucket), Pages(topic=env.pages_topic)
     changes = table_changes(event)
-    if changes is None:
-        model = parse(event, Tick).model
-        written = Ledger(table=env.ledger_table).written(model)
-        changed = export_missing(model, written, copies=copies)
-    else:
-        model = ", ".join(sorted({change.key["model"]["S"] for change in changes}))
+    if changes is not None:
         changed = export(changes, copies=copies)
+    else:
+        ledger = Ledger(table=env.ledger_table)
+        models = env.models if is_stream_failure(event) else (parse(event, Tick).model,)
+        changed = [what for model in models for what in export_missing(model, ledger.written(model), copies=copies)]
     for what in changed:
         pages.send(_page(env.ledger_table, *what))
-    tell(Outcome.CHANGED if changed else Outcome.EXPORTED, model=model, changed=changed)
+    tell(Outcome.CHANGED if changed else Outcome.EXPORTED, model="all", changed=changed)
 
 
 def export(changes: Iterable[TableChange], *, copies: Copies) -> list[tuple[str, int, str]]:

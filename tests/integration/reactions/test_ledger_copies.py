@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import lambdas.export_ledger.handler as exporter
 from local.cloud import ACCOUNT, REGION, LocalCloud
 from noria.aws.ledger import Copies, Ledger
+from noria.aws.storage import Storage
 from noria.cli.commands import app
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from stacks.foundation import Foundation
@@ -105,7 +106,7 @@ def kept(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     name = settings.names.environment_stack("foundation")
     body = (out / "Foundation.template.json").read_text()
     cloudformation.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
-    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
     published = {
         parameter["Name"].rsplit("/", 1)[1]: parameter["Value"]
         for parameter in boto3.client("ssm").get_parameters_by_path(Path="/noria/dev")["Parameters"]
@@ -252,6 +253,23 @@ def test_a_copy_is_written_once_and_cannot_be_deleted(kept: Kept, administrator:
     s3.put_object(**place, Body=b"{}", IfNoneMatch="*")
     assert kept.copies.read("locked") == {1: entry.body}
     assert kept.verify("locked") == (0, [])
+
+
+def test_who_removes_the_environment_empties_the_bucket_where_the_lock_allows_it(place: Place) -> None:
+    s3 = place.s3
+    for mode in ("GOVERNANCE", "COMPLIANCE"):
+        bucket = f"to-be-removed-{mode.lower()}"
+        s3.create_bucket(
+            Bucket=bucket, ObjectLockEnabledForBucket=True, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        retention = {"DefaultRetention": {"Mode": mode, "Days": 1}}
+        locked = {"ObjectLockEnabled": "Enabled", "Rule": retention}
+        s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=locked)
+        s3.put_object(Bucket=bucket, Key="m/000000000001.json", Body=b"{}")
+    assert Storage(bucket="to-be-removed-governance").delete_everything() == 1
+    s3.delete_bucket(Bucket="to-be-removed-governance")
+    with pytest.raises(RuntimeError, match=r"m/000000000001\.json was not deleted"):
+        Storage(bucket="to-be-removed-compliance").delete_everything()
 
 
 def test_nothing_shows_where_nobody_wrote(kept: Kept) -> None:
