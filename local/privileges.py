@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -50,6 +50,36 @@ def reasons() -> list[Reason]:
 
 
 @dataclass(frozen=True)
+class Deployment:
+    """What was deployed to a cloud: templates by stack, and names of roles by stack and logical id."""
+
+    templates: Mapping[str, Mapping[str, Any]]
+    names: Mapping[tuple[str, str], str]
+
+    @classmethod
+    def of(cls, cloud: LocalCloud, client: Any) -> Self:
+        """`client` is CloudFormation's. The templates are what the CDK left in the cloud's root."""
+        out = cloud.root / "cdk.out"
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        stacks = [
+            artifact["properties"]
+            for artifact in manifest["artifacts"].values()
+            if artifact["type"] == "aws:cloudformation:stack"
+        ]
+        templates = {
+            stack["stackName"]: json.loads((out / stack["templateFile"]).read_text(encoding="utf-8"))
+            for stack in stacks
+        }
+        names = {
+            (stack, resource["LogicalResourceId"]): resource["PhysicalResourceId"]
+            for stack in templates
+            for resource in client.describe_stack_resources(StackName=stack)["StackResources"]
+            if resource["ResourceType"] == "AWS::IAM::Role"
+        }
+        return cls(templates, names)
+
+
+@dataclass(frozen=True)
 class Privileges:
     """Of one role: `place` is its stack's part and its construct, as in `reactions/ValidateUpload/Role`."""
 
@@ -70,20 +100,27 @@ class Privileges:
         return self.unused - told
 
 
-def measure(
-    templates: Mapping[str, Mapping[str, Any]], names: Mapping[tuple[str, str], str], used: Mapping[str, frozenset[str]]
-) -> list[Privileges]:
-    """Every role of the templates (by stack); `names` are the roles' by stack and logical id."""
+def measure(deployment: Deployment, used: Mapping[str, frozenset[str]]) -> list[Privileges]:
+    """Every role of the templates, those of the same place in several models' stacks as one."""
     found: dict[str, Privileges] = {}
-    for stack, template in templates.items():
+    for stack, template in deployment.templates.items():
         for id_, role in template["Resources"].items():
             if role["Type"] != "AWS::IAM::Role":
                 continue
             place = _place(role, id_)
-            own = used.get(names.get((stack, id_), ""), frozenset())
+            own = used.get(deployment.names.get((stack, id_), ""), frozenset())
             known = found.get(place, Privileges(place, frozenset(), frozenset()))
             found[place] = Privileges(place, known.granted | frozenset(_granted(template, id_)), known.used | own)
     return sorted(found.values(), key=lambda privileges: privileges.place)
+
+
+def write(measured: list[Privileges]) -> None:
+    """Leave the record in `.noria/privileges.json`: by role, what is granted, unused, and used without a grant."""
+    rows = {
+        each.place: {name: sorted(getattr(each, name)) for name in ("granted", "unused", "ungranted")}
+        for each in measured
+    }
+    RECORD.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def _place(role: Mapping[str, Any], id_: str) -> str:

@@ -31,6 +31,7 @@ Area = Literal[
     "async-results",
     "async-failures",
     "queries",
+    "tracking",
 ]
 
 Parameter = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]
@@ -165,9 +166,18 @@ def slug(column: str) -> str:
 
 
 def mixed_up(alarms: Mapping[str, Sequence[str]], names: Names) -> Iterator[str]:
-    """Where an alarm of one model would be taken for another's; `alarms` are the names of each model's."""
+    """Where what is one model's would be taken for another's; `alarms` are the names of each model's.
+
+    CloudFormation makes up names that begin with the model's, as permissions do: no model's may begin another's.
+    """
     seen: dict[str, str] = {}
     for model, own in alarms.items():
+        for rival in alarms:
+            if rival.startswith(f"{model}-"):
+                yield (
+                    f"the name of model {rival!r} begins with that of model {model!r}, whose permissions would "
+                    "reach it: rename one of the models"
+                )
         for alarm in own:
             other = seen.setdefault(alarm, model)
             if other != model:

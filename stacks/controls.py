@@ -13,6 +13,7 @@ from stacks.constructs.permissions import answer
 from stacks.constructs.reaction import Reaction
 from stacks.foundation import Foundation
 from stacks.front_door import FrontDoor
+from stacks.network import Network
 from stacks.serving import Serving
 
 NO_VPC = (
@@ -42,6 +43,12 @@ def _reasons(stack: Stack) -> Iterator[tuple[IConstruct, str, str]]:
     match stack:
         case Foundation():
             yield from _of_what_is_kept(stack)
+        case Network():
+            yield (
+                stack,
+                "VPCDefaultSecurityGroupClosed",
+                "Nothing is in it, for all that is in the network names groups of its own.",
+            )
         case FrontDoor():
             function = stack.node.find_child("Function")
             yield function, "LambdaInsideVPC", NO_VPC

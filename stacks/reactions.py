@@ -262,7 +262,7 @@ class Reactions(Stack):
         )
         stage(reaction, api, name=name, settings=self._settings, key=self._key, rate=5, burst=10)
         api.add_routes(
-            path="/approvals",
+            path="/approvals/{model}",  # so that IAM can tell models apart
             methods=[apigateway.HttpMethod.POST],
             integration=integrations.HttpLambdaIntegration("Function", reaction.function),
             authorizer=authorizers.HttpIamAuthorizer(),
@@ -273,7 +273,7 @@ class Reactions(Stack):
                     reaction,
                     f"Approvals-{spec.model}",
                     parameter_name=self._settings.names.approvals(spec.model),
-                    string_value=f"{api.api_endpoint}/approvals",
+                    string_value=f"{api.api_endpoint}/approvals/{spec.model}",
                     description=f"Where versions of {spec.model} are approved",
                 )
         return reaction

@@ -162,6 +162,22 @@ class Roles(Stack):
                 },
                 because=BY_TAG,
             ),
+            # In mode strict the package group denies the above, and the approval function is asked instead.
+            Grant(
+                actions=["ssm:GetParameter"],
+                resources=[
+                    self.format_arn(
+                        service="ssm", resource="parameter", resource_name=self._settings.names.approvals(OWN)[1:]
+                    )
+                ],
+            ),
+            Grant(
+                actions=["execute-api:Invoke"],
+                resources=[
+                    self.format_arn(service="execute-api", resource="*", resource_name=f"$default/POST/approvals/{OWN}")
+                ],
+                because="API Gateway makes up the API's id; the path says that it is this API, and whose model it is.",
+            ),
         )
 
     def _operates(self) -> tuple[Grant, ...]:

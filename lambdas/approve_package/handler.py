@@ -158,10 +158,11 @@ def answer(request: HttpRequest, *, env: Environment, approver: Approver) -> dic
         return _problem(400, f"the request is not understood: {problems}")
     group = asked.package.split("/")[-2]
     model = env.names.model_of(group)
-    spec = env.spec(model) if model else None
+    # IAM looks at the path: it, and not the body, says of which model who asks may approve versions.
+    spec = env.spec(model) if model and request.path_parameters.get("model") == model else None
     by = request.caller.id
     if spec is None or not by:
-        because = f"no model of this environment has the package group {group}" if by else "nobody is known to ask"
+        because = f"no model of this path has the package group {group}" if by else "nobody is known to ask"
         tell(Outcome.REFUSED, model="none", because=because)
         return _problem(404 if by else 403, because)
     try:

@@ -11,6 +11,7 @@ from local.demo.scenes import Play
 from local.demo.story import Check, Scene, Story
 from local.demo.world import Pager, World
 from local.deployment import deploy
+from local.privileges import Deployment
 from noria import spec
 from tests.e2e import ways
 
@@ -43,6 +44,12 @@ def world(models: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
     with LocalCloud(root=root, port=4590, time_scale=60) as cloud:
         deploy(cloud, models=Path(models))
         yield World(cloud=cloud, model="flight-delay", story=Story(listener=Lines()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deployment(world: World) -> Deployment:
+    """What was deployed, before a test removes it again."""
+    return Deployment.of(world.cloud, world.client("cloudformation"))
 
 
 @pytest.fixture(scope="session")
