@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -563,8 +564,20 @@ class _Examination:
         if numbered:
             raw.append(f"row_number() OVER () AS {_ROW}")
         values = [f"{typed(f'r{places[name]}', kind)} AS f{places[name]}" for name, kind in kinds.items()]
-        values.append(f"{moment('event_raw', types.get(spec.time, 'TIMESTAMP'))} AS event")
+        values.append(f"{self._event} AS event")
         return f"(SELECT *, {', '.join(values)} FROM (SELECT {', '.join(raw)} FROM {self.reader}))"
+
+    @cached_property
+    def _event(self) -> str:
+        """SQL of the event time; as it came where Parquet's metadata says that a calendar has all, as it says more."""
+        column, sql_type = identifier(self.spec.time), self.types.get(self.spec.time, "TIMESTAMP")
+        if self.kind == "parquet" and self.types.get(self.spec.time) == "TIMESTAMP":
+            ends = f"SELECT min({column}) AS first, max({column}) AS last FROM {self.reader}"
+            inside = f"first >= {_FIRST} AND last <= {_LAST}"
+            ((sure,),) = self.db.execute(f"SELECT {inside} FROM ({ends})").fetchall()
+            if sure:
+                return "event_raw"
+        return moment("event_raw", sql_type)
 
     def _raw(self, name: str, *, text: bool, column: str | None = None) -> str:
         """SQL of a column as it came, but NULL where nothing came. In CSV, what is empty is NULL already."""
@@ -774,7 +787,7 @@ _KEPT = 20_000
 _CLOSE = 10_000
 """Pairs of names that are compared for a likely misspelling: beyond that it would take seconds."""
 _SHIFTED = 10
-_CALENDAR = "'0001-01-01' AND '9999-12-31'"
+_FIRST, _LAST = "TIMESTAMP '0001-01-01'", "TIMESTAMP '9999-12-31'"
 
 
 def _columns(spec: ModelSpec, columns: Sequence[str]) -> Iterator[Violation]:
@@ -814,12 +827,14 @@ def moment(column: str, sql_type: str) -> str:
         time = f"try_cast({column} AS TIMESTAMP)"
     else:
         text = f"CAST({column} AS VARCHAR)"
-        # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 has none. Elsewhere a zone would be ignored.
-        plain = f"length({text}) = 19 AND {text}[14] = ':' AND {text}[17] = ':'"
+        # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 and 2013-01-31T17:00:00.125 have none, nor room
+        # for one. Elsewhere a zone would be ignored.
+        thousandths = f"strlen({text}) <= 23 AND {text}[20] = '.' AND {text}[21] >= '0'"
+        plain = f"{text} LIKE '_____________:__:__%' AND (strlen({text}) = 19 OR {thousandths})"
         time = (
             f"CASE WHEN {plain} THEN try_cast({text} AS TIMESTAMP) ELSE try_cast({text} AS TIMESTAMPTZ)::TIMESTAMP END"
         )
-    return f"CASE WHEN {time} BETWEEN {_CALENDAR} THEN {time} END"
+    return f"CASE WHEN {time} BETWEEN {_FIRST} AND {_LAST} THEN {time} END"
 
 
 def _violation(rule: Rule, value: Mapping[str, Any]) -> Violation:

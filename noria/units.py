@@ -12,7 +12,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Part(BaseModel):
     """A part of the spec: unknown fields are mistakes, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, defer_build=True)
 
 
 def _parse_duration(value: object) -> object:
@@ -21,6 +21,14 @@ def _parse_duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     raise ValueError("write a whole number and a unit of s, m, h or d, for example 10m or 24h")
+
+
+def count(number: int, noun: str, nouns: str | None = None) -> str:
+    """
+    >>> count(1, "row"), count(12345, "row")
+    ('1 row', '12,345 rows')
+    """
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def format_duration(value: timedelta) -> str:
