@@ -123,6 +123,9 @@ def test_models_whose_alarms_would_be_mixed_up_stop_the_synth(tmp_path: Path) ->
     for model in ("x", "x-prediction", "x-challenger"):
         (tmp_path / f"{model}.yaml").write_text(WAY.format(model=model, serve=WAYS["idle"]))
     with pytest.raises(SpecError) as mixed:
+    assert "the name of model 'x-prediction' begins with that of model 'x', whose permissions would reach it" in str(
+        mixed.value
+    )
         build(aws_cdk.App(context=CONTEXT), env="local", models=tmp_path)
     assert "models 'x' and 'x-prediction' would both have an alarm noria-local-x-prediction-drift" in str(mixed.value)
     assert "alarm noria-local-x-challenger-drift of model 'x-challenger' would be taken for" in str(mixed.value)

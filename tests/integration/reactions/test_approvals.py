@@ -26,11 +26,12 @@ def make(place: Place, everything: None) -> Make:
     return lambda **approval: Served(place, place.model(approval=approval).model).create()
 
 
-def asks(by: str, package: str, reason: str = "looked at it") -> tuple[int, dict[str, Any]]:
+def asks(by: str, package: str, reason: str = "looked at it", path: str | None = None) -> tuple[int, dict[str, Any]]:
     """What the function answers to a person, as API Gateway hands it on. Shape: `tests/unit/test_front_door.py`."""
     event = {
         "version": "2.0",
-        "routeKey": "POST /approvals",
+        "routeKey": "POST /approvals/{model}",
+        "pathParameters": {"model": path or package.split("/")[-2].removeprefix("noria-local-")},
         "headers": {"content-type": "application/json"},
         "requestContext": {
             "authorizer": {"iam": {"userArn": by, "accountId": ACCOUNT}},
@@ -70,6 +71,7 @@ def test_two_people_who_did_not_make_a_version_let_it_go_live_and_the_record_nam
     package = served.register()
     assert asks(ROOT, package)[0] == 409, "who registered it does not approve it"
     assert asks(ANA, package, reason=" ")[0] == 400
+    assert asks(ANA, package, path="another-model")[0] == 404, "IAM let her ask about another model alone"
     for _ in range(2):
         status, told = asks(ANA, package)
         assert (status, told["approved"], told["because"]) == (200, False, "1 of 2 approved")
