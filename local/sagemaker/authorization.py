@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from local import ministack
 from local.ministack import Permission
 
 # The member that names a resource, and the resource type in its ARN.
@@ -97,6 +98,6 @@ def arn(kind: str, name: str) -> str:
 
 
 def _arn(service: str, resource: str) -> str:
-    # MiniStack's own environment says which account and region this is.
-    region, account = os.environ["MINISTACK_REGION"], os.environ["MINISTACK_ACCOUNT_ID"]
-    return f"arn:aws:{service}:{region}:{account}:{resource}"
+    # What is named without an ARN is the caller's; MiniStack's own environment says which region this is.
+    account = ministack.account(os.environ["MINISTACK_ACCOUNT_ID"])
+    return f"arn:aws:{service}:{os.environ['MINISTACK_REGION']}:{account}:{resource}"

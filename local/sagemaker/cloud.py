@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,13 +63,18 @@ class Cloud:
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a SageMaker resource, such as `arn("endpoint", "noria-local-flight-delay")`."""
-        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
+        return f"arn:aws:sagemaker:{self.region}:{self.here}:{kind}/{name}"
+
+    @property
+    def here(self) -> str:
+        """The account that is being worked for: that of the request, or of the one that began this work."""
+        return ministack.account(self.account)
 
     # --- the rest of the cloud
 
     def on_loop(self, action: Callable[[], T]) -> T:
         """Run something in MiniStack's own thread, the only one that may touch its stores."""
-        return ministack.on_loop(action, account=self.account, region=self.region)
+        return ministack.on_loop(action, account=self.here, region=self.region)
 
     def emit(self, detail_type: str, detail: Mapping[str, Any], resources: Iterable[str]) -> None:
         """Send an event of SageMaker's on the default bus; `detail` must be JSON."""
@@ -80,7 +86,7 @@ class Cloud:
 
         Raises `ministack.CannotAssumeRole`.
         """
-        key = (service, role_arn, service_principal)
+        key = (service, role_arn or self.here, service_principal)
         with self._lock:
             if key not in self._clients:
                 self._clients[key] = self._new_client(service, self.credentials(role_arn, service_principal))
@@ -89,7 +95,9 @@ class Cloud:
     def credentials(self, role_arn: str | None, service_principal: str = PRINCIPAL) -> ministack.Credentials:
         """Raises `ministack.CannotAssumeRole`."""
         if role_arn is None:
-            return ministack.Credentials(ROOT_ACCESS_KEY, ROOT_ACCESS_KEY, "")
+            # Of other accounts MiniStack takes the number as the key of the root user.
+            root = ROOT_ACCESS_KEY if self.here == self.account else self.here
+            return ministack.Credentials(root, root, "")
         session = "AWSCloudFormation" if service_principal != PRINCIPAL else "SageMaker"
         return self.on_loop(lambda: ministack.role_credentials(role_arn, service=service_principal, session=session))
 
@@ -122,7 +130,7 @@ class Cloud:
                 if not self._closed.is_set():
                     logger.exception("%s failed", name)
 
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread = threading.Thread(target=copy_context().run, args=(guarded,), name=name, daemon=True)
         thread.start()
         return thread
 

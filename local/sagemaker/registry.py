@@ -119,7 +119,7 @@ class Registry:
         if kind not in {"model-package", "model-package-group"}:
             return None
         policy = self._policies.get(rest.partition("/")[0])
-        return (policy, self._cloud.account) if policy else None
+        return (policy, arn.split(":")[4]) if policy else None
 
     # --- packages
 
