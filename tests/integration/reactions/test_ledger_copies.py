@@ -106,7 +106,7 @@ def kept(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     name = settings.names.environment_stack("foundation")
     body = (out / "Foundation.template.json").read_text()
     cloudformation.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
-    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 0.2})
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     published = {
         parameter["Name"].rsplit("/", 1)[1]: parameter["Value"]
         for parameter in boto3.client("ssm").get_parameters_by_path(Path="/noria/dev")["Parameters"]
