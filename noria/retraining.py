@@ -35,7 +35,7 @@ from noria.monitors import Monitor
 from noria.spec import ModelSpec
 from noria.training import training_token, unfinished
 from noria.trial import champion_since
-from noria.units import format_duration
+from noria.units import count, format_duration
 
 LOOK_AGAIN = timedelta(minutes=15)
 """After this long, whether a training still runs; its end is also told at once."""
@@ -290,11 +290,11 @@ def _rows(case: Case) -> Ruling:
     new, rows, wanted = fresh(case.entries), new_rows(case.entries), case.spec.retrain.min_new_rows
     numbers: dict[str, Number] = {"new_rows": rows, "new_datasets": len(new), "min_new_rows": wanted}
     if rows >= wanted:
-        says = f"no training has learnt from {_count(len(new), 'dataset')} ({_count(rows, 'new row')})"
+        says = f"no training has learnt from {count(len(new), 'dataset')} ({count(rows, 'new row')})"
         return Ruling(says=says, numbers=numbers)
     says = "no data has arrived since the last training: upload newer data"
     if new:
-        says = f"only {_count(rows, 'new row')} of {wanted:,} that are wanted (retrain.min_new_rows)"
+        says = f"only {count(rows, 'new row')} of {wanted:,} that are wanted (retrain.min_new_rows)"
     ends = _next(case.now, case.spec.monitor.every) if case.ask.cause in ALARMS else None
     return Ruling(refuses=True, says=says, ends=ends, numbers=numbers)
 
@@ -369,7 +369,7 @@ def expected_hours(spec: ModelSpec, entries: Sequence[Entry]) -> Expected:
     ]
     if whole:
         return Expected(
-            hours=max(whole[-RECENT:]), source=f"the longest of the last {_count(len(whole[-RECENT:]), 'run')}"
+            hours=max(whole[-RECENT:]), source=f"the longest of the last {count(len(whole[-RECENT:]), 'run')}"
         )
     return Expected(hours=spec.train.timeout / timedelta(hours=1), source="train.timeout")
 
@@ -457,7 +457,3 @@ def _texts(value: object) -> list[str]:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -18,6 +18,7 @@ from noria.feedback import origin
 from noria.ledger import Entry, Kind, latest
 from noria.names import version
 from noria.record import Record
+from noria.units import count
 
 Fact = str | int | float | bool | list[str] | None
 
@@ -447,7 +448,7 @@ def lived(entries: Sequence[Entry], package: str) -> Iterator[Step]:
         rows = sum(int(str(e.details.get("own_rows", e.details["rows"]))) for e in windows)
         yield Step(
             step="predictions",
-            what=f"{rows:,} captured rows of {_count(len(windows), 'monitored window')}, as champion",
+            what=f"{rows:,} captured rows of {count(len(windows), 'monitored window')}, as champion",
             at=windows[-1].at,
             known_from=f"ledger #{windows[0].number} to #{windows[-1].number}",
             facts={"rows": rows, "windows": len(windows)},
@@ -484,10 +485,6 @@ def _tail(arn: str) -> str:
 
 def _day(moment: Fact) -> str:
     return str(moment)[:10]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _list(value: Fact) -> list[str]:

@@ -17,6 +17,9 @@ from noria.feedback import origin, superseded
 from noria.ledger import Entry, Kind
 from noria.names import key
 
+MOST_DATASETS = 5000
+"""Of a training: the ledger's entry names each, and DynamoDB's items have at most 400 KB."""
+
 NO_CHAMPION = "none"
 REQUEST = "request.json"
 
@@ -86,9 +89,17 @@ class TrainingRequest(Part):
         seen: Container[str] = frozenset(),
         now: datetime,
     ) -> Self:
-        """`datasets`: all that were accepted. `seen`: hashes of those that the champion was trained on."""
+        """`datasets`: all that were accepted. `seen`: hashes of those that the champion was trained on.
+
+        Raises ValueError where they are more than `MOST_DATASETS`.
+        """
         accepted = list(datasets)
         ordered = tuple(sorted(current(accepted), key=lambda dataset: (dataset.first_event, dataset.sha256)))
+        if len(ordered) > MOST_DATASETS:
+            raise ValueError(
+                f"{model} has {len(ordered):,} datasets, and a training takes {MOST_DATASETS:,} at most: upload the "
+                f"rows of many small files again as one, and move the folders of those under {model}/datasets/ away"
+            )
         return cls(
             model=model,
             token=training_token(model, cause.identity),

@@ -36,6 +36,7 @@ from noria.training import (
     trained_on,
     training_token,
 )
+from noria.units import count
 
 
 class Outcome(StrEnum):
@@ -105,7 +106,7 @@ def start_training(
             kind=Kind.TRAINING_STARTED,
             subject=token,
             at=now,
-            summary=f"A training started on {_count(len(request.datasets), 'dataset')} "
+            summary=f"A training started on {count(len(request.datasets), 'dataset')} "
             f"({sum(d.rows for d in request.datasets):,} rows), because of: {cause.text}.",
             details={
                 "execution": execution,
@@ -151,7 +152,3 @@ def _write_once(request: TrainingRequest, storage: Storage) -> TrainingRequest:
     storage.write_once(request.key("datasets.manifest"), request.datasets_manifest(storage.bucket))
     storage.write_once(request.key("champion.manifest"), request.champion_manifest(storage.bucket))
     return request
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ from pathlib import Path
 from noria import capture
 from noria.aws.captures import Captures
 from noria.aws.endpoints import CHAMPION
-from noria.aws.labelled import Labelled
+from noria.aws.labelled import Labelled, subfolder
 from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.experiment import Experiment, Side, compare
@@ -37,12 +37,13 @@ class Experiments:
     def run(self, trial: Trial, *, until: datetime) -> Experiment:
         """Compare both variants over all that was captured until then, or as far as the captures of both go."""
         packages = {CHAMPION: trial.champion, trial.kind: trial.rival}
-        with tempfile.TemporaryDirectory(prefix="noria-experiment-") as folder:
+        with tempfile.TemporaryDirectory(prefix="noria-experiment-") as disk:
+            folder = Path(disk)
             paths, ends = {}, []
             for variant in packages:
                 captures = replace(self.captures, variant=variant)
                 files, complete = captures.first(trial.since, until, most_bytes=MOST_BYTES)
-                paths[variant] = captures.fetch(files, _folder(folder, variant))
+                paths[variant] = captures.fetch(files, subfolder(folder, variant))
                 if not complete:
                     ends.append(self._end(paths[variant], since=trial.since, until=until))
             # One side fills its gigabyte sooner than the other: both are judged by the same time, whose days are alike.
@@ -60,7 +61,7 @@ class Experiments:
                 kind=trial.kind,
                 champion=sides[CHAMPION],
                 rival=sides[trial.kind],
-                labels=[self.labelled.labels(trial.since, _folder(folder, "labels"))],
+                labels=[self.labelled.labels(trial.since, subfolder(folder, "labels"))],
                 since=trial.since,
                 until=end,
                 complete=not ends,
@@ -78,9 +79,3 @@ def newest(storage: Storage, model: str) -> Experiment | None:
     """The experiment that was reported last."""
     reports = [file.key for file in storage.list(key(model, "reports", "")) if file.key.endswith(f"/{FILE}")]
     return Experiment.model_validate_json(storage.read(max(reports))) if reports else None
-
-
-def _folder(parent: str, name: str) -> Path:
-    folder = Path(parent) / name
-    folder.mkdir()
-    return folder

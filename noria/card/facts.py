@@ -15,8 +15,9 @@ from noria.names import version
 from noria.profile import ColumnProfile, Profile
 from noria.record import Dataset, Record, Standing
 from noria.report.charts import around
-from noria.report.numbers import count, figure, hours, moment, percent, span
+from noria.report.numbers import figure, hours, moment, percent, span
 from noria.spec import METRICS, Metric, ModelSpec
+from noria.units import count
 
 FEATURES, DATASETS, VALUES, WEIGHTS, ENTRIES, CATEGORIES = 60, 30, 20, 20, 50, 8
 """At most so many of each are listed; what is left out is counted."""

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from noria.card.facts import between, card, limits, masked, primary
 from noria.evaluation import Estimate
 from noria.record import Record, Standing
-from noria.report.numbers import count, figure, moment
+from noria.report.numbers import figure, moment
 from noria.spec import Metric
+from noria.units import count
 
 Status = Literal["Draft", "PendingReview", "Approved", "Archived"]
 

@@ -9,8 +9,9 @@ from noria.profile import ColumnProfile
 from noria.report import charts
 from noria.report.charts import Reach, Slot
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, distance, figure, percent
+from noria.report.numbers import distance, figure, percent
 from noria.report.page import Column, badge, facts, name, names, shortened, table
+from noria.units import count
 
 _CATEGORIES, _COMPARED = 9, 20
 _NEW = 5

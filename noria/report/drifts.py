@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 from noria.drift import Drift, Report
 from noria.report.html import Html, join, tag
-from noria.report.numbers import chance, count, distance, figure, percent
+from noria.report.numbers import chance, distance, figure, percent
 from noria.report.page import Column, aside, badge, name, names, table
+from noria.units import count
 
 _FEATURES, _AT_ONCE = 200, 25
 _STATISTICS = tuple(Column(title, figures=True) for title in ("PSI", "JS", "KS", "Wasserstein", "p (χ²)", "missing"))

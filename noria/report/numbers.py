@@ -54,14 +54,6 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.3g}%" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
-def count(number: int, noun: str, nouns: str | None = None) -> str:
-    """
-    >>> count(1, "row"), count(12345, "row")
-    ('1 row', '12,345 rows')
-    """
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
-
-
 def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 

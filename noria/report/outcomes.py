@@ -8,9 +8,10 @@ from noria.labels import Coverage
 from noria.quality import Quality, Score
 from noria.report import charts
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, figure, hours, percent, span
+from noria.report.numbers import figure, hours, percent, span
 from noria.report.page import Column, aside, facts, name, shortened, table, tiles
 from noria.spec import Metric
+from noria.units import count
 
 _VALUES = 30
 

@@ -17,8 +17,9 @@ from noria.report import charts, columns, drifts, outcomes, violations
 from noria.report.charts import Line
 from noria.report.columns import Pair
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, figure, length, moment, percent, span
+from noria.report.numbers import figure, length, moment, percent, span
 from noria.report.page import Column, Section, Verdict, aside, badge, commands, name, page, pill, table, tiles
+from noria.units import count
 
 _CARDS = 9
 _WEIGHTS = _VALUES = 30

@@ -6,8 +6,9 @@ from noria import drift
 from noria.contract import Report
 from noria.report import drifts, violations
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, distance, figure, span
+from noria.report.numbers import distance, figure, span
 from noria.report.page import Section, Verdict, aside, commands, names, page, tiles
+from noria.units import count
 
 _COLUMNS = 200
 

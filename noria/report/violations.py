@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from noria.report.html import Html, join, tag
-from noria.report.numbers import count, percent
+from noria.report.numbers import percent
 from noria.report.page import Column, aside, badge, name, names, shortened, table
+from noria.units import count
 from noria.violations import FIRST, Violation
 
 _SHOWN = 50

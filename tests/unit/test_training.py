@@ -7,6 +7,7 @@ import pytest
 
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.training import (
+    MOST_DATASETS,
     Cause,
     Champion,
     TrainingDataset,
@@ -86,6 +87,14 @@ def test_rows_are_fresh_that_the_champion_was_not_trained_on() -> None:
     assert again.fresh_rows == sum(dataset.rows for dataset in asked.datasets[1:])
     assert asked.fresh_rows == sum(dataset.rows for dataset in asked.datasets)
     assert request(1, 2).fresh_rows == 0
+
+
+def test_a_training_takes_as_many_datasets_as_an_entry_of_the_ledger_can_name() -> None:
+    most = request(*range(MOST_DATASETS))
+    named = json.dumps([dataset.sha256 for dataset in most.datasets])
+    assert len(named) < 400_000 - 10_000  # DynamoDB's limit of an item, and room for all else
+    with pytest.raises(ValueError, match="flight-delay has 5,001 datasets, and a training takes 5,000 at most: upload"):
+        request(*range(MOST_DATASETS + 1))
 
 
 def test_the_ledger_knows_what_a_package_was_trained_on() -> None:
