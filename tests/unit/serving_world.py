@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
+from noria.aws.registry import Decision
 from noria.deployment import Desired, percent
 from noria.names import Names
 
@@ -247,13 +248,13 @@ class World:
         }
         return arn
 
-    def decide(self, package: str, decision: Literal["Approved", "Rejected"], *, heard: bool) -> None:
+    def decide(self, package: str, decision: Decision, *, heard: bool) -> None:
         self.now += timedelta(seconds=1)
         self.packages[package] |= {
             "ModelApprovalStatus": decision,
             "LastModifiedTime": self.now,
         }
-        if heard:
+        if heard and decision != "PendingManualApproval":
             detail = {
                 "ModelPackageGroupName": GROUP,
                 "ModelPackageArn": package,
@@ -311,7 +312,9 @@ class World:
         if guarded:
             assert after.variants == self.live.variants, "SageMaker refuses a guarded change of the variants"
         assert not (after.challenger and after.shadow), "SageMaker has a shadow beside one variant only"
-        assert operation.token == "" or self.live.package is None or after.package, "the endpoint would go"
+        if after.package is None:
+            self._remove(operation, ending)
+            return
         if ending in {"alarm", "lie about an alarm"} and not guarded:
             ending = "quota"
         if ending.startswith("lie") and self.live_config is None:
@@ -334,6 +337,9 @@ class World:
                 self.raised.clear()  # what comes has alarms of its own
             elif ending == "lie about capacity":
                 self.failure = "InsufficientInstanceCapacity"
+        self._rest(operation, heard=heard)
+
+    def _rest(self, operation: Operation, *, heard: bool) -> None:
         self._event(self.status, "AWS::CloudFormation::Stack", STACK)
         self.operation, self.changed = None, self.now
         detail = {
@@ -346,6 +352,18 @@ class World:
         if heard:
             detail = {"EndpointName": GROUP, "EndpointStatus": "IN_SERVICE"}
             self.put("confirm-deployment", "aws.sagemaker", "SageMaker Endpoint State Change", detail)
+
+    def _remove(self, operation: Operation, ending: Ending) -> None:
+        """The endpoint goes, as a person asked; or it stays, and the stack says so or not."""
+        if ending in {"alarm", "quota"} and self.live_config:
+            self._event("UPDATE_FAILED", ENDPOINT_TYPE, GROUP, "it cannot be deleted now")
+            self.status = "UPDATE_ROLLBACK_COMPLETE"
+        else:
+            self.parameters, self.stack_config, self.status = operation.parameters, None, "UPDATE_COMPLETE"
+            if ending == "success":
+                self.live_config = None
+                self.raised.clear()
+        self._rest(operation, heard=False)
 
     def _variants(self, desired: Desired, config: str) -> list[dict[str, Any]]:
         weights = {"champion": 1.0, "challenger": desired.percent / (100 - desired.percent), "shadow": 1.0}
@@ -452,7 +470,7 @@ class World:
         *,
         ModelPackageArn: str,  # noqa: N803
         CustomerMetadataProperties: dict[str, str] | None = None,  # noqa: N803
-        ModelApprovalStatus: Literal["Approved", "Rejected"] | None = None,  # noqa: N803
+        ModelApprovalStatus: Decision | None = None,  # noqa: N803
         ApprovalDescription: str = "",  # noqa: N803
     ) -> None:
         package = self.packages[ModelPackageArn]

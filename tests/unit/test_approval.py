@@ -1,5 +1,6 @@
 """Who may let a version go live, and what an approval is worth: rules against small histories."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from noria.approval import (
     APPROVED,
     AUTOMATIC,
     PENDING,
+    REGISTERED,
     Candidate,
     Refusal,
     State,
@@ -349,3 +351,17 @@ def test_a_rule_that_cannot_be_kept_is_a_mistake_of_the_spec(approval: str, expe
         parse(f"{SPEC.read_text()}\napproval: {approval}\n", name="m.yaml")
     assert expected in str(caught.value)
     assert "approval" in str(caught.value)
+
+
+def test_the_metadata_that_an_approval_is_of_is_what_the_pipeline_registers() -> None:
+    definition = json.loads((SPEC.parents[1] / "pipelines" / "tabular" / "definition.json").read_text())
+    found: list[set[str]] = []
+
+    def walk(part: Any) -> None:
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+            if key == "CustomerMetadataProperties":
+                found.append(set(value))
+            walk(value)
+
+    walk(definition)
+    assert found == [set(REGISTERED)]

@@ -1,8 +1,8 @@
 """Whatever is decided, in whatever order it is heard, and wherever a function dies: what answers is what was decided.
 
-A random history of approvals, rejections, rollbacks, A/Bs, shadows, alarms and deployments that end well, badly or with
-a lie, against AWS in memory. When all is quiet: every deployment has ended, the ledger and the stack say what answers,
-and nothing answers that was decided against.
+A random history of approvals, rejections, rollbacks, A/Bs, shadows, alarms, retirements and deployments that end well,
+badly or with a lie, against AWS in memory. When all is quiet: every deployment has ended, the ledger and the stack say
+what answers, and nothing answers that was decided against, nor in mode strict what nobody approved by the rule.
 """
 
 import json
@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import confirm_deployment
 from lambdas.deploy_model.handler import deploy_model
+from noria import approval
 from noria.aws import schedules
 from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
@@ -66,9 +67,9 @@ def newest(entries: list[Entry], kind: Kind) -> Entry:
     return found
 
 
-def spec(strategy: str) -> ModelSpec:
+def spec(strategy: str, mode: str) -> ModelSpec:
     serve = SHIPPED["serve"] | {"strategy": strategy, "weights": [5, 25], "bake": "10m"}
-    return ModelSpec.model_validate(SHIPPED | {"model": MODEL, "serve": serve})
+    return ModelSpec.model_validate(SHIPPED | {"model": MODEL, "serve": serve, "approval": {"mode": mode}})
 
 
 class Serving:
@@ -157,14 +158,20 @@ class ServingMachine(RuleBasedStateMachine):
         self.requests = 0
         self.serving: Serving
 
-    @initialize(strategy=st.sampled_from(["canary", "progressive"]), answering=st.sampled_from([True, True, False]))
-    def begin(self, strategy: str, *, answering: bool) -> None:
-        self.serving = Serving(self.world, spec(strategy))
+    @initialize(
+        strategy=st.sampled_from(["canary", "progressive"]),
+        mode=st.sampled_from(["open", "open", "strict"]),
+        answering=st.sampled_from([True, True, False]),
+    )
+    def begin(self, strategy: str, mode: str, *, answering: bool) -> None:
+        self.serving = Serving(self.world, spec(strategy, mode))
         (Path(self.folder.name) / f"{MODEL}.json").write_text(self.serving.spec.model_dump_json())
         self.world.before_update = self.check_update
         for _ in range(2):
             self.world.register()
-        self.world.decide(next(iter(self.world.packages)), "Approved", heard=True)
+        first = next(iter(self.world.packages))
+        self.approved_by_rule(first)
+        self.world.decide(first, "Approved", heard=True)
         if answering:
             self.settle()
 
@@ -183,13 +190,30 @@ class ServingMachine(RuleBasedStateMachine):
     def register(self) -> None:
         self.world.register()
 
-    @rule(data=st.data(), decision=st.sampled_from(["Approved", "Approved", "Rejected"]), heard=st.booleans())
-    def decide(self, data: st.DataObject, decision: Any, *, heard: bool) -> None:
-        self.world.decide(data.draw(st.sampled_from(sorted(self.world.packages))), decision, heard=heard)
+    @rule(
+        data=st.data(),
+        decision=st.sampled_from(["Approved", "Approved", "Rejected"]),
+        by_rule=st.sampled_from([True, True, False]),
+        heard=st.booleans(),
+    )
+    def decide(self, data: st.DataObject, decision: Any, *, by_rule: bool, heard: bool) -> None:
+        package = data.draw(st.sampled_from(sorted(self.world.packages)))
+        if decision == "Approved" and by_rule:
+            self.approved_by_rule(package)
+        self.world.decide(package, decision, heard=heard)
+
+    def approved_by_rule(self, package: str) -> None:
+        """What approve_package records before it sets a package to Approved."""
+        content = self.content(package)
+        details = {"package": package, "approver": "arn:aws:iam::123456789012:user/ben", "content": content}
+        self.say(Kind.APPROVAL_GIVEN, f"{package}#ben#{content}#{len(self.serving.entries())}", details)
+
+    def content(self, package: str) -> str:
+        return approval.content(self.world.packages[package])
 
     @rule(
         data=st.data(),
-        action=st.sampled_from(["traffic", "traffic", "shadow", "promote", "abandon", "rollback"]),
+        action=st.sampled_from(["traffic", "traffic", "shadow", "promote", "abandon", "rollback", "retire"]),
         share=st.sampled_from([10, 10, 50, 0]),
     )
     def ask(self, data: st.DataObject, action: str, share: int) -> None:
@@ -311,8 +335,12 @@ class ServingMachine(RuleBasedStateMachine):
         for package in {desired.package, desired.challenger} - {now.package, now.challenger, None}:
             assert rollback_of(entries, package or "") is None, f"{package} was rolled back"
             words = [entry for entry in entries if entry.details.get("package") == package]
-            word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED)
-            assert word is None or word.kind is Kind.PACKAGE_APPROVED, f"{package} was rejected"
+            word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
+            assert word is None or word.kind is Kind.PACKAGE_APPROVED, f"{package} was decided against"
+            if self.serving.spec.approval.strict:
+                assert latest(words, Kind.APPROVAL_GIVEN), f"nobody approved {package} by the rule"
+        if desired.package is None and now.package:
+            assert newest(entries, Kind.DEPLOYMENT_REQUESTED).details["cause"] == "retired", "the endpoint would go"
 
     @invariant()
     def the_ledger_holds_and_says_each_end_once(self) -> None:
@@ -370,6 +398,10 @@ class ServingMachine(RuleBasedStateMachine):
         if ended and ended[-1].kind is not Kind.DEPLOYED:
             self.check_pages(entries)
             return  # AWS refused the last change, and a person knows: what should have gone may still be there
+        if self.serving.spec.approval.strict:
+            for known, described in world.packages.items():
+                given = approval.given(entries, known)
+                assert given or described["ModelApprovalStatus"] != "Approved", "another hand's approval is left"
         for package in (world.live.challenger, world.live.shadow):
             if package:
                 assert world.packages[package]["ModelApprovalStatus"] != "Rejected", "a rejected package is left"
@@ -388,6 +420,7 @@ class ServingMachine(RuleBasedStateMachine):
             Kind.DEPLOYMENT_FAILED: "could not be deployed\n",
             Kind.CHALLENGER_ROLLED_BACK: "was rolled back as challenger\n",
             Kind.DEPLOYMENT_REFUSED: "is refused\n",
+            Kind.APPROVAL_VOIDED: "does not hold\n",
             Kind.DEPLOYMENT_SUPERSEDED: "will not go live\n",
         }
         for kind, words in paged.items():
