@@ -38,6 +38,15 @@ lint: .venv/.ready
 up: setup
 	@$(BIN)/python -m local up --deploy
 
+## tracking: install a real MLflow server (700 MB), for python -m local up --deploy --tracking
+.PHONY: tracking
+tracking: .noria/mlflow/.ready
+
+## tracking-test: write trainings to a real MLflow server, and read them from it
+.PHONY: tracking-test
+tracking-test: setup tracking
+	@$(BIN)/python -m pytest tests/tracking --force-enable-socket
+
 ## down: end the local cloud and everything it started
 .PHONY: down
 down:
@@ -91,6 +100,7 @@ schema: .venv/.ready
 lock: .venv/.ready
 	@$(BIN)/uv pip compile -q requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
 	@$(BIN)/uv pip compile -q local/container/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/container/requirements.lock
+	@$(BIN)/uv pip compile -q local/tracking/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/tracking/requirements.lock
 	@$(BIN)/uv pip compile -q pipelines/serving/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o pipelines/serving/requirements.lock
 
 ## setup: virtual environments, node modules and bundles; done once, again when a pinned file changes
@@ -128,6 +138,12 @@ node_modules/.ready: package-lock.json
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@TMPDIR=$(CURDIR)/$(@D) AWS_EXECUTION_ENV=AWS_Lambda_nodejs20.x node --input-type=module \
 		-e "import chromium from '@sparticuz/chromium'; await chromium.executablePath()"
+	@touch $@
+
+.noria/mlflow/.ready: local/tracking/requirements.lock | .venv/.ready
+	@echo "· MLflow, in an environment of its own"
+	@test -x .noria/mlflow/bin/python || $(PYTHON) -m venv .noria/mlflow
+	@$(BIN)/uv pip install -q --compile-bytecode --require-hashes --python .noria/mlflow/bin/python -r local/tracking/requirements.lock
 	@touch $@
 
 .noria/sdk/.ready: pipelines/requirements.txt | .venv/.ready

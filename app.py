@@ -1,11 +1,13 @@
 """The whole cloud: `npx cdk synth|deploy|diff|destroy -c env=local|dev|prod` (dev when left out).
 
-`-c models=<directory>` takes the specs from elsewhere than `models/`.
+`-c models=<directory>` takes the specs from elsewhere than `models/`; `-c tracking=<ARN or URL>` names the MLflow
+server in which each training is a run, as `tracking` in stacks/settings.py does.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aws_cdk import App, Environment, Tags, Validations
@@ -35,6 +37,8 @@ MODELS = Path(__file__).parent / "models"
 def build(app: App, *, env: str, models: Path = MODELS) -> None:
     """Every stack of `env`: two of its own, and three for each spec in `models`, four with a front door."""
     settings = settings_for(env)
+    if tracking := app.node.try_get_context("tracking"):
+        settings = replace(settings, tracking=tracking)
     specs = load_all(models)
     if wrong := [problem for spec in specs for problem in (*business.problems(spec), *settings.problems(spec))]:
         raise SpecError("\n".join(wrong))

@@ -7,6 +7,7 @@ from pathlib import Path
 from local.cloud import DEFAULT_PORT, WORK, CannotStart, LocalCloud
 from local.container import build
 from local.deployment import MODELS, DeploymentFailed, deploy
+from local.tracking import NoServer, TrackingServer
 
 
 def main() -> int:
@@ -19,6 +20,9 @@ def main() -> int:
     up.add_argument(
         "--models", type=Path, default=MODELS, help=f"directory of the specs to deploy (default {MODELS.name})"
     )
+    up.add_argument(
+        "--tracking", action="store_true", help="start MLflow too, in which each training is a run (make tracking)"
+    )
     down = commands.add_parser("down", help="end it and everything it started")
     commands.add_parser("container", help="build the interpreter that stands for AWS's scikit-learn image")
     for command in (up, down):
@@ -29,6 +33,7 @@ def main() -> int:
         build(WORK / "container")
         return 0
     if options.command == "down":
+        TrackingServer(root=options.state.resolve() / "mlflow").stop()
         LocalCloud(root=options.state.resolve()).stop()
         return 0
     cloud = LocalCloud(root=options.state.resolve(), port=options.port, time_scale=options.time_scale)
@@ -38,10 +43,26 @@ def main() -> int:
         sys.stderr.write(f"{problem}\n")
         return 1
     _say(f"· the local cloud answers at {cloud.endpoint}")
+    server = TrackingServer(root=cloud.root / "mlflow") if options.tracking else None
+    if server:
+        try:
+            server.start(cloud.environment)
+        except NoServer as problem:
+            cloud.stop()
+            sys.stderr.write(f"{problem}\nThe cloud was ended again.\n")
+            return 1
+        _say(f"· MLflow answers at {server.url}")
     if options.deploy:
         try:
-            deploy(cloud, models=options.models, progress=lambda line: _say(f"· {line}"))
+            deploy(
+                cloud,
+                models=options.models,
+                tracking=server.url if server else None,
+                progress=lambda line: _say(f"· {line}"),
+            )
         except DeploymentFailed as problem:
+            if server:
+                server.stop()
             cloud.stop()
             sys.stderr.write(f"{problem}\nThe cloud was ended again.\n")
             return 1

@@ -18,8 +18,17 @@ class DeploymentFailed(Exception):
     """The CDK said no; the message is what it printed last."""
 
 
-def deploy(cloud: LocalCloud, *, models: Path = MODELS, progress: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Deploy all stacks for the specs in `models` and return their names, in the order in which they came up."""
+def deploy(
+    cloud: LocalCloud,
+    *,
+    models: Path = MODELS,
+    tracking: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Deploy all stacks for the specs in `models` and return their names, in the order in which they came up.
+
+    `tracking` is the URL of an MLflow server in which each training becomes a run.
+    """
     stacks: list[str] = []
 
     def follow(line: str) -> None:
@@ -38,7 +47,10 @@ def deploy(cloud: LocalCloud, *, models: Path = MODELS, progress: Callable[[str]
     progress("synthesising the stacks")
     _cdk(
         cloud,
-        ["deploy", "--all", "--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"],
+        [
+            *("deploy", "--all", "--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"),
+            *(("-c", f"tracking={tracking}") if tracking else ()),
+        ],
         models,
         follow,
     )

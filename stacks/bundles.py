@@ -6,6 +6,7 @@
 |-------------------|-------------------------------------------------|-------------------|
 | layer `runtime`   | requirements-runtime.txt, `noria`               | `/opt/python`     |
 | layer `data`      | requirements-data.txt                           | `/opt/python`     |
+| layer `tracking`  | requirements-tracking.txt, where trainings are tracked | `/opt/python` |
 | layer `models`    | each model's spec as JSON                       | `/opt/models`     |
 | a function        | its folder under `lambdas/`, as a package       | `/var/task`       |
 
@@ -79,6 +80,10 @@ def data(target: Target) -> Path:
     return _layer("data", target, LAMBDAS / "requirements-data.txt", [])
 
 
+def tracking(target: Target) -> Path:
+    return _layer("tracking", target, LAMBDAS / "requirements-tracking.txt", [])
+
+
 def models(specs: Iterable[ModelSpec]) -> Path:
     """The layer of model specs as a folder, which CDK zips: it is small, and the local cloud reads it in place."""
     texts = {f"models/{spec.model}.json": spec.model_dump_json(indent=1) + "\n" for spec in specs}
@@ -132,14 +137,16 @@ def functions() -> tuple[str, ...]:
 
 
 IMPORT_PACKAGE = "import_package"
+TRACK_TRAINING = "track_training"
 
 
 def reactions() -> tuple[str, ...]:
     """The functions that events start in every environment.
 
-    A front door is asked by people, and what is imported comes from the registry of another account.
+    A front door is asked by people, what is imported comes from the registry of another account, and trainings are
+    tracked where a server for that is named.
     """
-    return tuple(name for name in functions() if name not in {FRONT_DOOR, IMPORT_PACKAGE})
+    return tuple(name for name in functions() if name not in {FRONT_DOOR, IMPORT_PACKAGE, TRACK_TRAINING})
 
 
 def _layer(name: str, target: Target, requirements: Path, extra: Sequence[tuple[str, Path]]) -> Path:

@@ -55,6 +55,19 @@ UPLOAD_WORK = replace(DATA_WORK, disk=10240)
 APPROVED = {"ModelApprovalStatus": ["Approved"], "UpdatedModelPackageFields": ["ModelApprovalStatus"]}
 """Of the detail of a package's event: somebody approved it, and not something else was changed of what is approved."""
 
+MLFLOW = (
+    "CreateExperiment",
+    "CreateRun",
+    "GetExperiment",
+    "GetExperimentByName",
+    "GetRun",
+    "LogBatch",
+    "LogInputs",
+    "SearchRuns",
+    "UpdateRun",
+)
+"""What writing a run asks of SageMaker's MLflow, each of one tracking server (Service Authorization Reference)."""
+
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
 
@@ -89,7 +102,14 @@ class Reactions(Stack):
             settings=settings,
             key=self._key,
             pages=foundation.pages,
-            layers=layers(self, prefix=self._prefix, target=settings.target, specs=specs, data=True),
+            layers=layers(
+                self,
+                prefix=self._prefix,
+                target=settings.target,
+                specs=specs,
+                data=True,
+                tracking=settings.tracking is not None,
+            ),
             variables=self._variables(specs),
             placement=placement,
         )
@@ -97,6 +117,7 @@ class Reactions(Stack):
         self.validate_upload = self._validate_upload()
         self.start_training = self._start_training()
         self.record_training = self._record_training()
+        self.write_card = self._write_card()
         self.approve_package = self._approve_package(specs)
         self.deploy_model = self._deploy_model()
         self.confirm_deployment = self._confirm_deployment()
@@ -105,6 +126,8 @@ class Reactions(Stack):
         self.keep_predictions = self._keep_predictions()
         self.join_labels = self._join_labels()
         self.predict_batch = self._predict_batch()
+        if settings.tracking:
+            self.track_training = self._track_training(settings.tracking)
         if settings.registry:
             self.import_package = self._import_package(settings.registry)
         self.clock = Clock(
@@ -276,6 +299,75 @@ class Reactions(Stack):
                     string_value=f"{api.api_endpoint}/approvals/{spec.model}",
                     description=f"Where versions of {spec.model} are approved",
                 )
+        return reaction
+
+    def _write_card(self) -> Reaction:
+        reaction = Reaction(
+            self,
+            "WriteCard",
+            name="write_card",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="packages",
+                    source="aws.sagemaker",
+                    detail_types=["SageMaker Model Package State Change"],
+                    detail={"ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}]},
+                ),
+                Trigger(
+                    name="outcomes",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Training Ended", "Model Deployed", "Model Rolled Back"],
+                    detail={"model": [{"exists": True}]},
+                ),
+            ],
+            # Profiles are DuckDB's, whose module comes with their types.
+            work=Work(timeout=120, memory=1024, layers=("runtime", "data", "models")),
+        )
+        reaction.allow(
+            self._on("model-package", "DescribeModelPackage"),
+            self._on("model-card", "AddTags", "CreateModelCard", "DescribeModelCard", "UpdateModelCard"),
+            self._objects("baselines", "datasets", "runs", "trainings", actions=("GetObject",)),
+            self._list("baselines", "datasets", "runs", "trainings"),
+            Grant(actions=["dynamodb:Query"], resources=[self._foundation.ledger.table_arn]),
+            # What it reads, and the cards, are encrypted with the environment's key.
+            Grant(actions=["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], resources=[self._key.key_arn]),
+        )
+        return reaction
+
+    def _track_training(self, server: str) -> Reaction:
+        reaction = Reaction(
+            self,
+            "TrackTraining",
+            name="track_training",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="trainings",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Training Ended"],
+                    detail={"model": [{"exists": True}]},
+                )
+            ],
+            work=Work(
+                timeout=110,  # below what a claim of the ledger lasts
+                memory=1024,
+                layers=("runtime", "data", "models", "tracking"),
+                variables={"NORIA_TRACKING_URI": server},
+            ),
+        )
+        reaction.allow(
+            self._on("model-package", "DescribeModelPackage"),
+            self._objects("baselines", "runs", "trainings", actions=("GetObject",)),
+            self._objects("tracking", actions=("PutObject",)),
+            self._list("baselines", "runs", "trainings"),
+            Grant(actions=["dynamodb:PutItem", "dynamodb:Query"], resources=[self._foundation.ledger.table_arn]),
+            Grant(actions=["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], resources=[self._key.key_arn]),
+        )
+        if server.startswith("arn:"):
+            reaction.allow(Grant(actions=[f"sagemaker-mlflow:{action}" for action in MLFLOW], resources=[server]))
         return reaction
 
     def _deploy_model(self) -> Reaction:

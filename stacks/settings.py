@@ -8,6 +8,7 @@
 | `prod`      | the account that people depend on     | yes                     | Python 3.13 on arm64       |
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,12 +63,19 @@ class Follower:
     account: str
 
 
+TRACKING_SERVER = re.compile(
+    r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:mlflow-tracking-server/[\w-]+|http://127\.0\.0\.1:\d+"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """One environment. Days are whole days; the budget is in US dollars a month.
 
     `network`: functions, jobs and models run in it; without one they are in AWS's own network. `trail`: CloudTrail
     keeps who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
+    `tracking`: the MLflow server in which each training is a run (docs/decisions/0025-experiment-tracking.md): the ARN
+    of a SageMaker tracking server, which costs by the hour, or a URL on this machine; none by default.
     `registry` and `promotes_to` are the two ends of a promotion between accounts (stacks/accounts.py).
     """
 
@@ -89,7 +97,19 @@ class Settings:
     permissions_boundary: str | None = None
     trail: bool = False
     registry: Registry | None = None
+    tracking: str | None = None
     promotes_to: tuple[Follower, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.tracking is None:
+            return
+        if not TRACKING_SERVER.fullmatch(self.tracking):
+            raise ValueError(
+                f"tracking = {self.tracking!r}: name a SageMaker tracking server by its ARN "
+                "(arn:aws:sagemaker:<region>:<account>:mlflow-tracking-server/<name>), or http://127.0.0.1:<port>"
+            )
+        if self.network:
+            raise ValueError("tracking: no endpoint of the network leads to SageMaker's MLflow: choose one of the two")
 
     @property
     def names(self) -> Names:

@@ -19,6 +19,7 @@ from noria.names import Names, key
 from noria.profile import Profile
 from noria.record import Dataset, Record, Registered, about
 from noria.spec import ModelSpec
+from noria.tracking import Attempt, Outcome
 from noria.training import TrainingDataset, TrainingRequest
 
 D = TypeVar("D", bound=BaseModel)
@@ -60,6 +61,28 @@ class Records:
             unknown=reading.unknown,
         )
 
+    def attempt(self, model: str, execution: str, *, outcome: Outcome, package: str | None) -> Attempt:
+        """What is known of a training by its execution, whether it registered a package or not."""
+        reading = _Reading(None, self.storage)
+        id_ = execution.rsplit("/", 1)[-1]
+        made = key(model, "baselines", id_)
+        started = (e for e in self.ledger.entries(model) if e.kind is Kind.TRAINING_STARTED)
+        token = next((entry.subject for entry in started if entry.details["execution"] == execution), None)
+        asked = key(model, "trainings", f"{token or 'none'}/{training.REQUEST}")
+        measured = key(model, "runs", f"{id_}/evaluation/evaluation.json")
+        return Attempt(
+            model=model,
+            execution=execution,
+            outcome=outcome,
+            package=package,
+            code=self.registry.describe(package).metadata.get("noria:code") if package else None,
+            spec=reading.read("spec", lambda: f"{made}/spec.json", ModelSpec),
+            training=reading.read("training", lambda: f"{made}/training.json", Training),
+            request=reading.read("request", lambda: asked, TrainingRequest),
+            evaluation=reading.read("evaluation", lambda: measured, Evaluation),
+            unknown=reading.unknown,
+        )
+
     def _registered(self, package: Package, model: str) -> Registered:
         return Registered(
             arn=package.arn,
@@ -89,20 +112,21 @@ class Records:
 class _Reading:
     """Documents that belong to a package; of what cannot be read, the reason is kept."""
 
-    package: Package
+    package: Package | None
     storage: Storage
     unknown: dict[str, str] = field(default_factory=dict)
 
     def named(self, part: str, shape: type[D]) -> D | None:
         """What the package's metadata names."""
-        return self._read(part, lambda: self.storage.key_of(self._metadata(part)), shape)
+        return self.read(part, lambda: self.storage.key_of(self._metadata(part)), shape)
 
     def beside_baseline(self, part: str, name: str, shape: type[D]) -> D | None:
-        folder = self.package.metadata.get("noria:baseline", "").rpartition("/")[0]
-        return self._read(part, lambda: self.storage.key_of(f"{folder or self._metadata('baseline')}/{name}"), shape)
+        return self.read(
+            part, lambda: self.storage.key_of(f"{self._metadata('baseline').rpartition('/')[0]}/{name}"), shape
+        )
 
     def request(self, model: str) -> TrainingRequest | None:
-        return self._read(
+        return self.read(
             "request",
             lambda: key(model, "trainings", f"{self._metadata('training')}/{training.REQUEST}"),
             TrainingRequest,
@@ -113,17 +137,17 @@ class _Reading:
         said = (e for e in entries if e.kind is Kind.DATASET_ACCEPTED and e.subject == told.sha256)
         return Dataset(
             told=told,
-            manifest=self._read(f"manifest of {told.sha256}", lambda: f"{folder}/manifest.json", contract.Manifest),
-            report=self._read(f"report of {told.sha256}", lambda: f"{folder}/report.json", contract.Report),
+            manifest=self.read(f"manifest of {told.sha256}", lambda: f"{folder}/manifest.json", contract.Manifest),
+            report=self.read(f"report of {told.sha256}", lambda: f"{folder}/report.json", contract.Report),
             accepted=next(said, None),
         )
 
     def _metadata(self, name: str) -> str:
-        if value := self.package.metadata.get(f"noria:{name}"):
+        if self.package and (value := self.package.metadata.get(f"noria:{name}")):
             return value
         raise LookupError(f"the package has no noria:{name} in its metadata, as one that was not registered by Noria")
 
-    def _read(self, part: str, where: Callable[[], str], shape: type[D]) -> D | None:
+    def read(self, part: str, where: Callable[[], str], shape: type[D]) -> D | None:
         try:
             return shape.model_validate_json(self.storage.read(where()))
         except ValidationError as error:

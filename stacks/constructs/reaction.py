@@ -34,7 +34,7 @@ from stacks.constructs.permissions import Grant, acknowledge, allow
 from stacks.constructs.placement import Placement, admit_function
 from stacks.settings import Settings, Target
 
-LayerName = Literal["runtime", "data", "models"]
+LayerName = Literal["runtime", "data", "models", "tracking"]
 
 ATTEMPTS = 5
 """How often a message is tried before it goes to the dead-letter queue."""
@@ -76,12 +76,14 @@ class Work:
 
 
 def layers(
-    scope: Construct, *, prefix: str, target: Target, specs: Sequence[ModelSpec], data: bool
+    scope: Construct, *, prefix: str, target: Target, specs: Sequence[ModelSpec], data: bool, tracking: bool = False
 ) -> Mapping[LayerName, lambda_.ILayerVersion]:
-    """What functions import beside their own code: packages (`data`: DuckDB too), and the specs of their models."""
+    """What functions import beside their own code: packages (`data`: DuckDB too, `tracking`: MLflow), and the specs of
+    their models."""
     contents: Mapping[LayerName, Path] = {
         "runtime": bundles.runtime(target),
         **({"data": bundles.data(target)} if data else {}),
+        **({"tracking": bundles.tracking(target)} if tracking else {}),
         "models": bundles.models(specs),
     }
     return {
