@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,9 @@ class Play:
     def late_labels(self, page: Path) -> None:
         """September's flights have landed: how right was the model, why, and what does the report show?"""
         world, story = self.world, self.world.story
-        rows, since = self.sample(9), datetime.now(UTC).replace(microsecond=0)
+        # Captured times have whole seconds: what was asked in the one before must not look as if it waited for a label.
+        rows, since = self.sample(9), datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        time.sleep((since - datetime.now(UTC)).total_seconds())
         called = f"september-{since:%H%M%S}"
         predict(world, [self.instance(row) for row in rows], called=called)
         world.wait_for_captured(since, records=-(-len(rows) // BATCH))
@@ -195,8 +197,13 @@ class Play:
             world.noria("label", world.model, str(file))
         joined = world.wait_for(Kind.LABELS_JOINED, after=mark, never=[Kind.LABELS_REFUSED])
         expect(joined.details["matched"] == len(rows), f"{len(rows)} labels should match: {joined.summary}")
+        metric = self.spec.primary_metric.value
+        expect(
+            metric in joined.details, f"all labels of these predictions are known, so {metric} is too: {joined.summary}"
+        )
         story.check("the outcomes of September arrive, and are joined with what was predicted", detail=joined.summary)
-        why = world.noria("explain", world.model, f"{called}-0")
+        self.prediction = f"{called}-0"
+        why = world.noria("explain", world.model, self.prediction)
         parts = why["average"] + sum(feature["contribution"] for feature in why["features"])
         expect(abs(parts - why["explained"]) < 1e-6, f"the parts of {why} are not the whole")
         most = ", ".join(f"{f['feature']} {f['contribution']:+.2f}" for f in why["features"][:3])
