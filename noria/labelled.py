@@ -192,7 +192,7 @@ def judged_until(
     It waits when it has no label, was made at `settled` or later, and after another that has one. None where nothing
     waits. What is labelled early is labelled early for a reason, so that what has a label so far must not speak for
     what has none; where all until then have theirs, at most one request's that come late is missed, on average
-    (docs/decisions/0019-beyond-chance.md).
+    (docs/decisions/0019-labels-judge-beyond-chance.md).
     """
     with connect(resources) as db:
         (found,) = one_row(

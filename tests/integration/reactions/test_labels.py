@@ -212,6 +212,33 @@ def test_a_death_before_the_ledger_heals_at_the_next_delivery(
     assert place.kinds(spec.model) == [Kind.LABELS_JOINED]
 
 
+def test_a_join_that_died_in_its_turn_after_all_was_written_is_told_of_when_the_turn_is_over(
+    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise DiedError
+
+    key = f"{spec.model}/labels/may.csv"
+    event = place.uploaded(key, place.put(key, LABELS))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", die)
+        with pytest.raises(DiedError):
+            place.deliver(join_labels, event)
+    # Who dies, unlike who fails, does not give the turn back.
+    with place.ledger.claim(spec.model, "labels", now=datetime.now(UTC), lasting=timedelta(minutes=10)):
+        pass
+    place.deliver(join_labels, event)
+    assert place.entries(spec.model) == []
+    pause(place, spec.model)
+    tick(place, spec.model)
+    (entry,) = place.entries(spec.model)
+    assert (entry.details["matched"], entry.details["versions"]) == (4, [event["detail"]["object"]["version-id"]])
+    assert len(place.keys(f"{spec.model}/incoming/")) == 1
+
+
 def test_files_that_are_joined_at_the_same_time_lose_no_label(place: Place, spec: ModelSpec, tmp_path: Path) -> None:
     rows = [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
     storage = Storage(bucket=BUCKET)
