@@ -34,6 +34,7 @@ from noria.sql import (
     csv_without_rejects,
     header,
     identifier,
+    one_row,
     parquet,
     paths,
 )
@@ -453,7 +454,7 @@ class _Examination:
         violations = list(_columns(spec, columns))
         if self.kind == "parquet" and rows > spec.max_rows:
             return _Found(violations=[*violations, _too_many(spec, rows)], rows=rows, columns=columns)
-        answer, features = self._counted()
+        answer, features = self._counted(rows)
         whole = {
             "rows": "count(*)",
             "first": "min(event)",
@@ -490,11 +491,16 @@ class _Examination:
         groups: list[Sequence[str]] = [names[i : i + most] for i in range(0, len(names), most)]
         return [[], *groups] if self.kind == "parquet" else groups or [[]]
 
-    def _counted(self) -> tuple[dict[str, Any], dict[str, ColumnProfile]]:
-        """The answers about columns of Parquet with few values, which their values alone give, and their profiles."""
-        answer: dict[str, Any] = {}
+    def _counted(self, rows: int) -> tuple[dict[str, Any], dict[str, ColumnProfile]]:
+        """The answers about columns with few values, which their values alone give, and their profiles.
+
+        Of CSV all columns are counted at once, or none.
+        """
         features: dict[str, ColumnProfile] = {}
-        likely = tally.likely(self.db, [self.path]) if self.kind == "parquet" else frozenset[str]()
+        answer = self._counted_at_once(rows) if self.kind == "csv" else {}
+        likely = (
+            tally.likely(self.db, [self.path]) if self.kind == "parquet" else frozenset(self.types if answer else ())
+        )
         for name, place in self._places:
             kind, raw, value = _kind(self.spec.features[name]), f"r{place}", f"f{place}"
             asked = [*rules.of_features(self.spec, [name])]
@@ -518,9 +524,43 @@ class _Examination:
                 answer |= _any_true(asked, [found for _, *found in values])
         return answer, features
 
+    def _counted_at_once(self, rows: int) -> dict[str, Any]:
+        """Count the values of all columns of CSV, and answer what concerns all of them; nothing where not all are few.
+
+        Whether a row comes twice is one of the counts, of the hashes of a sample.
+        """
+        spec, columns = self.spec, [*self._raws, "y"]
+        if spec.task is Task.REGRESSION or spec.target not in self.types or not self.present:
+            return {}
+        if not tally.all_likely(self.db, self.reader, [identifier(name) for name in (*self.present, spec.target)]):
+            return {}
+        relation = self._relation(self.present)
+        if self._may_repeat:
+            columns.append("h")
+            hashed = f"CASE WHEN {self._chosen(rows)} THEN CAST({self._hashed} AS VARCHAR) END"
+            relation = f"(SELECT *, {hashed} AS h FROM {relation})"
+        asked = [rule for rule in self.rules if rule.column == spec.time]
+        suspects = {f"s{place}": rule.suspect for place, rule in enumerate(asked)}
+        tally.count(self.db, relation, columns, {"first": "min(event)", "last": "max(event)", **suspects})
+        found = ", ".join(
+            ["coalesce(sum(n), 0)", "min(first)", "max(last)", *(f"bool_or({name})" for name in suspects)]
+        )
+        total, first, last, *broken = one_row(self.db, f"SELECT {found} FROM tally WHERE place = 0")
+        twice = f"SELECT count(*) FROM tally WHERE place = {len(columns) - 1} AND value IS NOT NULL AND n > 1"
+        return {
+            "rows": int(total),
+            "first": first,
+            "last": last,
+            "repeated": self._may_repeat and one_row(self.db, twice) != (0,),
+            **{_key(rule): bool(found) for rule, found in zip(asked, broken, strict=True)},
+        }
+
     def _values(self, name: str, called: str, *, text: bool) -> str:
         """SQL of a column's different values, as it came, and in how many rows each is."""
-        values = tally.values(self.reader, identifier(name), self.types[name])
+        if self.kind == "csv":
+            values = tally.counted([*self.present, self.spec.target].index(name))
+        else:
+            values = tally.values(self.reader, identifier(name), self.types[name])
         raw = self._raw(name, text=text, column=tally.VALUE)
         return f"(SELECT {raw} AS {called}, {tally.ROWS} FROM {values})"
 

@@ -299,7 +299,11 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
             features |= _asked(db, relation.sql, scan).features
         within = [name for name, column in features.items() if not column.beyond]
         scan = Scan(spec, cut, present=(), predicted=relation.columns, across=True, within=within)
-        found = _asked(db, relation.sql, scan)
+        if _PREDICTION not in relation.columns and not cut.segments and len(within) == len(features):
+            rows = next(iter(features.values())).rows
+            found = Profile(model=spec.model, rows=rows, features={}, outliers=0)
+        else:
+            found = _asked(db, relation.sql, scan)
     return found.model_copy(update={"features": {name: features[name] for name in spec.features}})
 
 
@@ -478,6 +482,7 @@ class _Relation:
     sql: str
     columns: Mapping[str, Kind]
     columnar: bool = False
+    """Whether columns are asked for apart from each other."""
     tallies: Mapping[str, str] = field(default_factory=dict)
     """By column: SQL of its values, the rows of each, and its hash; of those that may have few."""
 
@@ -630,17 +635,26 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
     }
     places = {column: identifier(name) for column, name in (features | everywhere).items()}
     relation = _relation(spec, places, found)
-    if not source.paths or any(path.suffix.lower() != ".parquet" for path in source.paths):
+    if len(found) != 1:
         return relation
-    (table,), likely = found, tally.likely(db, source.paths)
-    tallies = {
-        column: _tally(table, name, relation.columns[column]) for column, name in features.items() if name in likely
-    }
+    ((table,), names) = found, [identifier(name) for name in spec.features]
+    if table.sql.startswith("read_parquet"):
+        likely = tally.likely(db, source.paths)
+        values = {
+            column: tally.values(table.sql, identifier(name), table.types[name])
+            for column, name in features.items()
+            if name in likely
+        }
+    elif tally.all_likely(db, table.sql, names):
+        tally.count(db, table.sql, names)
+        values = {column: tally.counted(place) for place, column in enumerate(features)}
+    else:
+        return relation
+    tallies = {column: _tally(of, relation.columns[column]) for column, of in values.items()}
     return replace(relation, columnar=True, tallies=tallies)
 
 
-def _tally(table: "_Table", name: str, kind: Kind) -> str:
-    values = tally.values(table.sql, identifier(name), table.types[name])
+def _tally(values: str, kind: Kind) -> str:
     return f"SELECT x, n, hash(x) FROM (SELECT {typed(tally.VALUE, kind)} AS x, {tally.ROWS} AS n FROM {values})"
 
 

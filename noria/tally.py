@@ -1,20 +1,26 @@
-"""The different values of a column of Parquet, and how often each comes: of few values, everything else follows.
+"""The different values of a column, and how often each comes: of few values, everything else follows.
 
 Parquet keeps such a column as places in a dictionary, and DuckDB groups by those places: that takes hardly longer than
-adding the values up, and a quarter of what it takes to ask each row for its bin.
+adding the values up, and a quarter of what it takes to ask each row for its bin. CSV is read once, and grouped by all
+of its columns, each for itself: that takes less than reading each value as a number and asking for its bin.
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from noria.sql import paths
+from noria.sql import one_row, paths
 
 MOST = 16_384
 """Different values that are few."""
+
+WIDEST = 60
+"""Columns of CSV that are counted at once."""
+
+_FIRST_ROWS = 20_480
 
 VALUE, ROWS = "value", "n"
 """Columns of `values`."""
@@ -33,6 +39,36 @@ def likely(db: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> frozenset[st
         f"HAVING sum(total_uncompressed_size) < {_BYTES} * sum(num_values) OR sum(num_values) <= {MOST}"
     ).fetchall()
     return frozenset(name for (name,) in found)
+
+
+def all_likely(db: duckdb.DuckDBPyConnection, reader: str, columns: Sequence[str]) -> bool:
+    """Whether those columns of CSV all may have few values, as the first rows let hope, and are not too many."""
+    if not 0 < len(columns) <= WIDEST:
+        return False
+    first = f"(SELECT {', '.join(columns)} FROM {reader} LIMIT {_FIRST_ROWS})"
+    distinct = one_row(db, f"SELECT {', '.join(f'approx_count_distinct({column})' for column in columns)} FROM {first}")
+    return all(values <= MOST // 2 for values in distinct)
+
+
+def count(
+    db: duckdb.DuckDBPyConnection, reader: str, columns: Sequence[str], beside: Mapping[str, str] | None = None
+) -> None:
+    """Count the values of columns of texts in one scan of a relation, for `counted`.
+
+    Aggregates `beside`, by name, are found for the rows of each value; those of the first column are all rows.
+    """
+    place = "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN {i}" for i, column in enumerate(columns)) + " END"
+    value = "CASE place " + " ".join(f"WHEN {i} THEN {column}" for i, column in enumerate(columns)) + " END"
+    more = "".join(f", {aggregate} AS {name}" for name, aggregate in (beside or {}).items())
+    db.execute(
+        f"CREATE OR REPLACE TEMP TABLE tally AS SELECT {place} AS place, {value} AS {VALUE}, count(*) AS {ROWS}{more} "
+        f"FROM {reader} GROUP BY GROUPING SETS ({', '.join(f'({column})' for column in columns)})"
+    )
+
+
+def counted(place: int) -> str:
+    """SQL of what `count` found of the column at that place, as `values` has it."""
+    return f"(SELECT * FROM tally WHERE place = {place} LIMIT {MOST + 1})"
 
 
 def values(reader: str, column: str, sql_type: str) -> str:
