@@ -77,7 +77,8 @@ class BiasLimits(Part):
 class BusinessMetric(Part):
     """A number of the user's own, by SQL over table `predictions`, which has one row for each prediction of the window.
 
-    Its columns: inference_id, row, time (UTC), each feature by its name, prediction, score (binary), label (NULL while
+    Of a query that asks for `label`, the window is one of predictions that have become older than `labels.within`.
+    Columns: inference_id, row, time (UTC), each feature by its name, prediction, score (binary), label (NULL while
     it is not known). Predictions and labels of a classification are texts: label = 'late', label::INTEGER. The query is
     one SELECT in DuckDB's SQL, gives one row of one number within 30 seconds, and can reach nothing but the table.
     """
