@@ -57,8 +57,9 @@ def count(
 
     Aggregates `beside`, by name, are found for the rows of each value; those of the first column are all rows.
     """
+    # Columns of a file may be called as what is found is called here: nothing is named twice.
     place = "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN {i}" for i, column in enumerate(columns)) + " END"
-    value = "CASE place " + " ".join(f"WHEN {i} THEN {column}" for i, column in enumerate(columns)) + " END"
+    value = "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN {column}" for column in columns) + " END"
     more = "".join(f", {aggregate} AS {name}" for name, aggregate in (beside or {}).items())
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE tally AS SELECT {place} AS place, {value} AS {VALUE}, count(*) AS {ROWS}{more} "
@@ -77,7 +78,7 @@ def values(reader: str, column: str, sql_type: str) -> str:
     Whole numbers come as doubles: DuckDB 2.0.0 groups its own by their range, which takes twice as long.
     """
     value = f"TRY_CAST({column} AS DOUBLE)" if sql_type in WHOLE else column
-    return f"(SELECT {value} AS {VALUE}, count(*) AS {ROWS} FROM {reader} GROUP BY {VALUE} LIMIT {MOST + 1})"
+    return f"(SELECT {value} AS {VALUE}, count(*) AS {ROWS} FROM {reader} GROUP BY ALL LIMIT {MOST + 1})"
 
 
 def few(db: duckdb.DuckDBPyConnection, query: str) -> Sequence[tuple[Any, ...]] | None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from noria import tally
 from noria.cli.contracts import told
 from noria.contract import MOST, SAMPLED, Report, check
 from noria.profile import Source, profile
@@ -105,6 +106,41 @@ def test_parquet_is_judged_as_csv_is(tmp_path: Path) -> None:
     assert as_parquet.accepted
     same = ("rows", "columns", "first_event", "last_event", "violations")
     assert as_parquet.model_dump(include={*same}) == as_csv.model_dump(include={*same})
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_of_few_values_are_judged_as_those_of_many(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where values are few they are counted first and judged then; else each row is."""
+    names = ("value", "n", "place", "tally")
+    values = ["", "3", "3.0", "7.5", "-11", "1e400", "NaN", "x", "=1+1", "+1", "red", " 5 ", "9007199254740993", "ünï"]
+    spec = spec_of(
+        features={**FEATURES, **{name: {"type": "category"} for name in names}},
+        contract={"severity": {"range": "warn"}},
+    )
+    rows = [
+        {"at": f"2026-01-{n + 1:02}T00:00:00.5", **dict.fromkeys([*FEATURES, *names], value), "y": n % 2}
+        for n, value in enumerate(values)
+    ]
+    (tmp_path / "rows.csv").write_text(text([*rows, rows[3], rows[3]]))
+    (tmp_path / "good.csv").write_text(
+        text([{**dict.fromkeys(spec.columns, "red"), "x": n, "size": n} for n in range(9)])
+    )
+    baseline = profile(Source.files(tmp_path / "good.csv"), spec, resources=SMALL)
+    content = (tmp_path / "rows.csv").read_bytes()
+    if kind == "parquet":
+        content = parquet(tmp_path, f"FROM read_csv('{tmp_path / 'rows.csv'}', all_varchar = true)")
+    path = tmp_path / "upload"
+    path.write_bytes(content)
+
+    def judged() -> Report:
+        return check(path, spec, filename=f"rows.{kind}", now=NOW, baseline=baseline, resources=SMALL)
+
+    counted = judged()
+    monkeypatch.setattr(tally, "MOST", 0)
+    assert judged() == counted
+    assert {"type", "range", "category", "formula", "duplicates"} <= {v.rule for v in counted.violations}
 
 
 def test_times_with_an_offset_are_brought_to_utc(tmp_path: Path) -> None:

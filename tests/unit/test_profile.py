@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from noria import tally
 from noria.profile import (
     ColumnProfile,
     Cut,
@@ -82,6 +83,30 @@ def test_values_are_counted_in_bins_that_hold_their_upper_edge(tmp_path: Path) -
     assert color.bins() == {"red": 2, "blue": 1, "(other)": 1}
     assert found.prediction is None
     assert found.edges == CUT
+
+
+def test_few_values_say_what_many_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where values are few they are counted, and all else follows; else each row is asked for its bin."""
+    names = ("value", "n", "place", "tally")
+    spec = spec_of(features={name: {"type": "number" if name == "n" else "category"} for name in names}, segments=["n"])
+    rows = [{**dict.fromkeys(names, f"c{n % 130:03}"), "n": n * n % 31 / 4 if n % 7 else None} for n in range(400)]
+    few, other = (csv_file(tmp_path / f"{n}.csv", part, names) for n, part in enumerate((rows, rows[:9])))
+    with connect(SMALL) as db:
+        db.sql(f"FROM read_csv('{few}')").write_parquet(str(tmp_path / "few.parquet"))
+
+    def said() -> list[Profile]:
+        alone = [described(Source.files(path), spec, None) for path in (few, tmp_path / "few.parquet")]
+        return [
+            *alone,
+            described(Source.files(few), spec, alone[0].edges),
+            described(Source.files(few, other), spec, None),
+        ]
+
+    counted = said()
+    monkeypatch.setattr(tally, "MOST", 0)
+    assert said() == counted
+    assert counted[0] == counted[1] == counted[2]
+    assert [len(cut.edges) for cut in counted[0].edges.features.values()] == [0, 9, 0, 0]
 
 
 def test_what_is_no_finite_number_is_missing(tmp_path: Path) -> None:
