@@ -19,7 +19,7 @@ from local.demo.story import Month, Turn, Unexpected
 from local.demo.traffic import BATCH, predict, steady
 from local.demo.world import Pager, World
 from noria import drift, profile
-from noria.ledger import Entry, Kind, verify
+from noria.ledger import Entry, Kind
 from noria.monitoring import Run
 from noria.spec import FeatureType, ModelSpec
 
@@ -44,6 +44,8 @@ class Play:
     spec: ModelSpec
     pager: Pager
     live: str = ""
+    prediction: str = ""
+    """The inference id of one that was answered and explained."""
     sample_rows: int = 1500
 
     # --- rows
@@ -263,7 +265,7 @@ class Play:
         story.check("approved once more, it is refused", detail=refused.summary)
 
     def told(self) -> None:
-        """`noria status` and the ledger tell the same story."""
+        """`noria status`, the ledger and its locked copies tell the same story, back to who sent the data."""
         world, story = self.world, self.world.story
         status = world.noria("status", world.model)[0]
         expect(status["package"] == self.live, f"status says {status['package']} is live, not {self.live}")
@@ -273,9 +275,27 @@ class Play:
         numbers = [event["number"] for event in events]
         expect(numbers == [*range(len(numbers), 0, -1)], f"noria events shows {numbers}, not the ledger, newest first")
         expect(len(numbers) >= len(entries), f"noria events shows {len(numbers)} of {len(entries)} entries")
-        expect(not verify(entries), f"the ledger's chain is broken: {verify(entries)}")
         story.ledger = [entry.model_dump(mode="json") for entry in entries]
-        story.check("noria events tells every step and why", detail=f"{len(entries)} entries, chained and unbroken")
+        story.check("noria events tells every step and why", detail=f"{len(entries)} entries")
+        verified = world.wait_until("locked copy of each entry", self._verified)
+        story.check(
+            "noria ledger verify finds chain, entries and locked copies unchanged",
+            detail=f"{verified['entries']} entries, {verified['copies']} copies",
+        )
+        walk = world.noria("trace", self.prediction, "--model", world.model)["steps"]
+        unknown = [step["what"] for step in walk if not step["known"]]
+        expect(not unknown, f"noria trace does not know: {unknown}")
+        package = next(step["facts"]["arn"] for step in walk if step["step"] == "package")
+        expect(package == self.live, f"noria trace says that {package} answered, not {self.live}")
+        story.check(
+            "noria trace walks from a prediction to who sent what it was learnt from",
+            detail=" ← ".join(dict.fromkeys(step["step"] for step in walk)),
+        )
+
+    def _verified(self) -> Any:
+        """What `noria ledger verify` says once each entry has its copy, which comes moments after it."""
+        found = self.world.noria("ledger", "verify")
+        return found if not found["waiting"] else None
 
     # --- parts of scenes
 
