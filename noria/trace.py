@@ -101,7 +101,7 @@ def moves(entries: Sequence[Entry]) -> list[Move]:
 
     One is carried out at a time: one that was asked for meanwhile began when that ended.
     """
-    outcomes = {entry.subject: entry for entry in entries if entry.kind in SETTLED or entry.kind is Kind.MODEL_RETIRED}
+    outcomes = {entry.subject: entry for entry in entries if entry.kind in SETTLED}
     found: list[Move] = []
     for entry in entries:
         if entry.kind is not Kind.DEPLOYMENT_REQUESTED:
@@ -121,7 +121,7 @@ def answering(entries: Sequence[Entry], variant: str, at: datetime) -> Answering
     after = next((entry for entry in seen if entry.at > at), None)
     known, why = before[-1] if before else None, []
     may: dict[str, Entry] = {}
-    if known and (package := of_variant(_state(known), variant)):
+    if known and (package := of_variant(Desired.of(known.details), variant)):
         may[package] = known
     for move in moves(entries):
         package = of_variant(move.desired, variant)
@@ -129,7 +129,7 @@ def answering(entries: Sequence[Entry], variant: str, at: datetime) -> Answering
             may[package] = move.asked
             why.append(f"{version(package)} was brought {_between(move.start, move.end)}, in steps or at once")
     if after and after.kind is Kind.SERVING_DIFFERS:
-        package = of_variant(_state(after), variant)
+        package = of_variant(Desired.of(after.details), variant)
         if package and package not in may:
             may[package] = after
             why.append(f"{version(package)} was found to answer at {clock(after.at)}, and nobody knows since when")
@@ -165,7 +165,7 @@ def spans(entries: Sequence[Entry], package: str) -> list[Span]:
     for variant in ("champion", "challenger", "shadow"):
         since: Entry | None = None
         for entry in seen:
-            here = of_variant(_state(entry), variant) == package
+            here = of_variant(Desired.of(entry.details), variant) == package
             if here and since is None:
                 since = entry
             elif not here and since is not None:
@@ -175,7 +175,7 @@ def spans(entries: Sequence[Entry], package: str) -> list[Span]:
             found.append(Span(variant=variant, since=since.at, until=None, shared=False, entry=since))
         for move in moves(entries):
             already = [entry for entry in seen if entry.at <= move.start]
-            before = of_variant(_state(already[-1]), variant) if already else None
+            before = of_variant(Desired.of(already[-1].details), variant) if already else None
             if of_variant(move.desired, variant) == package != before:
                 found.append(
                     Span(
@@ -187,11 +187,7 @@ def spans(entries: Sequence[Entry], package: str) -> list[Span]:
 
 def _seen(entries: Sequence[Entry]) -> list[Entry]:
     """Entries that tell what answers from then on."""
-    return [e for e in entries if e.kind in {Kind.DEPLOYED, Kind.SERVING_DIFFERS, Kind.MODEL_RETIRED}]
-
-
-def _state(entry: Entry) -> Desired:
-    return Desired(package=None) if entry.kind is Kind.MODEL_RETIRED else Desired.of(entry.details)
+    return [entry for entry in entries if entry.kind in {Kind.DEPLOYED, Kind.SERVING_DIFFERS}]
 
 
 # --- back -------------------------------------------------------------------------------------------------------------
