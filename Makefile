@@ -33,6 +33,17 @@ lint: .venv/.ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy .
 
+## audit: scan templates and policies (checkov, parliament), and ask what is known against packages (needs a network)
+.PHONY: audit
+audit: setup .noria/audit/.ready
+	@$(BIN)/python -m audit templates
+	@$(BIN)/python -m audit packages
+
+## sbom: write what Noria is made of, as CycloneDX, into .noria/sbom
+.PHONY: sbom
+sbom: .venv/.ready .noria/audit/.ready
+	@$(BIN)/python -m audit.sbom
+
 ## up: start the local cloud, deploy every stack to it and leave it running
 .PHONY: up
 up: setup
@@ -101,6 +112,7 @@ lock: .venv/.ready
 	@$(BIN)/uv pip compile -q requirements-dev.txt --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
 	@$(BIN)/uv pip compile -q local/container/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/container/requirements.lock
 	@$(BIN)/uv pip compile -q local/tracking/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o local/tracking/requirements.lock
+	@$(BIN)/uv pip compile -q audit/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o audit/requirements.lock
 	@$(BIN)/uv pip compile -q pipelines/serving/requirements.txt --universal --python-version 3.11 --generate-hashes --no-header -o pipelines/serving/requirements.lock
 
 ## setup: virtual environments, node modules and bundles; done once, again when a pinned file changes
@@ -144,6 +156,12 @@ node_modules/.ready: package-lock.json
 	@echo "· MLflow, in an environment of its own"
 	@test -x .noria/mlflow/bin/python || $(PYTHON) -m venv .noria/mlflow
 	@$(BIN)/uv pip install -q --compile-bytecode --require-hashes --python .noria/mlflow/bin/python -r local/tracking/requirements.lock
+	@touch $@
+
+.noria/audit/.ready: audit/requirements.lock | .venv/.ready
+	@echo "· what audits, in an environment of its own"
+	@test -x .noria/audit/bin/python || $(PYTHON) -m venv .noria/audit
+	@$(BIN)/uv pip sync -q --require-hashes --python .noria/audit/bin/python audit/requirements.lock
 	@touch $@
 
 .noria/sdk/.ready: pipelines/requirements.txt | .venv/.ready

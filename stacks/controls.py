@@ -97,6 +97,14 @@ def _of_what_is_kept(stack: Stack) -> Iterator[tuple[IConstruct, str, str]]:
         "DynamoDBInBackupPlan",
         "Point-in-time recovery brings back any second of the last 35 days, and each entry has a locked copy in S3.",
     )
+    if trail := stack.node.try_find_child("Trail"):
+        files = trail.node.find_child("Files")
+        yield files, replicated, "Its files are locked, and stay in the region of what they tell of."
+        yield (
+            trail,
+            "CloudTrailCloudWatchLogsEnabled",
+            "Data events are many and dear in CloudWatch; they are read from S3, and Noria's own alarms need none.",
+        )
 
 
 def _of_what_answers(stack: Stack) -> Iterator[tuple[IConstruct, str, str]]:

@@ -251,7 +251,7 @@ class Roles(Stack):
                 because="An auditor sees every stack of the environment.",
             ),
             Grant(
-                actions=["dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:GetResourcePolicy", "dynamodb:Query"],
+                actions=["dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query"],
                 resources=[self._foundation.ledger.table_arn],
             ),
             Grant(
