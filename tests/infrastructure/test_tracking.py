@@ -6,8 +6,7 @@ import aws_cdk
 import pytest
 
 from app import build
-from tests.infrastructure.assembly import Assembly, Template
-from tests.infrastructure.conftest import ACCOUNT, CONTEXT, REGION
+from tests.infrastructure.assembly import ACCOUNT, CONTEXT, REGION, Assembly, Template
 from tests.infrastructure.patterns import matches
 from tests.infrastructure.test_events import event
 from tests.infrastructure.test_reactions import OF_EVERY_FUNCTION, actions, calls
