@@ -148,21 +148,25 @@ class Record(Part):
         found = None
         for entry in self.entries:
             if entry.kind is Kind.DEPLOYED:
-                champion = entry.details.get("package") == self.package.arn
-                found = (found or entry.at) if champion else None
+                found = (found or entry.at) if self._crowned(entry) else None
             elif entry.kind is Kind.MODEL_RETIRED:
                 found = None
         return found
+
+    def _crowned(self, entry: Entry) -> bool:
+        """Whether this entry says that it became the champion."""
+        return entry.kind is Kind.DEPLOYED and entry.details.get("package") == self.package.arn
 
     @property
     def standing(self) -> Standing:
         """Where it stands: what answers is live, whatever was said of it; else an alarm's word goes before people's."""
         if self.live_since:
             return "live"
+        ends = [e for e in self.entries if e.kind is Kind.MODEL_RETIRED or self._crowned(e)]
+        if ends and ends[-1].kind is Kind.MODEL_RETIRED:
+            return "retired"
         if rollback_of(self.entries, self.package.arn):
             return "rolled back"
-        if self.deployments and self.deployments[-1].kind is Kind.MODEL_RETIRED:
-            return "retired"
         return _STANDINGS.get(self.package.approval, "pending")
 
 

@@ -312,7 +312,12 @@ class Reactions(Stack):
                     name="packages",
                     source="aws.sagemaker",
                     detail_types=["SageMaker Model Package State Change"],
-                    detail={"ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}]},
+                    # Of what waits for a decision, the end of its training tells.
+                    detail={
+                        "ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}],
+                        "ModelApprovalStatus": ["Approved", "Rejected"],
+                        "UpdatedModelPackageFields": ["ModelApprovalStatus"],
+                    },
                 ),
                 Trigger(
                     name="outcomes",

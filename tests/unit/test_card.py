@@ -262,6 +262,15 @@ def test_a_version_stands_where_the_ledger_last_saw_it(last: Any, standing: str,
     assert sagemaker.STATUS[moved.standing] == status
 
 
+def test_a_retired_version_stays_so_once_nothing_answers_any_more() -> None:
+    of = record()
+    asked = fact(Kind.MODEL_RETIRED, "deploy-3", 20, "Retired.", package=arn(2))
+    gone = fact(Kind.DEPLOYED, "deploy-3", 25, "Nothing answers any more.", package="none")
+    moved = of.model_copy(update={"entries": about(chain(*of.entries, asked, gone), arn(2), of.request)})
+    assert moved.standing == "retired"
+    assert moved.entries[-1].kind is Kind.DEPLOYED
+
+
 def test_a_version_that_an_alarm_took_back_never_was_live() -> None:
     blamed = fact(Kind.ROLLED_BACK, "deploy-1", 9, "An alarm spoke.", package=arn(1), blamed=arn(2))
     of = record(live=False)
