@@ -140,16 +140,19 @@ class Ledger:
         return [written_item(item) for item in self._query(model, _ENTRY)]
 
     def holdings(self, model: str, copies: "Copies") -> Holdings:
-        """All that table and bucket keep of a model's ledger."""
-        number, hash_ = self._head(model)
-        meanings = self._query(model, _MEANING)
-        return Holdings(
-            model=model,
-            written=self.written(model),
-            head=(number, hash_) if number else None,
-            meanings={item["sk"]["S"].removeprefix(_MEANING): int(item["number"]["N"]) for item in meanings},
-            copies=copies.read(model),
-        )
+        """All that table and bucket keep of a model's ledger, as it is between two writes. Raises `LedgerBusyError`."""
+        copied, head = copies.read(model), self._head(model)
+        for _ in range(_ATTEMPTS):
+            before, written = head, self.written(model)
+            meanings = {
+                item["sk"]["S"].removeprefix(_MEANING): int(item["number"]["N"])
+                for item in self._query(model, _MEANING)
+            }
+            head = self._head(model)
+            if head == before:
+                known = head if head[0] else None
+                return Holdings(model=model, written=written, head=known, meanings=meanings, copies=copied)
+        raise LedgerBusyError(f"{model}: written to all the time while it was read")
 
     def _query(
         self, model: str, start: str, *, first: str = "", **more: bool
