@@ -303,12 +303,14 @@ def void(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at: da
 
 def word(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> str:
     """What the registry's word on a package is worth: one of another content is none, and waiting has an end."""
-    if candidate.approval == APPROVED:
-        known = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
-        return PENDING if known and changed(entries, candidate) else APPROVED
-    if candidate.approval == PENDING and expired(spec, entries, candidate, now):
+    if candidate.approval != REJECTED and expired(spec, entries, candidate, now):
         return State.EXPIRED
-    return candidate.approval
+    if candidate.approval != APPROVED:
+        return candidate.approval
+    known = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
+    # What deploy_model has not heard of yet may have been approved by any hand.
+    against = changed(entries, candidate) if known else void(spec, entries, candidate, now)
+    return PENDING if against else APPROVED
 
 
 # --- states

@@ -11,6 +11,8 @@ from typing import Literal
 import boto3
 from pydantic import BaseModel
 
+from noria.approval import word
+from noria.aws.approvals import candidate
 from noria.aws.bus import Bus
 from noria.aws.serving import ServingStack, parameters
 from noria.cli.output import Refused
@@ -116,12 +118,12 @@ class Changes:
             case _:
                 return package
 
-    def _approval(self, package: str) -> str | None:
-        return self.deployed.registry.approval(self.deployed.names.model(self.spec.model), package)
-
     def _decide(self, asked: ServingRequest, entries: list[Entry]) -> Verdict:
-        decisions = Decisions(spec=self.spec, entries=entries, approval=self._approval, now=asked.requested_at)
-        return decisions.requested(asked)
+        def approval(package: str) -> str | None:
+            found = self.deployed.registry.find(self.deployed.names.model(self.spec.model), package)
+            return word(self.spec, entries, candidate(found), asked.requested_at) if found else None
+
+        return Decisions(spec=self.spec, entries=entries, approval=approval, now=asked.requested_at).requested(asked)
 
     def _change(
         self, asked: ServingRequest, verdict: Verdict, desired: Desired, entries: list[Entry], *, sent: bool

@@ -186,6 +186,13 @@ def test_strict_puts_back_what_any_other_hand_approved_and_tells_it_once() -> No
     assert (again.outcome, again.put_back, again.facts, again.page) == (Outcome.REFUSED, THREE, (), None)
 
 
+def test_what_another_hand_approved_is_worth_nothing_before_it_is_put_back_either() -> None:
+    rule, told = spec(mode="strict"), History()
+    assert word(rule, told.entries, candidate(APPROVED), AT) == PENDING
+    assert word(spec(), told.entries, candidate(APPROVED), AT) == APPROVED
+    assert word(rule, told.gives(ANA).entries, candidate(APPROVED), AT) == APPROVED
+
+
 @pytest.mark.parametrize("mode", ["open", "strict"])
 def test_a_change_after_approval_voids_it(mode: str) -> None:
     rule, told = spec(mode=mode), History().gives(ANA)
