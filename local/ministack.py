@@ -826,6 +826,8 @@ eventbridge._dispatch_event = _dispatch_with_version
 
 _dispatch_to_bus = eventbridge._dispatch_to_event_bus
 _foreign_bucket_allows = s3._foreign_bucket_allows
+_put_one_permission = eventbridge._put_permission
+_bus_type = dict(provisioners._RESOURCE_HANDLERS["AWS::Events::EventBus"])
 
 
 def _dispatch_to_any_bus(
@@ -838,13 +840,12 @@ def _dispatch_to_any_bus(
     if spec.account_id == get_account_id():
         _dispatch_to_bus(spec, event, rule, path, payload)
         return
-    target = next((t for t in _targets_of(rule) if t.get("Arn") == str(spec)), {})
+    own = f":{spec.account_id}:{spec.resource}"
+    target = next((t for t in _targets_of(rule) if str(t.get("Arn", "")).endswith(own)), {})
     role = str(target.get("RoleArn", ""))
     with request_scope(spec.account_id, spec.region):
-        bus = eventbridge._event_buses.get(spec.resource.partition("/")[2])
-    policy = (bus or {}).get("Policy")
-    allowed = role and bus and _allows_to_put_events(role, str(spec), policy)
-    if not allowed:
+        policy = eventbridge._event_bus_policies.get(spec.resource.partition("/")[2])
+    if not role or not _allows_to_put_events(role, str(target["Arn"]), policy):
         logger.warning("event bus %s does not take events of %s with role %r", spec, rule.get("Name"), role)
         return
     with request_scope(spec.account_id, spec.region):
@@ -894,6 +895,34 @@ def _foreign_bucket_allows_caller(  # noqa: PLR0917 - MiniStack's signature
     return bool(iam_evaluator.evaluate_resource_policy(policy, context).decision == "Allow")
 
 
+def _put_permission(data: dict[str, Any]) -> Any:
+    """A whole policy, too, which MiniStack takes for a statement that lets everybody."""
+    answer = _put_one_permission(data)
+    if "Policy" in data:
+        _keep_bus_policy(data.get("EventBusName", "default"), data["Policy"])
+    return answer
+
+
+def _keep_bus_policy(bus: str, said: str | dict[str, Any] | None) -> None:
+    eventbridge._event_bus_policies.pop(bus, None)
+    if said:
+        eventbridge._event_bus_policies[bus] = json.loads(said) if isinstance(said, str) else said
+
+
+def _create_bus(logical_id: str, properties: dict[str, Any], stack: str) -> Provisioned:
+    provisioned: Provisioned = _bus_type["create"](logical_id, properties, stack)
+    _keep_bus_policy(provisioned[0], properties.get("Policy"))
+    return provisioned
+
+
+def _update_bus(id_: str, old: dict[str, Any], new: dict[str, Any], stack: str) -> Provisioned:
+    provisioned: Provisioned = _bus_type["update"](id_, old, new, stack)
+    _keep_bus_policy(provisioned[0], new.get("Policy"))
+    return provisioned
+
+
+provisioners._RESOURCE_HANDLERS["AWS::Events::EventBus"] |= {"create": _create_bus, "update": _update_bus}
+eventbridge._put_permission = _put_permission
 eventbridge._dispatch_to_event_bus = _dispatch_to_any_bus
 s3._foreign_bucket_allows = _foreign_bucket_allows_caller
 

@@ -118,8 +118,8 @@ class Registry:
         kind, _, rest = arn.rpartition(":")[2].partition("/")
         if kind not in {"model-package", "model-package-group"}:
             return None
-        policy = self._policies.get(rest.partition("/")[0])
-        return (policy, arn.split(":")[4]) if policy else None
+        # Without a policy its own account decides, and no other account may do anything.
+        return self._policies.get(rest.partition("/")[0], ""), arn.split(":")[4]
 
     # --- packages
 
