@@ -213,6 +213,10 @@ def test_a_deployment_whose_end_was_not_heard(served: Served) -> None:
     served.stack()
     told_once(served, "confirm-deployment", confirm_deployment)
     assert Kind.DEPLOYED in served.kinds()
+    start = f"{served.place.names.model(served.model)}-"
+    actions = served.place.sagemaker.list_actions(MaxResults=100)["ActionSummaries"]
+    written = {(a["ActionType"], a["Status"]) for a in actions if a["ActionName"].startswith(start)}
+    assert written == {("Approval", "Completed"), ("Deployment", "Completed")}
 
 
 def test_what_is_young_is_left_to_its_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
