@@ -61,7 +61,15 @@ def synthesise() -> None:
 
 def checkov(accepted: Mapping[str, str]) -> Iterator[str]:
     """Each failed check, those apart that are accepted with a reason."""
-    command = [TOOLS / "checkov", "--framework", "cloudformation", "--compact", "--quiet", "--output", "json"]
+    command: list[str | Path] = [
+        TOOLS / "checkov",
+        "--framework",
+        "cloudformation",
+        "--compact",
+        "--quiet",
+        "--output",
+        "json",
+    ]
     command += ["--skip-download", "--skip-check", ",".join(accepted)]
     command += [argument for template in templates() for argument in ("--file", template)]
     ran = subprocess.run(command, cwd=OUT, capture_output=True, text=True, check=False)

@@ -96,7 +96,7 @@ class Privileges:
         return self.used - self.granted
 
     def unexplained(self, explained: list[Reason]) -> frozenset[str]:
-        told = {action for reason in explained if self.place.endswith(reason.role) for action in reason.actions}
+        told = {action for reason in explained if self.place.startswith(reason.role) for action in reason.actions}
         return self.unused - told
 
 

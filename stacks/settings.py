@@ -76,6 +76,7 @@ class Settings:
     keeps who read or wrote each object and each entry of the ledger, for `log_days` (stacks/trail.py).
     `tracking`: the MLflow server in which each training is a run (docs/decisions/0025-experiment-tracking.md): the ARN
     of a SageMaker tracking server, which costs by the hour, or a URL on this machine; none by default.
+    `permissions_boundary`: the name of a managed policy of the account, put on every role of every stack.
     `registry` and `promotes_to` are the two ends of a promotion between accounts (stacks/accounts.py).
     """
 

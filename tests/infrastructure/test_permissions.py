@@ -10,6 +10,7 @@ import aws_cdk
 import pytest
 from aws_cdk import aws_iam as iam
 
+from local.privileges import Deployment, measure, reasons
 from stacks.constructs.permissions import Grant, allow
 from stacks.settings import ENVIRONMENTS
 from tests.infrastructure.assembly import ACCOUNT, CONTEXT, Assembly, Resource, statements
@@ -71,6 +72,20 @@ def test_every_suppression_says_why_in_a_sentence(every: Assembly) -> None:
     assert found
 
 
+SECRET = re.compile(r"secret|password|passwd|api_?key|credential|private_?key", re.IGNORECASE)
+
+
+def test_there_is_no_secret_to_be_found(every: Assembly) -> None:
+    """Nor a place for one: the day there is one, docs/security.md says where it goes."""
+    assert every.all("AWS::SecretsManager::Secret") == []
+    for function in every.all("AWS::Lambda::Function"):
+        variables = function.find("Environment", "Variables") or {}
+        assert [name for name in variables if SECRET.search(name)] == [], function.path
+    for template in every.templates.values():
+        for parameter in template.body.get("Parameters", {}):
+            assert not SECRET.search(parameter), f"{template.name}: {parameter}"
+
+
 def test_what_people_may_do_fits_into_a_policy(every: Assembly) -> None:
     for policy in every.all("AWS::IAM::ManagedPolicy"):
         text = "".join(every.flat(policy.properties["PolicyDocument"]).split())
@@ -103,6 +118,22 @@ def test_a_boundary_is_on_every_role_and_on_nothing_else(
             == expected
         ), role.path
     assert assembly.findings == []
+
+
+# --- what is granted and not used by the end-to-end tests
+
+
+def test_every_reason_for_an_unused_action_is_about_one_that_is_granted(local: Assembly, ways: Assembly) -> None:
+    granted = {
+        (role.place, action)
+        for assembly in (local, ways)
+        for role in measure(Deployment({t.name: t.body for t in assembly.templates.values()}, {}), {})
+        for action in role.granted
+    }
+    for reason in reasons():
+        assert re.fullmatch(r"[A-Z].{20,}\.", reason.because), reason
+        for action in reason.actions:
+            assert any(place.startswith(reason.role) and action == known for place, known in granted), (reason, action)
 
 
 # --- the construct that writes them
