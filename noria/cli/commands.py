@@ -371,11 +371,17 @@ def trace(
     who: Annotated[
         bool, typer.Option("--who", help="look in S3's access logs for who of an account sent each file")
     ] = False,
+    hour: Annotated[
+        datetime | None,
+        typer.Option(
+            "--hour", formats=["%Y-%m-%dT%H"], help="count who answered the captured requests of an hour (UTC)"
+        ),
+    ] = None,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Walk the record: from a prediction back to who sent what it was learnt from, or from a file forward."""
-    walked = Tracer(Deployed(env), model, days, who).trace(asked)
+    walked = Tracer(Deployed(env), model, days, who, hour).trace(asked)
     if as_json:
         write_json(walked.model_dump(mode="json"))
         return

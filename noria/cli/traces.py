@@ -1,10 +1,12 @@
 """`noria trace`: whatever is asked about is found first, then walked (noria.trace)."""
 
+import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,6 +18,7 @@ from noria.aws.access_logs import AccessLogs, Asked
 from noria.aws.captures import MOST_BYTES, Captured, Captures
 from noria.aws.record import Records
 from noria.aws.storage import Storage
+from noria.capture import PROBE
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.ledger import Entry, Kind
@@ -55,10 +58,12 @@ class Tracer:
     model: str | None
     days: int
     who: bool
+    hour: datetime | None = None
 
     def trace(self, asked: str) -> Trace:
         found = self._found(asked)
-        return found.model_copy(update={"steps": list(self._named(found.steps))}) if self.who else found
+        steps = list(self._named(found.steps)) if self.who else found.steps
+        return found.model_copy(update={"steps": [*steps, *self._answered_in_hour(found.model)]})
 
     def _found(self, asked: str) -> Trace:
         if asked.startswith("s3://"):
@@ -191,7 +196,40 @@ class Tracer:
                 asked[request] = logs.find(request, at=step.at) if logs else None
             yield sent_by(step, *((who.by, who.uri) if (who := asked[request]) else (None, "")))
 
+    # --- what was answered
+
+    def _answered_in_hour(self, model: str) -> Iterator[Step]:
+        """Captured requests of the hour that is asked about, by variant and by who may have answered."""
+        if self.hour is None:
+            return
+        start = self.hour.replace(tzinfo=UTC)
+        entries = self._entries(model)
+        for variant in VARIANTS:
+            captures = self._captures(model, variant)
+            files, whole = captures.first(start, start + timedelta(hours=1), most_bytes=MOST_BYTES)
+            if not files:
+                continue
+            counts: Counter[str] = Counter()
+            with tempfile.TemporaryDirectory(prefix="noria-captured-") as folder:
+                for second, requests in _seconds(captures.fetch(files, Path(folder))).items():
+                    if start <= second < start + timedelta(hours=1):
+                        counts[answering(entries, variant, second).text] += requests
+            told = ", ".join(f"{count:,} by {who}" for who, count in counts.most_common())
+            part = "" if whole else f"; more than {MOST_BYTES >> 30} GiB, of which the oldest were read"
+            yield Step(
+                step="predictions",
+                what=f"captured requests of {variant} from {clock(start)} on, for an hour: {told or 'none'}{part}",
+                at=start,
+                known_from=self._storage.uri(f"{files[0].key.rpartition('/')[0]}/"),
+                known=whole,
+                facts={"variant": variant, **counts},
+            )
+
     # --- what it is read from
+
+    def _captures(self, model: str, variant: str) -> Captures:
+        endpoint = self.deployed.names.model(model)
+        return Captures(model=model, endpoint=endpoint, storage=self._storage, variant=variant)
 
     @cached_property
     def _storage(self) -> Storage:
@@ -230,10 +268,8 @@ class Tracer:
             return None, "the registry has it no more"
 
     def _captured(self, model: str, id_: str) -> Captured | None:
-        endpoint, now = self.deployed.names.model(model), datetime.now(UTC)
         for variant in VARIANTS:
-            captures = Captures(model=model, endpoint=endpoint, storage=self._storage, variant=variant)
-            if found := captures.find(id_, now=now, days=self.days):
+            if found := self._captures(model, variant).find(id_, now=datetime.now(UTC), days=self.days):
                 return found
         return None
 
@@ -249,6 +285,18 @@ class Tracer:
                     packages=(package,), entries=may.entries, why=f"its answer named bundle {captured.bundle}"
                 )
         return may
+
+
+def _seconds(files: Sequence[Path]) -> Counter[datetime]:
+    """How many requests of clients each second had."""
+    found: Counter[datetime] = Counter()
+    for path in files:
+        with path.open("rb") as lines:
+            for line in lines:
+                about = json.loads(line)["eventMetadata"]
+                if not str(about.get("inferenceId", "")).startswith(PROBE):
+                    found[datetime.fromisoformat(about["inferenceTime"]).replace(microsecond=0)] += 1
+    return found
 
 
 def _captured(captured: Captured, storage: Storage) -> Step:

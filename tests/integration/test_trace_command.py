@@ -202,6 +202,20 @@ def test_during_a_canary_both_are_named_unless_the_record_tells_its_bundle(world
     assert {step["package"] for step in both if step["step"] == "approval"} == {one, two}
 
 
+def test_who_answered_the_requests_of_an_hour_is_counted(world: World) -> None:
+    world.live("d2", 1, asked=2, since=1)
+    hour = (NOW - timedelta(hours=3)).replace(minute=0, second=0)
+    before = (NOW - hour).total_seconds() / 3600
+    for number in range(3):
+        world.capture(f"client-{number}", hours=before - number / 10)
+    world.capture("noria-probe-1", hours=before - 0.5)
+    world.capture("later", hours=before - 1.01)
+    (step,) = [
+        step for step in traced(f"{MODEL}/1", "--hour", f"{hour:%Y-%m-%dT%H}")["steps"] if step["step"] == "predictions"
+    ]
+    assert step["facts"] == {"variant": "champion", "version 1": 3}
+
+
 def test_a_file_is_walked_forward_and_a_dataset_too(world: World) -> None:
     world.tell(30, Kind.MONITORED, "w", package=world.packages[0], rows=70, own_rows=70)
     of_file = traced(f"s3://data/{UPLOAD}")
