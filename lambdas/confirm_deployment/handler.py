@@ -65,7 +65,7 @@ from noria.events import (
     Tick,
     parse,
 )
-from noria.ledger import Entry, Fact, Kind
+from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
 from noria.serve import Mode
 from noria.spec import ModelSpec
@@ -130,6 +130,7 @@ def confirm_deployment(
             settlement=settlement,
             live=observed.live,
             before=live_package(entries),
+            first=latest(entries, Kind.DEPLOYED) is None,
             now=now,
         )
         with rollout.ledger.claim(rollout.model, f"outcome {told.request.id}", now=now) as ours:
@@ -201,13 +202,14 @@ def _not_left(spec: ModelSpec, rollout: Rollout, registry: Registry, *, now: dat
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
-    """What is said about a deployment that has ended. `before` was the champion before it."""
+    """What is said about a deployment that has ended. `before` was the champion before it, None after a retirement."""
 
     spec: ModelSpec
     request: Request
     settlement: Settlement
     live: Desired
     before: str | None
+    first: bool
     now: datetime
 
     @property
@@ -289,7 +291,7 @@ def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: 
             at=at,
             message=Tick.message("Advance Challenger", model=told.model, time=at, deployment=told.request.id),
         )
-    after = f", after {version(told.before)}" if told.before else ", as the first"
+    after = ", as the first" if told.first else f", after {version(told.before)}"
     return told.fact(
         Kind.DEPLOYED,
         f"{told.what} is live{after if desired.package != told.before else ''}.",
