@@ -58,6 +58,17 @@ class Captures:
             hour += timedelta(hours=1)
         return found
 
+    def days(self, first: date, last: date) -> frozenset[date]:
+        """UTC days of that time of which there may be requests."""
+        months = {(day.year, day.month) for day in _days(first, last + timedelta(days=1))}
+        written = {
+            date(year, month, int(day))
+            for year, month in months
+            for day in self.storage.folders(self._prefix(f"{year:04}/{month:02}/"))
+        }
+        # What is asked just before midnight is written after it.
+        return frozenset(day for day in _days(first, last) if day in written or day + timedelta(days=1) in written)
+
     def of_day(self, day: date) -> list[StoredObject]:
         """Files that may hold requests of a UTC day; and others, so look at each request's own time."""
         after = day + timedelta(days=1)
@@ -134,6 +145,10 @@ def _hits(path: Path, key: str, variant: str, id_: str) -> Iterator[Captured]:
                 at=datetime.fromisoformat(about["inferenceTime"]),
                 bundle=bundle[1] if bundle else None,
             )
+
+
+def _days(first: date, last: date) -> Iterator[date]:
+    return (first + timedelta(days=after) for after in range((last - first).days + 1))
 
 
 def _up_to(most_bytes: int, files: Iterable[StoredObject]) -> Iterator[StoredObject]:

@@ -73,6 +73,7 @@ LOOKING = timedelta(minutes=5)
 WAITING, CLASSES, LOOKED = "waiting.parquet", "classes.json", "looked.json"
 
 _ATTEMPTS = 8
+_JOINED = "joined"
 _DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
 
 
@@ -247,6 +248,7 @@ class Session:
     _ends: float = field(default_factory=lambda: time.monotonic() + LOOKING.total_seconds())
     _goes_on: bool = False
     _days: dict[date, Day] = field(default_factory=dict)
+    _there: dict[str, frozenset[date]] = field(default_factory=dict)
     _joined: dict[date, tuple[Path, Joined]] = field(default_factory=dict)
 
     @property
@@ -462,6 +464,8 @@ class Session:
         paths: dict[str, dict[str, Path]] = {}
         known = {file: path for other in self._days.values() for file, path in other.champion.items()}
         for variant in VARIANTS:
+            if day not in self._made(variant):
+                continue
             captures = replace(self.labelled.captures, variant=variant)
             listed = captures.of_day(day)
             files = list(self._affordable([file for file in listed if file.key not in known]))
@@ -470,7 +474,7 @@ class Session:
             found |= {file.key: known[file.key] for file in listed if file.key in known}
             if found:
                 paths[variant] = found
-        if not paths and not self.labelled.storage.exists(self._key(day)):
+        if not paths and day not in self._made(_JOINED):
             return None
         predicted = self._place(str(day)) / "predicted.parquet"
         sources = {
@@ -482,6 +486,18 @@ class Session:
                 path.unlink()
         self._days[day] = Day(predicted=predicted, champion=paths.get(CHAMPION, {}))
         return self._days[day]
+
+    def _made(self, kind: str) -> frozenset[date]:
+        """Days of which there may be requests of a variant, or are joined ones, as the session found them."""
+        if kind not in self._there:
+            if kind == _JOINED:
+                tables = self.labelled.storage.list(key(self.spec.model, "labelled", "joined/"))
+                self._there[kind] = frozenset(_day_of(file) for file in tables)
+            else:
+                # Quality looks back from what was found, as far again.
+                today, captures = self.now.date(), replace(self.labelled.captures, variant=kind)
+                self._there[kind] = captures.days(today - 2 * LOOK_BACK, today)
+        return self._there[kind]
 
     def _forget(self, day: date) -> None:
         """Take a day from the disk, but files that another needs."""

@@ -147,10 +147,10 @@ class Storage:
             for item in page.get("Contents", []):
                 yield StoredObject(key=item["Key"], size=item["Size"], modified=item["LastModified"])
 
-    def folders(self) -> set[str]:
-        """What comes before the first slash of the keys."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Delimiter="/")
-        return {folder["Prefix"].removesuffix("/") for page in pages for folder in page.get("CommonPrefixes", [])}
+    def folders(self, prefix: str = "") -> set[str]:
+        """What comes between a prefix and the next slash of the keys."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        return {item["Prefix"][len(prefix) : -1] for page in pages for item in page.get("CommonPrefixes", [])}
 
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
         """All versions, also those that a later upload of the same name has covered."""
