@@ -14,7 +14,7 @@ from aws_cdk import ArnFormat, CfnOutput, Environment, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from noria.names import EVENT_SOURCE, Area
+from noria.names import EVENT_SOURCE, Area, Parameter
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.permissions import Grant, allow
 from stacks.foundation import Foundation
@@ -337,7 +337,7 @@ class Roles(Stack):
             actions=["ssm:GetParameter"],
             resources=[
                 self.format_arn(service="ssm", resource="parameter", resource_name=names.parameter(parameter)[1:])
-                for parameter in ("data-bucket", "event-bus", "pages-topic", "ledger-table")
+                for parameter in get_args(Parameter)
             ],
         )
 

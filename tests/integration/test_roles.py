@@ -11,7 +11,10 @@ from typing import Any
 import aws_cdk
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
 
 from local.cloud import ACCOUNT, REGION, LocalCloud
 from stacks.foundation import Foundation
@@ -28,7 +31,27 @@ ROW = re.compile(r"^\| (?P<action>[^|]+?) \| (?P<cells>(?:own|all|–)(?: \| (?:
 DEPLOYMENT = f"cdk-hnb659fds-deploy-role-{ACCOUNT}-{REGION}"
 FUNCTION = "noria-local-reactions-DeployModelRole"
 
-Client = Callable[[str], Any]
+FORBIDDEN = 403
+
+
+@dataclass(frozen=True)
+class Client:
+    """boto3's clients for whoever a session is of, by service; each is made once."""
+
+    session: boto3.Session
+    cloud: LocalCloud
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, service: str) -> Any:
+        if service not in self.made:
+            self.made[service] = self.session.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self.cloud.endpoint,
+                verify=str(self.cloud.certificate),
+            )
+        return self.made[service]
+
+
 Call = Callable[[Client, str, "World"], Any]
 
 
@@ -39,6 +62,7 @@ class World:
     cloud: LocalCloud
     table: str
     key: str
+    door: str
     session: boto3.Session = field(repr=False)
 
 
@@ -62,6 +86,17 @@ def update(**changes: Any) -> Call:
     return lambda aws, model, _: aws("sagemaker").update_model_package(
         ModelPackageArn=sagemaker("model-package", f"{model}/1"), **changes
     )
+
+
+def ask(aws: Client, url: str) -> None:
+    """A request to an HTTP API, signed by whoever the clients are of; raises as a client does where it is refused."""
+    credentials = aws.session.get_credentials()
+    assert credentials
+    request = AWSRequest("POST", url, data=b"{}", headers={"content-type": "application/json"})
+    SigV4Auth(credentials.get_frozen_credentials(), "execute-api", REGION).add_auth(request)
+    answer = URLLib3Session(verify=str(aws.cloud.certificate)).send(request.prepare())  # type: ignore[arg-type] # or a path
+    if answer.status_code == FORBIDDEN:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": answer.text}}, "Invoke")
 
 
 def item(model: str) -> dict[str, Any]:
@@ -127,6 +162,7 @@ CALLS: dict[str, Call] = {
         ModelPackageName=sagemaker("model-package", f"{model}/1")
     ),
     "approve a version": update(ModelApprovalStatus="Approved", ApprovalDescription="it is good"),
+    "approve a version in mode strict": lambda aws, model, world: ask(aws, f"{world.door}/approvals/{model}"),
     "reject a version": update(ModelApprovalStatus="Rejected", ApprovalDescription="it is bad"),
     "change a version's metadata": update(CustomerMetadataProperties={"noria:dataset": "0" * 64}),
     "register a version by hand": lambda aws, model, _: aws("sagemaker").create_model_package(
@@ -209,7 +245,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         port = int(probe.getsockname()[1])
     with LocalCloud(root=tmp_path_factory.mktemp("cloud"), port=port) as cloud:
         session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
-        root = clients(session, cloud)
+        root = Client(session, cloud)
         outputs = deploy(root, tmp_path_factory.mktemp("out"))
         for model in (MINE, THEIRS):
             tags = [{"Key": MODEL_TAG, "Value": model}]
@@ -219,22 +255,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             aws.add_tags(ResourceArn=sagemaker("pipeline", model), Tags=tags)
         for role in (DEPLOYMENT, FUNCTION):
             trusting(root, role)
-        yield World(cloud, **outputs, session=session)
+        yield World(cloud, **outputs, door=open_door(root), session=session)
 
 
-def clients(session: boto3.Session, cloud: LocalCloud) -> Client:
-    made: dict[str, Any] = {}
-
-    def client(service: str) -> Any:
-        if service not in made:
-            made[service] = session.client(
-                service,  # type: ignore[call-overload]
-                endpoint_url=cloud.endpoint,
-                verify=str(cloud.certificate),
-            )
-        return made[service]
-
-    return client
+def open_door(root: Client) -> str:
+    """An HTTP API as the reactions stack has it for approvals; behind it nobody answers. Returns its URL."""
+    api = root("apigatewayv2")
+    id_ = api.create_api(Name="approvals", ProtocolType="HTTP")["ApiId"]
+    behind = api.create_integration(
+        ApiId=id_, IntegrationType="HTTP_PROXY", IntegrationMethod="POST", IntegrationUri="http://127.0.0.1:9/"
+    )["IntegrationId"]
+    api.create_route(
+        ApiId=id_, RouteKey="POST /approvals/{model}", AuthorizationType="AWS_IAM", Target=f"integrations/{behind}"
+    )
+    api.create_stage(ApiId=id_, StageName="$default", AutoDeploy=True)
+    return f"{root.cloud.endpoint}/_aws/execute-api/{id_}"
 
 
 def deploy(root: Client, out: Path) -> dict[str, str]:
@@ -261,10 +296,10 @@ def deploy(root: Client, out: Path) -> dict[str, str]:
 @pytest.fixture(scope="module", params=PEOPLE)
 def person(world: World, request: pytest.FixtureRequest) -> tuple[str, Client]:
     """Somebody of one model, as an IAM role with the policy and the tag."""
-    root = clients(world.session, world.cloud)
+    root = Client(world.session, world.cloud)
     role = trusting(root, f"{MINE}-{request.param}", model=MINE)
     root("iam").attach_role_policy(RoleName=f"{MINE}-{request.param}", PolicyArn=policy(request.param))
-    return request.param, clients(assumed(root, role), world.cloud)
+    return request.param, Client(assumed(root, role), world.cloud)
 
 
 def trusting(root: Client, name: str, *, model: str | None = None) -> str:
@@ -320,12 +355,12 @@ def test_each_cell_of_the_document_is_so(world: World, person: tuple[str, Client
 
 
 def test_who_has_no_model_may_do_nothing_about_any_until_a_session_is_given_one(world: World) -> None:
-    root = clients(world.session, world.cloud)
+    root = Client(world.session, world.cloud)
     for who in ("data-scientist", "approver", "operator"):
         role = trusting(root, f"nobodys-{who}")
         root("iam").attach_role_policy(RoleName=f"nobodys-{who}", PolicyArn=policy(who))
         own = [action for action, cells in TABLE.items() if cells[who] == "own"]
-        untagged, tagged = (clients(assumed(root, role, **tags), world.cloud) for tags in ({}, {MODEL_TAG: MINE}))
+        untagged, tagged = (Client(assumed(root, role, **tags), world.cloud) for tags in ({}, {MODEL_TAG: MINE}))
         assert [action for action in own if allowed(CALLS[action], untagged, MINE, world)] == []
         assert [action for action in own if not allowed(CALLS[action], tagged, MINE, world)] == []
         assert [action for action in own if allowed(CALLS[action], tagged, THEIRS, world)] == []
