@@ -537,11 +537,12 @@ class _Examination:
         relation = self._relation(self.present)
         if self._may_repeat:
             columns.append("h")
-            hashed = f"CASE WHEN {self._chosen(rows)} THEN CAST({self._hashed} AS VARCHAR) END"
+            hashed = f"CASE WHEN {self._chosen(rows)} THEN {self._hashed} END"
             relation = f"(SELECT *, {hashed} AS h FROM {relation})"
         asked = [rule for rule in self.rules if rule.column == spec.time]
         suspects = {f"s{place}": rule.suspect for place, rule in enumerate(asked)}
-        tally.count(self.db, relation, columns, {"first": "min(event)", "last": "max(event)", **suspects})
+        if not tally.count(self.db, relation, columns, {"first": "min(event)", "last": "max(event)", **suspects}):
+            return {}
         found = ", ".join(
             ["coalesce(sum(n), 0)", "min(first)", "max(last)", *(f"bool_or({name})" for name in suspects)]
         )

@@ -645,8 +645,7 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
             for column, name in features.items()
             if name in likely
         }
-    elif tally.all_likely(db, table.sql, names):
-        tally.count(db, table.sql, names)
+    elif tally.all_likely(db, table.sql, names) and tally.count(db, table.sql, names):
         values = {column: tally.counted(place) for place, column in enumerate(features)}
     else:
         return relation

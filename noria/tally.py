@@ -17,8 +17,8 @@ from noria.sql import one_row, paths
 MOST = 16_384
 """Different values that are few."""
 
-WIDEST = 60
-"""Columns of CSV that are counted at once."""
+WIDEST = 24
+"""Columns of CSV that are counted at once: for each, every thread keeps a table of some megabytes."""
 
 _FIRST_ROWS = 20_480
 
@@ -52,19 +52,26 @@ def all_likely(db: duckdb.DuckDBPyConnection, reader: str, columns: Sequence[str
 
 def count(
     db: duckdb.DuckDBPyConnection, reader: str, columns: Sequence[str], beside: Mapping[str, str] | None = None
-) -> None:
-    """Count the values of columns of texts in one scan of a relation, for `counted`.
+) -> bool:
+    """Count the values of columns, as texts, in one scan of a relation, for `counted`; False where memory is too small.
 
     Aggregates `beside`, by name, are found for the rows of each value; those of the first column are all rows.
     """
     # Columns of a file may be called as what is found is called here: nothing is named twice.
     place = "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN {i}" for i, column in enumerate(columns)) + " END"
-    value = "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN {column}" for column in columns) + " END"
-    more = "".join(f", {aggregate} AS {name}" for name, aggregate in (beside or {}).items())
-    db.execute(
-        f"CREATE OR REPLACE TEMP TABLE tally AS SELECT {place} AS place, {value} AS {VALUE}, count(*) AS {ROWS}{more} "
-        f"FROM {reader} GROUP BY GROUPING SETS ({', '.join(f'({column})' for column in columns)})"
+    value = (
+        "CASE " + " ".join(f"WHEN grouping({column}) = 0 THEN CAST({column} AS VARCHAR)" for column in columns) + " END"
     )
+    more = "".join(f", {aggregate} AS {name}" for name, aggregate in (beside or {}).items())
+    try:
+        db.execute(
+            f"CREATE OR REPLACE TEMP TABLE tally AS "
+            f"SELECT {place} AS place, {value} AS {VALUE}, count(*) AS {ROWS}{more} "
+            f"FROM {reader} GROUP BY GROUPING SETS ({', '.join(f'({column})' for column in columns)})"
+        )
+    except duckdb.OutOfMemoryException:
+        return False  # the first rows were unlike the others
+    return True
 
 
 def counted(place: int) -> str:
