@@ -32,6 +32,7 @@ BEHIND = {
     "iam": set(),  # PassRole is no call: who takes a role asks for it
     "kms": set(),  # asked by S3, DynamoDB, SQS and SNS on the caller's behalf
     "glue": set(),  # asked by Athena
+    "sagemaker-mlflow": set(),  # an environment with a network has no tracking: stacks/settings.py
 }
 """The endpoints that calls of a service go through. Source: PrivateLink guide, `aws-services-privatelink-support`."""
 
