@@ -51,11 +51,15 @@ def unknown(step: str, why: str, *, known_from: str = "·") -> Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A change of an endpoint. Between `start` and `end` what was before and what was asked for may both answer."""
+    """A change of an endpoint. Between `start` and `end` what was before and what was asked for may both answer.
+
+    `sure` is False where another was asked for at once, and the ledger does not tell whether this one had begun.
+    """
 
     asked: Entry
     start: datetime
     outcome: Entry | None
+    sure: bool = True
 
     @property
     def end(self) -> datetime | None:
@@ -97,20 +101,28 @@ def of_variant(desired: Desired, variant: str) -> str | None:
 
 
 def moves(entries: Sequence[Entry]) -> list[Move]:
-    """Every change of the endpoint that was begun, oldest first. What was superseded was never begun.
+    """Every change of the endpoint that was begun, or may have been, oldest first.
 
-    One is carried out at a time: one that was asked for meanwhile began when that ended.
+    One is carried out at a time: one that was asked for meanwhile began when that ended. What was superseded while it
+    waited for another was never begun.
     """
     outcomes = {entry.subject: entry for entry in entries if entry.kind in SETTLED}
+    ends = [entry for entry in outcomes.values() if entry.kind is not Kind.DEPLOYMENT_SUPERSEDED]
+    waited = {entry.subject for entry in entries if entry.kind is Kind.DEPLOYMENT_WAITING}
     found: list[Move] = []
     for entry in entries:
         if entry.kind is not Kind.DEPLOYMENT_REQUESTED:
             continue
         outcome = outcomes.get(entry.subject)
-        if outcome and outcome.kind is Kind.DEPLOYMENT_SUPERSEDED:
-            continue
-        start = max([entry.at, *(move.end for move in found if move.end)])
-        found.append(Move(asked=entry, start=start, outcome=outcome))
+        sure = outcome is None or outcome.kind is not Kind.DEPLOYMENT_SUPERSEDED
+        start = max([entry.at, *(move.end for move in found if move.end and move.sure)])
+        if outcome and not sure:
+            free = any(entry.number < end.number < outcome.number for end in ends)
+            if entry.subject in waited and not free:
+                continue
+            given_up = outcome.number
+            outcome = next((end for end in ends if end.number > given_up), None)
+        found.append(Move(asked=entry, start=start, outcome=outcome, sure=sure))
     return found
 
 
@@ -127,7 +139,8 @@ def answering(entries: Sequence[Entry], variant: str, at: datetime) -> Answering
         package = of_variant(move.desired, variant)
         if move.covers(at) and package and package not in may:
             may[package] = move.asked
-            why.append(f"{version(package)} was brought {_between(move.start, move.end)}, in steps or at once")
+            doubt = "" if move.sure else ", if it had begun before another was asked for"
+            why.append(f"{version(package)} was brought {_between(move.start, move.end)}, in steps or at once{doubt}")
     if after and after.kind is Kind.SERVING_DIFFERS:
         package = of_variant(Desired.of(after.details), variant)
         if package and package not in may:
@@ -173,7 +186,7 @@ def spans(entries: Sequence[Entry], package: str) -> list[Span]:
                 since = None
         if since is not None:
             found.append(Span(variant=variant, since=since.at, until=None, shared=False, entry=since))
-        for move in moves(entries):
+        for move in (move for move in moves(entries) if move.sure):
             already = [entry for entry in seen if entry.at <= move.start]
             before = of_variant(Desired.of(already[-1].details), variant) if already else None
             if of_variant(move.desired, variant) == package != before:

@@ -87,12 +87,31 @@ def test_after_a_rollback_it_was_one_of_both_until_it_was_told_and_the_old_one_s
     assert answering(entries, "champion", at(71)).packages == (ONE,)
 
 
-def test_what_never_began_never_answered() -> None:
+def test_what_was_superseded_while_it_waited_never_answered() -> None:
     entries = ledger(
-        *FIRST, asked(60, "d2", TWO), asked(61, "d3", THREE), settled(61, "d2", TWO, kind=Kind.DEPLOYMENT_SUPERSEDED),
+        *FIRST,
+        asked(60, "d2", TWO),
+        asked(61, "d3", THREE),
+        (61, Kind.DEPLOYMENT_WAITING, "d3", {"package": THREE}),
+        settled(62, "d3", THREE, kind=Kind.DEPLOYMENT_SUPERSEDED),
+        settled(80, "d2", TWO),
+    )
+    assert answering(entries, "champion", at(70)).packages == (ONE, TWO)
+
+
+def test_what_was_superseded_at_once_may_have_begun() -> None:
+    entries = ledger(
+        *FIRST,
+        asked(60, "d2", TWO),
+        asked(60, "d3", THREE),
+        settled(60, "d2", TWO, kind=Kind.DEPLOYMENT_SUPERSEDED),
         settled(80, "d3", THREE),
-    )  # fmt: skip
-    assert answering(entries, "champion", at(70)).packages == (ONE, THREE)
+    )
+    may = answering(entries, "champion", at(70))
+    assert may.packages == (ONE, TWO, THREE)
+    assert "if it had begun before another was asked for" in str(may.why)
+    assert answering(entries, "champion", at(80)).packages == (THREE,)
+    assert spans(entries, TWO) == []
 
 
 def test_a_change_that_waits_begins_when_the_one_before_has_ended() -> None:
