@@ -36,7 +36,7 @@ Layer = Literal["runtime", "data"]
 @pytest.fixture(scope="session")
 def layers(local: Assembly) -> Mapping[str, tuple[str, ...]]:
     """The layers of each function, by the names of both; the models, which hold no code, left out."""
-    named: dict[str, tuple[str, ...]] = {}
+    named: dict[str, tuple[str, ...]] = {bundles.IMPORT_PACKAGE: ("runtime",)}  # which other settings deploy
     for stack in local.templates.values():
         for function in stack.of("AWS::Lambda::Function"):
             folder = function.properties["Handler"].split(".")[0]
@@ -49,7 +49,11 @@ def layer(name: str, target: Target) -> Path:
     return {"runtime": bundles.runtime, "data": bundles.data}[name](target)
 
 
-@pytest.fixture(params=bundles.functions())
+FUNCTIONS = tuple(name for name in bundles.functions() if name != bundles.TRACK_TRAINING)
+"""All but the one that has a layer of its own, which tests/tracking holds to it."""
+
+
+@pytest.fixture(params=FUNCTIONS)
 def reaction(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -64,7 +68,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     for name in ("runtime", "data"):
         zipfile.ZipFile(layer(name, "local")).extractall(folder / name)
-    for name in bundles.functions():
+    for name in FUNCTIONS:
         zipfile.ZipFile(bundles.function(name, "local")).extractall(folder / name)
     return folder
 
@@ -141,7 +145,7 @@ class Contents:
 def on_aws(layers: Mapping[str, tuple[str, ...]]) -> Mapping[str, Contents]:
     return {
         name: Contents(bundles.function(name, "aws"), [layer(each, "aws") for each in layers[name]])
-        for name in bundles.functions()
+        for name in FUNCTIONS
     }
 
 
@@ -228,9 +232,11 @@ def test_on_aws_every_wheel_is_for_the_python_and_the_system_of_the_function(
     reaction: str, prod: Assembly, on_aws: Mapping[str, Contents]
 ) -> None:
     functions = prod.all("AWS::Lambda::Function")
-    (function,) = (each for each in functions if each.properties["Handler"] == f"{reaction}.handler.handler")
-    assert function.properties["Runtime"] == f"python{bundles.AWS_PYTHON}"
-    assert function.properties["Architectures"] == ["arm64"]
+    mine = [each for each in functions if each.properties["Handler"] == f"{reaction}.handler.handler"]
+    assert len(mine) == (reaction != bundles.IMPORT_PACKAGE)
+    for function in mine:
+        assert function.properties["Runtime"] == f"python{bundles.AWS_PYTHON}"
+        assert function.properties["Architectures"] == ["arm64"]
     contents = on_aws[reaction]
     wheels = [name for name in contents.names() if name.endswith(".dist-info/WHEEL")]
     assert wheels
