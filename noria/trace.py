@@ -104,7 +104,7 @@ def moves(entries: Sequence[Entry]) -> list[Move]:
     """Every change of the endpoint that was begun, or may have been, oldest first.
 
     One is carried out at a time: one that was asked for meanwhile began when that ended. What was superseded while it
-    waited for another was never begun.
+    waited for another, or by a word against it alone, was never begun.
     """
     outcomes = {entry.subject: entry for entry in entries if entry.kind in SETTLED}
     ends = [entry for entry in outcomes.values() if entry.kind is not Kind.DEPLOYMENT_SUPERSEDED]
@@ -117,8 +117,9 @@ def moves(entries: Sequence[Entry]) -> list[Move]:
         sure = outcome is None or outcome.kind is not Kind.DEPLOYMENT_SUPERSEDED
         start = max([entry.at, *(move.end for move in found if move.end and move.sure)])
         if outcome and not sure:
-            free = any(entry.number < end.number < outcome.number for end in ends)
-            if entry.subject in waited and not free:
+            between = entries[entry.number : outcome.number - 1]
+            free = entry.subject not in waited or any(end in between for end in ends)
+            if not free or not any(other.kind is Kind.DEPLOYMENT_REQUESTED for other in between):
                 continue
             given_up = outcome.number
             outcome = next((end for end in ends if end.number > given_up), None)

@@ -41,7 +41,9 @@ class Watched(ServingMachine):
                 assert (len(told.packages) == 1) or told.why, "several or none, and it does not say why"
         for variant in VARIANTS:
             package = of_variant(self.world.live, variant)
-            assert answering(entries, variant, self.world.now).packages == ((package,) if package else ())
+            told = answering(entries, variant, self.world.now)
+            # A change that may have begun when another was asked for, and that nothing has followed, stays in doubt.
+            assert told.packages == ((package,) if package else ()) or "if it had begun" in str(told.why)
 
 
 def test_whoever_answered_is_among_those_that_are_named_and_alone_where_all_is_quiet(
