@@ -13,7 +13,7 @@ from noria.aws.registry import Registry
 from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
 from noria.aws.storage import Storage
-from noria.card.sagemaker import name
+from noria.card import sagemaker as cards
 from noria.cli.output import Refused
 from noria.names import Names, Part
 
@@ -121,7 +121,7 @@ class Teardown:
         packages = self.registry.packages(group)
         for package in packages:
             self.registry.delete(package.arn)
-            self.cards.delete(name(group, package.version))
+            self.cards.delete(cards.name(group, package.version))
         return len(packages)
 
 

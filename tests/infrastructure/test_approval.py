@@ -43,7 +43,8 @@ def test_in_mode_strict_alone_the_group_denies_approval_to_all_but_the_function_
 
 def test_its_api_takes_approvals_from_iam_identities_alone(reactions: Template, function: Resource) -> None:
     (route,) = reactions.of("AWS::ApiGatewayV2::Route")
-    assert (route.properties["RouteKey"], route.properties["AuthorizationType"]) == ("POST /approvals/{model}", "AWS_IAM")
+    assert route.properties["RouteKey"] == "POST /approvals/{model}"
+    assert route.properties["AuthorizationType"] == "AWS_IAM"
     (stage,) = reactions.of("AWS::ApiGatewayV2::Stage")
     assert "$context.identity.userArn" in stage.properties["AccessLogSettings"]["Format"]
     (permission,) = (

@@ -14,12 +14,13 @@ from botocore.exceptions import ClientError
 
 from lambdas.validate_upload import handler as function
 from lambdas.validate_upload.handler import handler as validate_upload
+from local.cloud import ACCOUNT
 from noria.contract import Manifest, Report
 from noria.deployment import Desired
 from noria.ledger import Fact, Kind
 from noria.profile import Source, profile
 from noria.spec import FeatureType, ModelSpec
-from tests.integration.reactions.place import ACCOUNT, BUCKET, IMAGE, Context, Place
+from tests.integration.reactions.place import BUCKET, IMAGE, Context, Place
 
 
 def table(spec: ModelSpec, rows: int = 40, **changes: str) -> bytes:

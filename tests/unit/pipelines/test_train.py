@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from noria.contract import check
+from noria.evaluation import Training
 from noria.explain import Attribution
 from noria.golden import Golden
 from noria.profile import Profile
@@ -20,7 +21,7 @@ from noria.sql import connect
 from pipelines.tabular import served, trees
 from pipelines.tabular.prepare import ROWS, prepare
 from pipelines.tabular.signature import Signature
-from pipelines.tabular.train import Training, Untrainable, describe, fit, read, train
+from pipelines.tabular.train import Untrainable, describe, fit, read, train
 
 
 def prepared(tables: Any, folder: Path, rows: list[dict[str, Any]], spec: ModelSpec) -> tuple[Path, Path]:
