@@ -29,9 +29,7 @@ def test_an_environment_has_three_stacks_and_each_model_three_or_with_a_front_do
         for part in ("training", "serving", "monitoring")
     }
     of_all = {f"noria-local-{part}" for part in ("foundation", "reactions", "roles")}
-    assert set(local.templates) == of_all | of_models | {
-        "noria-local-house-prices-front-door"
-    }
+    assert set(local.templates) == of_all | of_models | {"noria-local-house-prices-front-door"}
 
 
 def test_no_stack_comes_near_the_limits_of_cloudformation(prod: Assembly) -> None:
@@ -123,11 +121,11 @@ def test_models_whose_alarms_would_be_mixed_up_stop_the_synth(tmp_path: Path) ->
     for model in ("x", "x-prediction", "x-challenger"):
         (tmp_path / f"{model}.yaml").write_text(WAY.format(model=model, serve=WAYS["idle"]))
     with pytest.raises(SpecError) as mixed:
+        build(aws_cdk.App(context=CONTEXT), env="local", models=tmp_path)
+    assert "models 'x' and 'x-prediction' would both have an alarm noria-local-x-prediction-drift" in str(mixed.value)
     assert "the name of model 'x-prediction' begins with that of model 'x', whose permissions would reach it" in str(
         mixed.value
     )
-        build(aws_cdk.App(context=CONTEXT), env="local", models=tmp_path)
-    assert "models 'x' and 'x-prediction' would both have an alarm noria-local-x-prediction-drift" in str(mixed.value)
     assert "alarm noria-local-x-challenger-drift of model 'x-challenger' would be taken for" in str(mixed.value)
 
 
