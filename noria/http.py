@@ -45,7 +45,7 @@ class HttpRequest(_Part):
     body: str | None = None
     is_base64_encoded: bool = False
     request_context: Context
-    path_parameters: dict[str, str] = Field(default_factory=dict)
+    path_parameters: dict[str, str] | None = None
 
     @classmethod
     def parse(cls, event: dict[str, Any]) -> "HttpRequest":

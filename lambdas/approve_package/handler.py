@@ -159,7 +159,7 @@ def answer(request: HttpRequest, *, env: Environment, approver: Approver) -> dic
     group = asked.package.split("/")[-2]
     model = env.names.model_of(group)
     # IAM looks at the path: it, and not the body, says of which model who asks may approve versions.
-    spec = env.spec(model) if model and request.path_parameters.get("model") == model else None
+    spec = env.spec(model) if model and (request.path_parameters or {}).get("model") == model else None
     by = request.caller.id
     if spec is None or not by:
         because = f"no model of this path has the package group {group}" if by else "nobody is known to ask"
