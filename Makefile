@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 ENV ?= local
 PYTHON ?= python3
 BIN := .venv/bin
+TWO := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 # jsii and the CDK say at every start that Node 20 is old; once, in the README, is enough.
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export PYTHONPATH := $(CURDIR)
@@ -16,11 +17,12 @@ export PYTHONPATH := $(CURDIR)
 demo: setup
 	@$(BIN)/python -m local.demo
 
-## test: every test, in two workers; first what needs a cloud
+## test: every test: end to end, whose endpoints answer to the clock, alone; all others in two workers
 .PHONY: test
 test: setup sdk .noria/chromium/.ready
-	@$(BIN)/python -m pytest tests/e2e tests/integration --numprocesses 2 --dist loadscope --no-loadscope-reorder
-	@$(BIN)/python -m pytest tests/unit tests/infrastructure --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest tests/integration $(TWO)
+	@$(BIN)/python -m pytest tests/unit tests/infrastructure $(TWO)
 
 ## unit: the tests that need no process, under a minute
 .PHONY: unit

@@ -1,26 +1,17 @@
 """How tests are spread over workers: a file stays together, and so does all that shares one cloud."""
 
-import os
-
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_CLOUDS = ("tests/e2e/", "tests/integration/reactions/")
+_CLOUDS = ("tests/integration/reactions/",)
 """Folders of which all files ask the same cloud."""
 
 
 class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Units of work in the order in which they are collected; the first worker begins with the first."""
-
-    def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid: str) -> str:
         return next((folder for folder in _CLOUDS if nodeid.startswith(folder)), nodeid.split("::", 1)[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByCloud:
     return ByCloud(config, log)
-
-
-def pytest_configure() -> None:
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-        os.nice(5)  # The first worker has the end-to-end tests, whose endpoints answer to the clock.

@@ -450,7 +450,7 @@ def _prove(
     except Unanswered:
         return False
     fleet = Fleet(endpoint=prover.endpoint.name, config=newcomer.config, variant=newcomer.variant)
-    measurements.publish_of_fleet(fleet, proof.measured, at=now)
+    measurements.publish_of_fleet(fleet, proof.measured)
     fact = Fact(
         model=model,
         kind=Kind.PROBED,

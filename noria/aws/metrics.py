@@ -52,10 +52,11 @@ class Measurements:
     client: "CloudWatchClient" = field(default_factory=lambda: boto3.client("cloudwatch"), repr=False)
 
     def publish(self, model: str, measured: Sequence[Measurement], *, at: datetime) -> None:
-        self._put([_datum(m, m.dimensions(model), at) for m in measured])
+        self._put([_datum(m, m.dimensions(model)) | {"Timestamp": at} for m in measured])
 
-    def publish_of_fleet(self, fleet: "Fleet", measured: Sequence[Measurement], *, at: datetime) -> None:
-        self._put([_datum(m, fleet.dimensions, at) for m in measured])
+    def publish_of_fleet(self, fleet: "Fleet", measured: Sequence[Measurement]) -> None:
+        """As of the moment in which it arrives: the fleet's alarms look at the last minutes only."""
+        self._put([_datum(m, fleet.dimensions) for m in measured])
 
     def _put(self, data: "Sequence[MetricDatumTypeDef]") -> None:
         for start in range(0, len(data), _BATCH):
@@ -97,5 +98,5 @@ class Measurements:
         return [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
 
 
-def _datum(measured: Measurement, dimensions: "list[DimensionTypeDef]", at: datetime) -> "MetricDatumTypeDef":
-    return {"MetricName": measured.name, "Dimensions": dimensions, "Timestamp": at, "Value": measured.value}
+def _datum(measured: Measurement, dimensions: "list[DimensionTypeDef]") -> "MetricDatumTypeDef":
+    return {"MetricName": measured.name, "Dimensions": dimensions, "Value": measured.value}
