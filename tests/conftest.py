@@ -9,7 +9,7 @@ _CLOUDS = ("tests/integration/reactions/",)
 
 
 class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-        def _split_scope(self, nodeid: str) -> str:
+    def _split_scope(self, nodeid: str) -> str:
         return next((folder for folder in _CLOUDS if nodeid.startswith(folder)), nodeid.split("::", 1)[0])
 
 
