@@ -117,7 +117,9 @@ class Teardown:
         for kind, name in retired:
             (endpoint.delete_config if kind == CONFIG_TYPE else endpoint.delete_model)(name)
 
-    def _delete_packages(self, group: str) -> int:
+    def _delete_packages(self, arn: str) -> int:
+        """`arn` is the group's: CloudFormation's id of it."""
+        group = arn.rpartition("/")[-1]
         packages = self.registry.packages(group)
         for package in packages:
             self.registry.delete(package.arn)
