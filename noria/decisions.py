@@ -13,7 +13,7 @@
 | an approval does not hold   | what was wanted; the package waits for approval again                             |
 | a challenger's alarm        | no such challenger; the package counts as rolled back                             |
 | a step has baked            | the next weight, after the last one the challenger as champion; no such           |
-|                             | challenger where probe or experiment speak against it                             |
+|                             | challenger where probe or experiment speak against it; none without its approval  |
 | a deployment has ended      | what was decided against is not left in place                                     |
 
 Nothing here reads or changes anything. Of two decisions the newer counts, whichever is heard first.
@@ -38,6 +38,7 @@ from noria.deployment import (
     predecessors,
     requests,
     rollback_of,
+    taken_back,
     wanted,
 )
 from noria.events import ServingRequest
@@ -385,7 +386,8 @@ class Decisions:
     def advance(self, deployment: str, *, answered: int) -> Verdict:
         """A step of a progressive deployment has baked; its challenger `answered` so many requests.
 
-        It goes on once the challenger is proved, and ends where the proof or the experiment speak against it.
+        It goes on once the challenger is proved, and ends where the proof or the experiment speak against it. One whose
+        approval does not hold any more stays where it is until a person decides.
         """
         step, decision = self.step, f"{_ADVANCE}{deployment}"
         live = next((e for e in self.entries if e.kind is Kind.DEPLOYED and e.subject == deployment), None)
@@ -394,10 +396,14 @@ class Decisions:
         package = step.desired.challenger or NONE
         if against := next(self._against(package, step.desired.package), None):
             return self._end_challenge(package, decision, *against, at=self.now)
+        if self.approval(package) != APPROVED or taken_back(self.entries, package):
+            why, first = "it is not approved any more", "Look at it, and approve it if it is good"
+            return self._stays_on_its_share(package, decision, why, first)
         if self._proof(package) is None:
             if self.now < live.at + self.spec.serve.bake + PROOF:
                 return Verdict(outcome=Outcome.WAITING)
-            return self._unproved(package, decision)
+            why, first = "no probe has heard an answer of it", "See why it is not probed (noria events)"
+            return self._stays_on_its_share(package, decision, why, first)
         desired, cause = self._next_step(package)
         why = f"it stood the test on {step.desired.percent}%"
         least = self.spec.serve.min_requests
@@ -428,10 +434,10 @@ class Decisions:
         if newest and newest.details["verdict"] == "abandon":
             yield "the experiment", "came to a verdict against it", newest.summary
 
-    def _unproved(self, package: str, decision: str) -> Verdict:
-        why = f"{version(package).capitalize()} does not go on to more requests: no probe has heard an answer of it."
+    def _stays_on_its_share(self, package: str, decision: str, why: str, first: str) -> Verdict:
+        why = f"{version(package).capitalize()} does not go on to more requests: {why}."
         verdict = self._refuse(decision, why, package=package)
-        do = "It stays on its share. See why it is not probed (noria events); then noria promote or noria abandon it."
+        do = f"It stays on its share. {first}; then noria promote or noria abandon it."
         return replace(verdict, page=replace(verdict.page, do=do) if verdict.page else None)
 
     @property

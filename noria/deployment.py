@@ -282,11 +282,16 @@ def decided_against(entries: Sequence[Entry], desired: Desired) -> str | None:
     for package in (desired.package, desired.challenger, desired.shadow):
         if package is None or package in {now.package, now.challenger, now.shadow}:
             continue
-        words = [entry for entry in entries if entry.details.get("package") == package]
-        word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
-        if rollback_of(entries, package) or (word and word.kind is not Kind.PACKAGE_APPROVED):
+        if rollback_of(entries, package) or taken_back(entries, package):
             return package
     return None
+
+
+def taken_back(entries: Sequence[Entry], package: str) -> bool:
+    """Whether the last word on a package, of those that the ledger knows, is against it."""
+    words = [entry for entry in entries if entry.details.get("package") == package]
+    word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
+    return word is not None and word.kind is not Kind.PACKAGE_APPROVED
 
 
 def challenger_at(entries: Sequence[Entry], moment: datetime, under_way: Request | None) -> str | None:

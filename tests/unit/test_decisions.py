@@ -32,7 +32,12 @@ class Story:
 
     def __init__(self, **serve: Any) -> None:
         self.spec, self.entries, self.now = spec(**serve), list[Entry](), AT
-        self.approvals = {ONE: "Approved", TWO: "Approved", THREE: "PendingManualApproval", FOUR: "Rejected"}
+        self.approvals: dict[str, str | None] = {
+            ONE: "Approved",
+            TWO: "Approved",
+            THREE: "PendingManualApproval",
+            FOUR: "Rejected",
+        }
 
     @property
     def decisions(self) -> Decisions:
@@ -53,13 +58,13 @@ class Story:
 
     def probe(self, package: str, *, wrong: int = 0, shift: float = 0.0) -> None:
         said = {"package": package, "variant": "challenger", "wrong": wrong, "shift": shift}
-        self._say(Kind.PROBED, f"config#{len(self.entries)}", f"{wrong} golden rows are wrong.", said)
+        self.say(Kind.PROBED, f"config#{len(self.entries)}", f"{wrong} golden rows are wrong.", said)
 
     def judge(self, verdict: str, *, rival: str = TWO, champion: str = ONE) -> None:
         said = {"verdict": verdict, "rival": rival, "champion": champion}
-        self._say(Kind.EXPERIMENT_JUDGED, f"{rival}#{len(self.entries)}", f"The verdict is {verdict}.", said)
+        self.say(Kind.EXPERIMENT_JUDGED, f"{rival}#{len(self.entries)}", f"The verdict is {verdict}.", said)
 
-    def _say(self, kind: Kind, subject: str, summary: str, details: dict[str, Any]) -> None:
+    def say(self, kind: Kind, subject: str, summary: str, details: dict[str, Any]) -> None:
         self.record(
             Fact(model=self.spec.model, kind=kind, subject=subject, at=self.now, summary=summary, details=details)
         )
@@ -257,6 +262,23 @@ def test_a_challenger_that_nobody_has_probed_waits_and_then_a_person_decides(ste
     assert refused.page
     assert "noria promote or noria abandon" in refused.page.do
     assert stepping.advance().outcome is Outcome.NOTHING, "it is told once"
+
+
+@pytest.mark.parametrize("state", ["PendingManualApproval", "Rejected", None, "voided"])
+def test_a_challenger_that_is_not_approved_any_more_gets_no_more_requests(stepping: Story, state: str | None) -> None:
+    stepping.probe(TWO)
+    if state == "voided":  # and the registry still says Approved: it is put back after the ledger says why
+        details = {"package": TWO, "by": "eve", "reason": "it was changed"}
+        stepping.say(Kind.APPROVAL_VOIDED, f"{TWO}#another", "The approval does not hold.", details)
+    else:
+        stepping.approvals[TWO] = state
+    verdict = stepping.advance()
+    assert (verdict.outcome, verdict.desired, verdict.blamed) == (Outcome.REFUSED, None, None)
+    assert verdict.page
+    assert "is not approved any more" in verdict.page.what
+    assert "noria promote or noria abandon" in verdict.page.do
+    assert stepping.advance().outcome is Outcome.NOTHING, "it is told once"
+    assert stepping.ask("abandon") == Desired(package=ONE)
 
 
 @pytest.mark.parametrize(
