@@ -91,7 +91,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     if spec is None:
         tell(Other.OTHER, model="none")
         return
-    rollout = Rollout.of(spec.model, env)
+    rollout = Rollout.of(spec, env)
     outcome = confirm_deployment(
         spec=spec,
         rollout=rollout,

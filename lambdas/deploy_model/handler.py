@@ -70,7 +70,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     if spec is None:
         tell(Outcome.OTHER, model="none")
         return
-    rollout = Rollout.of(spec.model, env)
+    rollout = Rollout.of(spec, env)
     outcome = deploy_model(
         trigger=trigger,
         spec=spec,

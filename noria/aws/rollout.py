@@ -17,10 +17,11 @@ from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.telemetry import tell
 from noria.decisions import PERMITTED, Verdict, superseded
-from noria.deployment import Guard, Request, decided_against, guard, live, newest_request, unsettled
+from noria.deployment import Desired, Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Names, version
+from noria.spec import ModelSpec
 
 # The ledger's clock and CloudFormation's are not the same one.
 _SKEW = timedelta(minutes=5)
@@ -50,7 +51,10 @@ class CarriedOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
+    """`strict`: in that mode versions are approved by its rule, and by nothing else."""
+
     model: str
+    strict: bool
     names: Names
     stack: ServingStack
     ledger: Ledger
@@ -59,11 +63,12 @@ class Rollout:
     queues: Queues
 
     @classmethod
-    def of(cls, model: str, env: Environment) -> Self:
+    def of(cls, spec: ModelSpec, env: Environment) -> Self:
         return cls(
-            model=model,
+            model=spec.model,
+            strict=spec.approval.strict,
             names=env.names,
-            stack=ServingStack(name=env.names.stack(model, "serving")),
+            stack=ServingStack(name=env.names.stack(spec.model, "serving")),
             ledger=Ledger(table=env.ledger_table),
             registry=Registry(),
             pages=Pages(topic=env.pages_topic),
@@ -139,6 +144,10 @@ class Rollout:
             if against := decided_against(entries, newest.desired):
                 self._supersede(newest, f"{version(against)} was decided against before it began", now=now)
                 return Begun.NOTHING
+            if waits := self._not_permitted(newest, live(entries)):
+                why = f"{version(waits)} waits for approval again; ask for it once it is approved (noria approve)"
+                self._supersede(newest, why, now=now)
+                return Begun.NOTHING
             return self._begin(newest, guard=guard(live(entries), newest.desired, newest.cause), now=now)
         if under_way.request != newest:
             self._wait(newest, f"{under_way.request.desired} is under way", now=now)
@@ -147,7 +156,6 @@ class Rollout:
         return Begun.WAITING
 
     def _begin(self, request: Request, *, guard: Guard, now: datetime) -> Begun:
-        self._permit(request)
         match self.stack.update(request.desired, guard=guard, token=request.id):
             case Update.STARTED if request.desired.package is None:
                 return Begun.STARTED
@@ -164,11 +172,19 @@ class Rollout:
                 self.tell_stuck(now=now)
                 return Begun.STUCK
 
-    def _permit(self, request: Request) -> None:
-        """SageMaker serves approved packages only: who asks for one beside the champion approves it by that."""
+    def _not_permitted(self, request: Request, live: Desired | None) -> str | None:
+        """SageMaker serves approved packages only: who asks for one beside the champion approves it by that.
+
+        Not in mode strict: there it is the package that cannot go live, unless it answers already.
+        """
+        answer = {live.package, live.challenger, live.shadow} if live else set()
         for package in (request.desired.challenger, request.desired.shadow):
             if package and self.registry.approval(self.names.model(self.model), package) == "PendingManualApproval":
-                self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:DESCRIPTION])
+                if not self.strict:
+                    self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:DESCRIPTION])
+                elif package not in answer:
+                    return package
+        return None
 
     def _unchanged(self, *, now: datetime) -> Begun:
         """Have confirm_deployment look, as at the end of an update: one that changes nothing has no end to hear of."""

@@ -81,6 +81,7 @@ class Serving:
         self.ledger = Ledger(table="ledger", client=world.client(world.table))
         self.rollout = Rollout(
             model=MODEL,
+            strict=model.approval.strict,
             names=NAMES,
             stack=ServingStack(name=STACK, client=aws),
             ledger=self.ledger,
@@ -358,13 +359,16 @@ class ServingMachine(RuleBasedStateMachine):
                     self.check_step(entry, entries[: entry.number - 1])
 
     def check_step(self, step: Entry, before: list[Entry]) -> None:
-        """Who goes on by itself was probed before, and nothing that the last probe found speaks against it."""
+        """Who goes on by itself is approved and was probed, and nothing that the last probe found speaks against it."""
         if step.details["cause"] not in {"progressive", "promote"}:
             return
         package = step.details["challenger" if step.details["cause"] == "progressive" else "package"]
         probes = [e for e in before if e.kind is Kind.PROBED and e.details["package"] == package]
         assert probes, "a step goes on without a proof"
         assert not probes[-1].details["wrong"], "a step goes on against its proof"
+        words = [entry for entry in before if entry.details.get("package") == package]
+        word = latest(words, Kind.PACKAGE_APPROVED, Kind.APPROVAL_VOIDED)
+        assert word is None or word.kind is Kind.PACKAGE_APPROVED, "a step goes on without its approval"
 
     # --- when all is quiet
 
@@ -426,6 +430,28 @@ class ServingMachine(RuleBasedStateMachine):
         for kind, words in paged.items():
             told = sum(words in page for page in self.world.pages)
             assert told >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
+
+
+def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", "strict", answering=True)
+    world, (one, two) = machine.world, machine.world.packages
+    machine.approved_by_rule(two)
+    world.packages[two]["ModelApprovalStatus"] = "Approved"
+    world.redeploy()
+    world.ask(action="traffic", package=two, percent=10, request="r1")
+    machine.hear()
+    assert "waits for its turn" in machine.serving.entries()[-1].summary
+    world.packages[two]["ModelApprovalStatus"] = "PendingManualApproval"  # in the registry, by another hand
+    machine.finish_and_hear("success")
+    machine.teardown()
+    assert world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
+    assert world.live == Desired(package=one)
+    said = newest(machine.serving.entries(), Kind.DEPLOYMENT_SUPERSEDED).summary
+    assert "version 2 waits for approval again" in said
 
 
 def test_whatever_happens_serving_comes_to_rest_as_it_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
