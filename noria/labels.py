@@ -12,7 +12,7 @@ captured requests ────────────┼ join_day() ─ labelle
 """
 # ruff: noqa: S608 -- SQL is built from identifiers and literals that noria.sql quotes
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,7 @@ from noria.sql import (
     parquet,
     timestamp,
 )
+from noria.violations import shortened
 
 CLOCK = "labelled_at"
 """Column of a labels file, not required: when the outcome was found or corrected (ISO 8601, UTC without an offset)."""
@@ -161,13 +162,18 @@ def disagreement(said: Path, predicted: Collection[str], spec: ModelSpec, *, nam
     if len(told | {*predicted}) <= 2:
         return None
     return (
-        f"{name}: column {spec.target!r} holds {', '.join(sorted(told))} where the model predicts "
-        f"{', '.join(sorted(predicted)) or 'nothing yet'}: write the labels as the model's training data does"
+        f"{name}: column {spec.target!r} holds {shown(told)} where the model predicts "
+        f"{shown(predicted) or 'nothing yet'}: write the labels as the model's training data does"
     )
 
 
+def shown(classes: Iterable[str]) -> str:
+    """Classes as a message names them, each shortened: a label may be as long as its file, an entry may not."""
+    return ", ".join(map(shortened, sorted(classes)))
+
+
 class Foreign(NamedTuple):
-    """An object that told of classes which the model does not have, and of how many predictions it did."""
+    """An object that told of classes which the model does not have, shortened; and of how many predictions it did."""
 
     key: str
     version: str
@@ -187,7 +193,9 @@ def sift(told: Path, classes: Collection[str], spec: ModelSpec) -> list[Foreign]
             kept = told.with_suffix(".kept")
             db.sql(f"FROM {words_of([told], spec)} WHERE NOT {foreign} ORDER BY ALL").write_parquet(str(kept))
             kept.replace(told)
-    return [Foreign(key or "", version, tuple(targets[:5]), count) for key, version, targets, count in rows]
+    return [
+        Foreign(key or "", version, tuple(map(shortened, targets[:5])), count) for key, version, targets, count in rows
+    ]
 
 
 def other_class(told: Sequence[Path], predicted: str, spec: ModelSpec) -> str | None:
@@ -282,7 +290,7 @@ def _take(db: duckdb.DuckDBPyConnection, reader: str, spec: ModelSpec, name: str
     columns = {str(column) for column, *_ in db.execute(f"DESCRIBE FROM {reader}").fetchall()}
     absent = [column for column in ("inference_id", spec.target) if column not in columns]
     if absent:
-        found = ", ".join(map(repr, sorted(columns)[:20]))
+        found = ", ".join(repr(shortened(column)) for column in sorted(columns)[:20])
         raise LabelsError([f"{name}: column {column!r} is missing among {found}: add it" for column in absent])
     place = "CAST(row AS VARCHAR)" if "row" in columns else "'0'"
     clock = f"nullif(trim(CAST({CLOCK} AS VARCHAR)), '')" if CLOCK in columns else "NULL::VARCHAR"

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from noria import calibration, capture, fairness
 from noria.evaluation import SEGMENT_ROWS, SEGMENT_VALUES, Calibration, Estimate, Evaluation, Fairness
 from noria.intervals import REQUESTS, SURE, difference, quantile, wilson
-from noria.labels import LabelsError, LabelsFile, outcome, read_labels
+from noria.labels import LabelsError, LabelsFile, outcome, read_labels, shown
 from noria.monitors import Monitor, Reading, Unknown
 from noria.profile import Source
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec, Task
@@ -253,8 +253,8 @@ def _positive(db: duckdb.DuckDBPyConnection, spec: ModelSpec, name: str) -> str:
     )
     if len(predicted | told) > 2:
         problem = (
-            f"{name}: column {spec.target!r} holds {', '.join(sorted(told))} where the model predicts "
-            f"{', '.join(sorted(predicted)) or 'nothing'}: write the labels as the model's training data does"
+            f"{name}: column {spec.target!r} holds {shown(told)} where the model predicts "
+            f"{shown(predicted) or 'nothing'}: write the labels as the model's training data does"
         )
         raise LabelsError([problem])
     ordered = _ordered(predicted | told)

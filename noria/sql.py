@@ -14,6 +14,8 @@ from typing import Any
 
 import duckdb
 
+from noria.violations import shortened
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -142,7 +144,10 @@ def header(file: Path) -> list[str]:
     seen: dict[str, str] = {}
     for name in names:
         if other := seen.get(name.lower()):
-            raise HeaderError(f"the first line names both {other!r} and {name!r}, which are one column: rename one")
+            raise HeaderError(
+                f"the first line names both {shortened(other)!r} and {shortened(name)!r}, "
+                "which are one column: rename one"
+            )
         seen[name.lower()] = name
     return names
 

@@ -49,7 +49,7 @@ from noria.deployment import live_package
 from noria.evaluation import Evaluation
 from noria.events import EventError, LabelsTold, ObjectCreated, S3Object, Tick, parse
 from noria.labelled import HARD_CASES, HardCases
-from noria.labels import CLOCK, Arrival, Foreign, LabelsError, LabelsFile, predictions_of, versions_of, words
+from noria.labels import CLOCK, Arrival, Foreign, LabelsError, LabelsFile, predictions_of, shown, versions_of, words
 from noria.ledger import Entry, Fact, Kind
 from noria.monitors import Reading, Unknown, monitors
 from noria.names import ObjectKey, key
@@ -344,8 +344,8 @@ def _refuse_late(foreign: Foreign, session: Session, told: Told) -> None:
     if told.ledger.knows(spec.model, Kind.LABELS_REFUSED, foreign.version):
         return
     problem = (
-        f"{source.filename}: column {spec.target!r} holds {', '.join(foreign.classes)} where the model predicts "
-        f"{', '.join(session.labelled.classes())}: the labels of {foreign.predictions:,} predictions are left out, the "
+        f"{source.filename}: column {spec.target!r} holds {shown(foreign.classes)} where the model predicts "
+        f"{shown(session.labelled.classes())}: the labels of {foreign.predictions:,} predictions are left out, the "
         "others are used; write the labels as the model's training data does"
     )
     _refuse(source, foreign.version, [problem], uri=session.labelled.storage.uri(foreign.key), told=told)

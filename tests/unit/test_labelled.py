@@ -253,6 +253,17 @@ def test_labels_that_the_model_does_not_know_by_that_name_are_told(tmp_path: Pat
     assert disagreement(said, set(), spec_of(), name="l.csv") is None
 
 
+def test_a_class_as_long_as_its_file_is_named_in_short(tmp_path: Path) -> None:
+    path, said = write(tmp_path / "l.csv", ["inference_id,y", f"a,{'x' * 500_000}"]), tmp_path / "said.parquet"
+    words(LabelsFile(path, "l.csv"), spec_of(), Arrival(NOON, "v"), to=said)
+    problem = disagreement(said, {"0", "1"}, spec_of(), name="l.csv")
+    assert problem is not None
+    assert "xx… where the model predicts 0, 1" in problem
+    assert len(problem) < 1000
+    (foreign,) = sift(said, {"0", "1"}, spec_of())
+    assert [len(named) for named in foreign.classes] == [80]
+
+
 # --- what can be judged
 
 

@@ -439,6 +439,22 @@ def test_a_bad_labels_file_is_told_what_is_wrong(text: str, told: Sequence[str],
     assert all(part in problem for part in told), problem
 
 
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"inference_id,y\nevent-0,{LONG}\n", f"inference_id,{LONG}\nevent-0,1\n", f"{LONG},{LONG}\n1,1\n"],
+    ids=["class", "column", "repeated column"],
+)
+def test_however_long_what_a_file_holds_is_its_problem_is_told_in_short(text: str, tmp_path: Path) -> None:
+    with pytest.raises(LabelsError) as caught:
+        joined(tmp_path, spec_of(), requests(binary(chance.tolist())), text)
+    (problem,) = caught.value.problems
+    assert "x…" in problem
+    assert len(problem) < 1000
+
+
 def test_a_labels_file_of_nothing_but_broken_lines_is_refused_in_little_memory(tmp_path: Path) -> None:
     with pytest.raises(LabelsError) as caught:
         joined(tmp_path, spec_of(), requests(binary(chance.tolist())), "inference_id,row,y\n" + "event-0,1\n" * 200_000)
