@@ -561,7 +561,7 @@ class _Examination:
         if self.kind == "csv":
             values = tally.counted([*self.present, self.spec.target].index(name))
         else:
-            values = tally.values(self.reader, identifier(name), self.types[name])
+            values = tally.values(self.reader, identifier(name), self.types[name], text=text)
         raw = self._raw(name, text=text, column=tally.VALUE)
         return f"(SELECT {raw} AS {called}, {tally.ROWS} FROM {values})"
 
@@ -870,7 +870,8 @@ def moment(column: str, sql_type: str) -> str:
         text = f"CAST({column} AS VARCHAR)"
         # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 and 2013-01-31T17:00:00.125 have none, nor room
         # for one. Elsewhere a zone would be ignored.
-        thousandths = f"strlen({text}) <= 23 AND {text}[20] = '.' AND {text}[21] >= '0'"
+        digits = f"{text}[21] >= '0' AND {text}[-2] <> ' ' AND {text}[-1] BETWEEN '0' AND '9'"
+        thousandths = f"strlen({text}) <= 23 AND {text}[20] = '.' AND {digits}"
         plain = f"{text} LIKE '_____________:__:__%' AND (strlen({text}) = 19 OR {thousandths})"
         time = (
             f"CASE WHEN {plain} THEN try_cast({text} AS TIMESTAMP) ELSE try_cast({text} AS TIMESTAMPTZ)::TIMESTAMP END"

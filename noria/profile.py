@@ -569,7 +569,7 @@ class _Counter:
             new = sorted({x[:_NAME] for x, _ in present if x not in known})[:_NEW]
         else:
             numbers = [x for x, _ in present]
-            answers += [min(numbers, default=None), max(numbers, default=None), fsum(x * n for x, n in present)]
+            answers += [min(numbers, default=None), max(numbers, default=None), _sum([x * n for x, n in present])]
             answers += (sum(n for x, n in present if x <= edge) for edge in self.cut.edges)
         answers += [sketch.text(places)] if self.distinct else []
         column = self.read(sum(n for _, n, *_ in values), iter(answers))
@@ -593,6 +593,14 @@ class _Counter:
         if self.distinct:
             found["sketch"] = _sketched(next(values))
         return described.model_copy(update=found)
+
+
+def _sum(numbers: Sequence[float]) -> float:
+    """As exact as can be; beyond the largest double it is infinite or no number, as DuckDB's is."""
+    try:
+        return fsum(numbers)
+    except (OverflowError, ValueError):
+        return sum(numbers)
 
 
 def _place(column: str, cut: Cut) -> str:
@@ -641,7 +649,9 @@ def _read(db: duckdb.DuckDBPyConnection, source: Source, spec: ModelSpec) -> _Re
     if table.sql.startswith("read_parquet"):
         likely = tally.likely(db, source.paths)
         values = {
-            column: tally.values(table.sql, identifier(name), table.types[name])
+            column: tally.values(
+                table.sql, identifier(name), table.types[name], text=relation.columns[column] == "category"
+            )
             for column, name in features.items()
             if name in likely
         }
@@ -660,7 +670,15 @@ def _tally(values: str, kind: Kind) -> str:
 def _tallies(db: duckdb.DuckDBPyConnection, relation: _Relation) -> _Tallies:
     """The values of the columns that have few."""
     found = ((column, tally.few(db, query)) for column, query in relation.tallies.items())
-    return {column: values for column, values in found if values is not None}
+    return {column: _merged(values) for column, values in found if values is not None}
+
+
+def _merged(values: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    """The same, each value once: 1 and 1.0 are two texts, but one number."""
+    merged: dict[Any, tuple[int, int]] = {}
+    for x, n, hashed in values:
+        merged[x] = (merged.get(x, (0, hashed))[0] + n, hashed)
+    return [(x, n, hashed) for x, (n, hashed) in merged.items()]
 
 
 @dataclass(frozen=True)

@@ -79,16 +79,21 @@ def counted(place: int) -> str:
     return f"(SELECT * FROM tally WHERE place = {place} LIMIT {MOST + 1})"
 
 
-def values(reader: str, column: str, sql_type: str) -> str:
+def values(reader: str, column: str, sql_type: str, *, text: bool) -> str:
     """SQL of the different values of a column of that type in Parquet, NULL included, and in how many rows each is.
 
-    Whole numbers come as doubles: DuckDB 2.0.0 groups its own by their range, which takes twice as long.
+    They are wanted as a `text`, or as a number. Whole numbers come as doubles: DuckDB 2.0.0 groups its own by their
+    range, which takes twice as long.
     """
-    value = f"TRY_CAST({column} AS DOUBLE)" if sql_type in WHOLE else column
+    number = f"TRY_CAST({column} AS DOUBLE)" if sql_type in WHOLE else column
+    value = f"CAST({column} AS VARCHAR)" if text else number
     return f"(SELECT {value} AS {VALUE}, count(*) AS {ROWS} FROM {reader} GROUP BY ALL LIMIT {MOST + 1})"
 
 
 def few(db: duckdb.DuckDBPyConnection, query: str) -> Sequence[tuple[Any, ...]] | None:
-    """The answer to a query with one row for each of `values`; None where they are more than few."""
-    found = db.execute(query).fetchall()
+    """The answer to a query with one row for each of `values`; None where they are more, or memory too small."""
+    try:
+        found = db.execute(query).fetchall()
+    except duckdb.OutOfMemoryException:
+        return None  # few, but long
     return found if len(found) <= MOST else None

@@ -19,7 +19,7 @@ from noria.cli.contracts import told
 from noria.contract import MOST, SAMPLED, Report, check
 from noria.profile import Source, profile
 from noria.spec import Contract, ModelSpec, Task
-from noria.sql import LONGEST_LINE, connect
+from noria.sql import LONGEST_LINE, Resources, connect
 from noria.violations import MASK, Violation
 from tests.unit.engine_data import NOW, ODD, SMALL, spec_of
 
@@ -143,6 +143,47 @@ def test_columns_of_few_values_are_judged_as_those_of_many(
     assert {"type", "range", "category", "formula", "duplicates"} <= {v.rule for v in counted.violations}
 
 
+def test_numbers_that_name_categories_and_classes_are_judged_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet may hold both as whole numbers, and those beyond 2^53 differ too."""
+    features = {"code": {"type": "category", "values": ["1", "2.0"]}}
+    spec = spec_of(Task.MULTICLASS, features=features, contract={"severity": {"constant": "reject"}})
+    select = "SELECT DATE '2026-01-01' AS at, i::INTEGER AS code, i + 9007199254740991 AS y FROM range(1, 3) t(i)"
+    (tmp_path / "good.csv").write_text("code\n1\n2\n")
+    baseline = profile(Source.files(tmp_path / "good.csv"), spec, resources=SMALL)
+    (tmp_path / "upload").write_bytes(parquet(tmp_path, select))
+
+    def judged() -> Report:
+        return check(tmp_path / "upload", spec, filename="f.parquet", now=NOW, baseline=baseline, resources=SMALL)
+
+    counted = judged()
+    monkeypatch.setattr(tally, "MOST", 0)
+    assert judged() == counted
+    assert found(counted, "category").samples == ("2",)
+
+
+def test_a_sum_beyond_all_doubles_does_not_keep_a_file_from_its_verdict(tmp_path: Path) -> None:
+    spec = spec_of(features={"x": {"type": "number"}})
+    good, path = tmp_path / "good.csv", tmp_path / "upload"
+    good.write_text(text([{"at": "2026-01-01", "x": n, "y": n % 2} for n in range(9)]))
+    baseline = profile(Source.files(good), spec, resources=SMALL)
+    for extremes in (["1e308", "9e307"], ["1e308", "-1e308"]):
+        path.write_text(text([{"at": "2026-01-01", "x": x, "y": n} for x in extremes for n in (0, 1)]))
+        report = check(path, spec, filename="f.csv", now=NOW, baseline=baseline, resources=SMALL)
+        assert (report.accepted, report.rows) == (True, 4)
+
+
+def test_values_too_long_to_be_counted_in_memory_are_judged_row_by_row(tmp_path: Path) -> None:
+    spec, path = spec_of(features={"note": {"type": "category"}}), tmp_path / "upload.parquet"
+    with connect(SMALL) as db:
+        long = "SELECT DATE '2026-01-01' AS at, i || repeat('x', 10000) AS note, i % 2 AS y FROM range(8000) t(i)"
+        db.sql(long).write_parquet(str(path), row_group_size=2048)
+    little = Resources(memory_mb=64, threads=1)
+    report = check(path, spec, filename="f.parquet", now=NOW, resources=little)
+    assert (report.accepted, report.rows, report.violations) == (True, 8_000, ())
+
+
 def test_times_with_an_offset_are_brought_to_utc(tmp_path: Path) -> None:
     report = checked(tmp_path, changed({"at": "2025-12-31T23:30:00-01:00"}))
     assert report.first_event == datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
@@ -172,6 +213,11 @@ BROKEN = {
     "above the range": ("x", ["10.5", "11"], "range"),
     "no known category": ("color", ["green", "RED", " red"], "category"),
     "no time": ("at", ["yesterday", "2026-02-30", "infinity", "290000-01-01", ""], "time"),
+    "no time with its zone": (
+        "at",
+        ["2026-01-01T17:00:00.1 +", "2026-01-01T17:00:00.1 1", "2026-01-01T17:00:00.1 Z"],
+        "time",
+    ),
     "a time to come": ("at", ["2026-11-23", "9999-12-31"], "future"),
     "no outcome": ("y", ["", " "], "target"),
 }

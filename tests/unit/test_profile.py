@@ -1,7 +1,7 @@
 """A profile of parts is the profile of the whole, wherever the rows come from and whatever the columns are called."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from noria.profile import (
 )
 from noria.sketch import BOUND, Sketch
 from noria.spec import ModelSpec, Task
-from noria.sql import connect
+from noria.sql import Resources, connect
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
 
 Row = dict[str, Any]
@@ -107,6 +107,63 @@ def test_few_values_say_what_many_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert said() == counted
     assert counted[0] == counted[1] == counted[2]
     assert [len(cut.edges) for cut in counted[0].edges.features.values()] == [0, 9, 0, 0]
+
+
+def said_both_ways(said: Callable[[], Profile], monkeypatch: pytest.MonkeyPatch) -> tuple[Profile, Profile]:
+    """From the values and how often each comes, and from each row."""
+    counted = said()
+    monkeypatch.setattr(tally, "MOST", 0)
+    return counted, said()
+
+
+def test_numbers_that_name_categories_are_counted_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(features={name: {"type": "category"} for name in ("code", "big", "zero")})
+    path = tmp_path / "f.parquet"
+    with connect(SMALL) as db:
+        rows = "VALUES (1, 9007199254740992, 0::DOUBLE), (2, 9007199254740993, '-0'), (1, NULL, 0)"
+        db.sql(f"FROM ({rows}) t(code, big, zero)").write_parquet(str(path))
+    counted, asked = said_both_ways(lambda: described(Source.files(path), spec, None), monkeypatch)
+    assert counted == asked
+    assert [column.categories for column in counted.features.values()] == [
+        {"1": 2, "2": 1},
+        {"9007199254740992": 1, "9007199254740993": 1},
+        {"0.0": 2, "-0.0": 1},
+    ]
+
+
+def test_a_number_that_is_written_in_two_ways_is_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(features={"n": {"type": "number"}}, segments=["n"])
+    path = csv_file(tmp_path / "f.csv", [{"n": n} for n in ("1", "1.0", "1.00", "2", "2", "4", None)], ["n"])
+    counted, asked = said_both_ways(lambda: described(Source.files(path), spec, None), monkeypatch)
+    assert counted == asked
+    assert counted.features["n"].edges == (0.0, 1.0, 2.0, 4.0)
+    assert {value: count.rows for value, count in counted.segments["n"].items()} == {"1.0": 3, "2.0": 2, "4.0": 1}
+
+
+@pytest.mark.parametrize("values", [["1e308"] * 3, ["1e308", "9e307"], ["1e308", "-1e308"] * 3])
+def test_a_sum_beyond_all_doubles_is_not_finite(
+    values: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = csv_file(tmp_path / "f.csv", [{**ROWS[0], "x": value} for value in sorted(values)], [*SPEC.features])
+    columns = [found.features["x"] for found in said_both_ways(lambda: described(Source.files(path)), monkeypatch)]
+    assert not any(math.isfinite(column.sum) for column in columns)
+    counted, asked = (column.model_copy(update={"sum": 0.0}) for column in columns)
+    assert counted == asked
+
+
+def test_values_too_long_to_be_counted_in_memory_are_described_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, cut = spec_of(features={"note": {"type": "category"}}), Edges(features={"note": Cut(kind="category")})
+    path, little = tmp_path / "f.parquet", Resources(memory_mb=64, threads=1)
+    with connect(SMALL) as db:
+        long = "SELECT i || repeat('x', 10000) AS note FROM range(8000) t(i)"
+        db.sql(long).write_parquet(str(path), row_group_size=2048)
+    counted, asked = said_both_ways(lambda: profile(Source.files(path), spec, cut, resources=little), monkeypatch)
+    assert counted == asked
+    assert (counted.rows, counted.features["note"].other) == (8_000, 8_000)
 
 
 def test_what_is_no_finite_number_is_missing(tmp_path: Path) -> None:
