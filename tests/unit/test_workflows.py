@@ -103,13 +103,19 @@ def test_main_goes_from_environment_to_environment_each_with_its_own_role(deploy
     assert deploy[ON]["push"] == {"branches": ["main"]}
     for before, env in zip([None, *ENVIRONMENTS], ENVIRONMENTS, strict=False):
         job = deploy["jobs"][env]
-        assert job["if"] == "github.event_name == 'push'"
+        assert job["if"] == "vars.NORIA_ACCOUNTS != '' && github.event_name == 'push'"
         assert job["environment"] == env  # whose reviewers are asked, and which the role's trust names
         assert job.get("needs") == before
         assert [step["run"] for step in job["steps"] if "run" in step] == ["make setup", 'make deploy ENV="$ENV"']
         assert _role(job) == (
             "arn:aws:iam::${{ fromJSON(vars.NORIA_ACCOUNTS)[github.job].account }}:role/noria-${{ github.job }}-deploy"
         )
+
+
+def test_nothing_runs_where_no_accounts_are_named(deploy: dict[Any, Any]) -> None:
+    assert [
+        name for name, job in deploy["jobs"].items() if not job["if"].startswith("vars.NORIA_ACCOUNTS != '' && ")
+    ] == []
 
 
 def test_one_deployment_at_a_time_and_none_is_cut_off(deploy: dict[Any, Any]) -> None:
