@@ -15,6 +15,8 @@ from noria.aws.registry import Decision
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
 
+DENIED = "AccessDeniedException"
+
 
 class Decided(BaseModel):
     """`because` says in mode strict who has approved so far."""
@@ -26,31 +28,46 @@ class Decided(BaseModel):
 
 
 def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) -> Decided:
-    """Approve or reject a package. Raises `Refused` where the rule of its model does not let it."""
+    """Approve or reject a package. Raises `Refused` where the rule of its model does not let it.
+
+    Who may not see where versions are approved goes to the registry, as in mode open: its policy denies it in strict.
+    """
     if not reason.strip():
         raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
     arn = deployed.package_arn(reference)
-    if decision == "Approved" and (url := _strict(deployed, arn)):
+    place = deployed.names.approvals(deployed.names.model_of(arn.split("/")[-2]) or "")
+    url, hidden = _strict(place) if decision == "Approved" else (None, False)
+    if url:
         answer = _ask(url, arn, reason)
         state = decision if answer.approved else "PendingManualApproval"
         return Decided(package=arn, decision=state, reason=reason, because=answer.because)
-    if deployed.registry.describe(arn).approval == decision:
-        # Only a change is sure to be told as a decision.
-        deployed.registry.decide(arn, "PendingManualApproval", reason=reason)
-    deployed.registry.decide(arn, decision, reason=reason)
+    try:
+        if deployed.registry.describe(arn).approval == decision:
+            if hidden:
+                # In mode strict this is denied, before anything is taken back.
+                deployed.registry.decide(arn, decision, reason=reason)
+            # Only a change is sure to be told as a decision.
+            deployed.registry.decide(arn, "PendingManualApproval", reason=reason)
+        deployed.registry.decide(arn, decision, reason=reason)
+    except ClientError as error:
+        if hidden and error.response["Error"]["Code"] == DENIED:
+            raise Refused(
+                f"{error}\nIf its model is in mode strict, versions are approved where the parameter {place} says, "
+                "which you may not read: ask for ssm:GetParameter on it, as approvers have it."
+            ) from error
+        raise
     return Decided(package=arn, decision=decision, reason=reason)
 
 
-def _strict(deployed: Deployed, package: str) -> str | None:
-    """Where versions of that model are approved; None where the registry is the place."""
-    model = deployed.names.model_of(package.split("/")[-2])
+def _strict(place: str) -> tuple[str | None, bool]:
+    """Where versions are approved by what that parameter says, if it is there; and whether it is not to be read."""
     try:
-        name = deployed.names.approvals(model or "")
-        return boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+        return boto3.client("ssm").get_parameter(Name=place)["Parameter"]["Value"], False
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ParameterNotFound":
+        code = error.response["Error"]["Code"]
+        if code not in {"ParameterNotFound", DENIED}:
             raise
-        return None
+        return None, code == DENIED
 
 
 def _ask(url: str, package: str, reason: str) -> Answer:
