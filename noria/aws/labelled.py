@@ -177,10 +177,15 @@ class Labelled:
 
     def classes(self) -> Sequence[str]:
         """What the labels of a binary classification are called, as far as the last join knew."""
+        return tuple(self.known())
+
+    def known(self) -> dict[str, bool]:
+        """Those classes, and whether the champion was seen to predict each: one that is merely told of is a guess."""
         target = key(self.spec.model, "labelled", CLASSES)
         if self.spec.task is not Task.BINARY or not self.storage.exists(target):
-            return ()
-        return tuple(json.loads(self.storage.read(target)))
+            return {}
+        known: dict[str, bool] = json.loads(self.storage.read(target))
+        return known
 
     def keep(self, said: Path, day: date, folder: Path) -> None:
         """Add words that arrived on a day to what is kept, and to what waits for a join."""
@@ -325,8 +330,9 @@ class Session:
 
     def join(self) -> None:
         """Join all days that were fetched with all words."""
-        if self.spec.task is Task.BINARY and (classes := sorted(self._both(self.classes))):
-            self.labelled.storage.write(key(self.spec.model, "labelled", CLASSES), json.dumps(classes))
+        if self.spec.task is Task.BINARY and (classes := self._both(self.classes)):
+            text = json.dumps(classes, sort_keys=True)
+            self.labelled.storage.write(key(self.spec.model, "labelled", CLASSES), text)
         for day in sorted(self._days):
             self._join(day)
 
@@ -408,16 +414,19 @@ class Session:
         self.foreign |= {each.version: each for each in told.foreign}
         return told
 
-    def _both(self, predicted: frozenset[str]) -> frozenset[str]:
-        """The classes that labels may be of: where one alone was ever predicted, also the other that is told of."""
+    def _both(self, predicted: frozenset[str]) -> dict[str, bool]:
+        """The classes that labels may be of, as `Labelled.known`: where one was predicted, the other may be guessed."""
+        seen = dict.fromkeys(predicted, True)
         if len(predicted) != 1:
-            return predicted
+            return seen
+        known = self.labelled.known()
+        if predicted < {*known} and all(known[name] for name in {*known} - predicted):
+            return known | seen
         told = self.labelled.words(_midnight(min(self._days)), self._place("unsifted"), sifted=False)
         (only,) = predicted
         if other := other_class(told.files, only, self.spec):
-            return predicted | {other}
-        known = frozenset(self.labelled.classes())
-        return known if predicted < known and len(known) == 2 else predicted
+            return seen | {other: False}
+        return known | seen if predicted < {*known} and len(known) == 2 else seen
 
     # --- days
 

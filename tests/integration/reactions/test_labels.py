@@ -682,6 +682,24 @@ def test_a_file_of_other_classes_that_came_before_anybody_could_know_is_left_out
     assert {label for _, _, _, label in joined(place, spec)} == {"0", "1"}
 
 
+def test_a_guess_of_what_classes_are_called_never_replaces_what_was_predicted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, now = place.model(segments=[], monitor={"min_rows": 2}), datetime.now(UTC)
+    monkeypatch.setattr("noria.aws.labelled.LATE", timedelta(0))  # so that no word waits just because it is new
+    known = []
+    deliver(place, spec.model, "early.csv", "inference_id,late\nlow,0\nx,late\ny,late\nz,late\n")
+    capture(place, spec, {"low": [0.1]}, at=now)
+    # All that the first and the last are about was predicted today, when the champion said 0 alone.
+    for name, body in {"may": "low,0", "june": "low,0\nhigh,1", "july": "low,0"}.items():
+        deliver(place, spec.model, f"{name}.csv", f"inference_id,late\n{body}\n")
+        known.append(json.loads(place.read(f"{spec.model}/labelled/classes.json")))
+        capture(place, spec, {"high": [0.9]}, at=now - timedelta(days=3))
+    assert known == [{"0": True, "late": False}, {"0": True, "1": True}, {"0": True, "1": True}]
+    refused = place.entries(spec.model, Kind.LABELS_REFUSED)
+    assert {entry.details["key"] for entry in refused} == {f"{spec.model}/labels/early.csv"}
+
+
 def test_a_file_that_is_too_large_is_paged_before_it_is_fetched(
     place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
