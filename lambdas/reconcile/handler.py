@@ -343,12 +343,12 @@ class Search:
             candidate = Candidate(package=summary.arn, approval=summary.approval, created=summary.created)
             due = told_by_time(spec, self.entries, candidate, self.now)
             waits = summary.approval == PENDING and not due
-            given_at = [word.at for word in given(self.entries, summary.arn)]
-            complete = waits and given_at and self._settled(given_at[-1])
+            words = given(self.entries, summary.arn)
+            complete = waits and words and self._settled(words[-1].at)
             if due:
                 subject, why = f"{due[0].kind} {summary.arn}", f"Version {summary.version} {due[0].kind}"
             elif complete and judge(spec, self.entries, candidate).approved:
-                subject = f"approvals {summary.arn} {len(given_at)}"
+                subject = f"approvals {summary.arn} {words[-1].number}"
                 why = f"Version {summary.version} has the approvals that it needs, and waits"
             else:
                 continue
