@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
-from noria.deployment import live, rollback_of
+from noria.deployment import Cause, live, requests, rollback_of
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
 from noria.page import Page
@@ -39,6 +39,12 @@ PENDING: Final = "PendingManualApproval"
 
 AUTOMATIC = "automatic"
 """The approver where the rule asks nobody."""
+
+DECIDED: Final = frozenset({Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED})
+"""What uses up the approvals that were given before it."""
+
+TAKEN_BACK: Final = frozenset({Kind.PACKAGE_REJECTED})
+"""What ends them for deploy_model: one decision may be told twice, under two times, or after a later one."""
 
 REGISTERED = tuple(
     f"noria:{name}"
@@ -167,25 +173,26 @@ def rule(approval: Approval) -> str:
     return f"{people}{' who did not make it' if approval.independent else ''}"
 
 
-def given(entries: Sequence[Entry], package: str) -> list[Entry]:
-    """Approvals since it was rejected last, if it was."""
-    words: list[Entry] = []
-    for entry in entries:
-        if entry.details.get("package") != package:
-            continue
-        if entry.kind is Kind.PACKAGE_REJECTED:
-            words = []
-        elif entry.kind is Kind.APPROVAL_GIVEN:
-            words.append(entry)
-    return words
+def decisions(entries: Sequence[Entry], package: str) -> list[Entry]:
+    """What was decided about a package, oldest first."""
+    return [entry for entry in entries if entry.kind in DECIDED and entry.details.get("package") == package]
 
 
-def judge(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> Ruling:
+def given(entries: Sequence[Entry], package: str, ended_by: frozenset[Kind] = DECIDED) -> list[Entry]:
+    """Approvals since it was decided last: each leads to one decision, and one that was taken back needs new ones."""
+    since = max((entry.number for entry in decisions(entries, package) if entry.kind in ended_by), default=0)
+    words = [entry for entry in entries if entry.kind is Kind.APPROVAL_GIVEN and entry.number > since]
+    return [entry for entry in words if entry.details.get("package") == package]
+
+
+def judge(
+    spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, ended_by: frozenset[Kind] = DECIDED
+) -> Ruling:
     """Whether the approvals that were given let a package go live by the rule of mode strict, or by itself."""
     approval, made_by = spec.approval, authors(entries, candidate)
     people: dict[str, str] = {}
     other = 0
-    for word in given(entries, candidate.package):
+    for word in given(entries, candidate.package, ended_by):
         approver = str(word.details["approver"])
         if candidate.content is not None and word.details.get("content") != candidate.content:
             other += 1
@@ -235,6 +242,11 @@ def approve(
         raise Refusal(f"{spec.model} is in mode open: approve the package in the registry (noria approve does)")
     if by != AUTOMATIC and not approval.strict:
         raise Refusal(f"{spec.model} approves its versions by itself, {rule(approval)}; in the registry you may too")
+    decided = decisions(entries, package)
+    if by == AUTOMATIC and (decided or candidate.approval != PENDING):
+        raise Refusal(f"{version(package)} was decided before: what comes after that is for people")
+    if by == AUTOMATIC and _retired(entries):
+        raise Refusal(f"{spec.model} is retired: a person brings it back (noria approve or noria rollback)")
     if late := expired(spec, entries, candidate, now):
         raise Refusal(f"{version(package)} cannot be approved: {late}")
     if before := rollback_of(entries, package):
@@ -244,12 +256,11 @@ def approve(
     words = [word for word in given(entries, package) if word.details.get("content") == candidate.content]
     if any(person(str(word.details["approver"])) == person(by) for word in words):
         return
-    rejected = sum(e.kind is Kind.PACKAGE_REJECTED and e.details.get("package") == package for e in entries)
     who = "Its gates" if by == AUTOMATIC else by
     yield Fact(
         model=spec.model,
         kind=Kind.APPROVAL_GIVEN,
-        subject=f"{package}#{by}#{candidate.content}" + f"#{rejected}" * bool(rejected),
+        subject=f"{package}#{by}#{candidate.content}" + f"#{len(decided)}" * bool(decided),
         at=now,
         summary=f"{who} approved {version(package)}: {reason.rstrip('.')}.",
         details={
@@ -260,6 +271,11 @@ def approve(
             "content": candidate.content,
         },
     )
+
+
+def _retired(entries: Sequence[Entry]) -> bool:
+    asked = requests(entries)
+    return bool(asked) and asked[-1].cause is Cause.RETIRED
 
 
 def expiry(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate) -> datetime | None:
@@ -295,7 +311,7 @@ def void(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at: da
     """Why an approval that the registry shows since `at` does not count; None where it does."""
     if late := expired(spec, entries, candidate, at):
         return late
-    ruling = judge(spec, entries, candidate)
+    ruling = judge(spec, entries, candidate, TAKEN_BACK)
     if spec.approval.strict and not ruling.approved:
         return f"mode strict asks for {ruling.rule}, through noria approve: {ruling.because}"
     return None

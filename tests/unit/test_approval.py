@@ -299,11 +299,49 @@ def test_approve_records_who_and_why_once_and_refuses_with_the_reason() -> None:
         gives(BEN, at=AT + timedelta(days=15))
     with pytest.raises(Refusal, match="mode open"):
         gives(BEN, made=spec())
-    automatic = spec(risk="low", automatic_below="medium")
+    told, automatic = History(), spec(risk="low", automatic_below="medium")
     (own,) = gives(AUTOMATIC, made=automatic)
     told.record(own)
     assert judge(automatic, told.entries, candidate()).approvers == (AUTOMATIC,)
     assert not judge(rule, told.entries, candidate()).approved, "gates approve only where the rule lets them"
+
+
+def test_words_are_used_up_by_the_decision_that_they_led_to() -> None:
+    rule, told = spec(mode="strict", approvers=2), History().gives(ANA).gives(BEN)
+    assert told.decides(rule, candidate(APPROVED)).outcome is Outcome.REQUESTED
+    assert judge(rule, told.entries, candidate()).because == "0 of 2 approved"
+    (again,) = approve(rule, told.entries, candidate(APPROVED), by=ANA, reason="once more", now=told.now)
+    assert again.subject == f"{THREE}#{ANA}#{HASH}#1"
+    told.record(again)
+    assert judge(rule, told.entries, candidate(APPROVED)).because == "1 of 2 approved", "nobody else said it again"
+    told.say(Kind.APPROVAL_VOIDED, f"{THREE}#x", package=THREE)
+    assert judge(rule, told.entries, candidate()).because == "0 of 2 approved"
+
+
+@pytest.mark.parametrize("kind", [Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED])
+def test_gates_do_not_approve_what_was_decided_before(kind: Kind) -> None:
+    rule, told = spec(risk="low", automatic_below="medium"), History()
+
+    def approves(status: str) -> list[Fact]:
+        return list(approve(rule, told.entries, candidate(status), by=AUTOMATIC, reason="good", now=told.now))
+
+    assert approves(PENDING)
+    with pytest.raises(Refusal, match="decided before"):
+        approves("Rejected")  # the ledger has not heard of it yet
+    told.say(kind, f"{THREE}#x", package=THREE)
+    with pytest.raises(Refusal, match="decided before"):
+        approves(PENDING)
+
+
+def test_gates_bring_no_retired_model_back() -> None:
+    rule, told = spec(mode="strict", risk="low", automatic_below="medium"), History()
+    told.say(Kind.DEPLOYMENT_REQUESTED, "d1", package="none", cause="retired")
+    told.say(Kind.DEPLOYED, "d1", package="none")
+    with pytest.raises(Refusal, match="is retired: a person brings it back"):
+        list(approve(rule, told.entries, candidate(), by=AUTOMATIC, reason="good", now=told.now))
+    assert list(approve(rule, told.entries, candidate(), by=ANA, reason="good", now=told.now))
+    told.say(Kind.DEPLOYMENT_REQUESTED, "d2", package=THREE, cause="rollback")
+    assert list(approve(rule, told.entries, candidate(), by=AUTOMATIC, reason="good", now=told.now))
 
 
 # --- retirement

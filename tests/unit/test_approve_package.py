@@ -11,7 +11,7 @@ from noria.approval import AUTOMATIC
 from noria.aws.approvals import Approvals
 from noria.aws.pages import Pages
 from noria.events import Tick, TrainingEnded
-from noria.ledger import Kind
+from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
 from tests.unit.serving_world import GROUP, MODEL, Died, World
 from tests.unit.test_serving_machine import SHIPPED, Serving
@@ -86,6 +86,25 @@ def test_approvals_count_though_whoever_recorded_the_last_died_before_they_did(t
     assert replayed(desk, tmp_path) == [f"approvals {desk.package} 1"]
     assert desk.ticks() is Outcome.APPROVED
     assert desk.status == "Approved"
+
+
+def test_what_a_person_put_back_after_its_approval_waits_for_new_words(tmp_path: Path) -> None:
+    desk = Desk(mode="strict")
+    desk.approver.approve(desk.spec, GROUP, desk.package, by=BEN, reason="good")
+    said = Fact(
+        model=MODEL,
+        kind=Kind.PACKAGE_APPROVED,
+        subject=f"{desk.package}#{desk.world.now.isoformat()}",
+        at=desk.world.now,
+        summary="It was approved.",
+        details={"package": desk.package},
+    )
+    desk.serving.ledger.record(said)
+    desk.serving.registry.decide(desk.package, "PendingManualApproval", reason="not yet")
+    desk.world.pass_time(timedelta(minutes=20))
+    assert replayed(desk, tmp_path) == []
+    assert (desk.ticks(), desk.status) == (Outcome.NOTHING, "PendingManualApproval")
+    assert desk.approver.approve(desk.spec, GROUP, desk.package, by=BEN, reason="now it is").approved
 
 
 def test_gates_approve_where_the_rule_asks_nobody_and_only_there() -> None:

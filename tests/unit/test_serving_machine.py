@@ -404,7 +404,7 @@ class ServingMachine(RuleBasedStateMachine):
             return  # AWS refused the last change, and a person knows: what should have gone may still be there
         if self.serving.spec.approval.strict:
             for known, described in world.packages.items():
-                given = approval.given(entries, known)
+                given = approval.given(entries, known, approval.TAKEN_BACK)
                 assert given or described["ModelApprovalStatus"] != "Approved", "another hand's approval is left"
         for package in (world.live.challenger, world.live.shadow):
             if package:
