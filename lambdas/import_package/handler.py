@@ -18,6 +18,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
+from noria.approval import decisions
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.registry import DESCRIPTION, Registry
@@ -86,9 +87,8 @@ def import_package(
     # What counts is what the registry says now, not what the event said when it was sent.
     if approved.approval != "Approved":
         return Outcome.NOT_APPROVED
-    known = next(
-        (e for e in ledger.entries(spec.model) if e.kind is Kind.PACKAGE_IMPORTED and e.subject == origin), None
-    )
+    entries = ledger.entries(spec.model)
+    known = next((e for e in entries if e.kind is Kind.PACKAGE_IMPORTED and e.subject == origin), None)
     if known:
         package = str(known.details["package"])
     else:
@@ -107,7 +107,9 @@ def import_package(
                 details={"package": package, "account": there.account, "approved_by": approved.decided_by},
             )
         )
-    if not spec.approval.strict and registry.describe(package).approval == "PendingManualApproval":
+    # What was decided here once, and waits again, waits for people here.
+    undecided = not decisions(entries, package) and registry.describe(package).approval == "PendingManualApproval"
+    if undecided and not spec.approval.strict:
         who = f" by {approved.decided_by}" if approved.decided_by else ""
         reason = f"Approved in account {there.account}{who}: {approved.reason or 'no reason given'}"
         registry.decide(package, "Approved", reason=reason[:DESCRIPTION])
