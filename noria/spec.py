@@ -177,8 +177,8 @@ class Approval(Part):
     approvers: int = Field(1, ge=1, le=5, description="how many people must approve a version")
     not_author: bool | None = Field(
         None,
-        description="whether nobody approves what they made: asked to be trained, uploaded data for, or registered; "
-        "in mode strict true when left out",
+        description="whether nobody approves what the record says they made: asked to be trained, uploaded data for, "
+        "or registered; an author known only as an account is not held back; in mode strict true when left out",
     )
     within: Duration | None = Field(None, description="a version that waits longer expires; never when left out")
     risk: Risk = Field(Risk.MEDIUM, description="of the model, told with each request for approval")
