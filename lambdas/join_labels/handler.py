@@ -232,6 +232,7 @@ def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) 
                     "labels": count,
                     "matched": matched,
                     "complete": session.complete,
+                    "given_up": session.given_up,
                 },
                 at=told.now,
             )

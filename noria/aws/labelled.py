@@ -230,28 +230,35 @@ class Day:
 
 
 class Looked(NamedTuple):
-    """Where a look back stopped: days from `before` on were looked at for all words that arrived before `at`."""
+    """Where a look back stopped: days from `before` on were looked at for all words that arrived before `at`.
+
+    `cut`: of one of them more was captured than could be read.
+    """
 
     before: date
     at: datetime
+    cut: bool = False
 
 
 @dataclass(kw_only=True)
 class Session:
     """Days of predictions, fetched as they are needed, newest first, as far as `MOST_CAPTURED_BYTES` go.
 
-    Not `complete`: there was more than could be looked at. `foreign`: objects that told of classes which the model does
-    not have.
+    Not `complete`: there was more than could be looked at. `given_up`: of how many predictions the labels are looked
+    for no more, though some day of which more was captured than can be read may hold them. `foreign`: objects that told
+    of classes which the model does not have.
     """
 
     labelled: Labelled
     folder: Path
     now: datetime
     complete: bool = True
+    given_up: int = 0
     foreign: dict[str, Foreign] = field(default_factory=dict)
     _left: int = field(default_factory=lambda: MOST_CAPTURED_BYTES)
     _ends: float = field(default_factory=lambda: time.monotonic() + LOOKING.total_seconds())
     _goes_on: bool = False
+    _cut: bool = False
     _days: dict[date, Day] = field(default_factory=dict)
     _there: dict[str, frozenset[date]] = field(default_factory=dict)
     _joined: dict[date, tuple[Path, Joined]] = field(default_factory=dict)
@@ -270,6 +277,8 @@ class Session:
         today, looked = self.now.date(), self._looked()
         days = [today - back * _DAY for back in range(LOOK_BACK.days + 1)]
         earlier = [day for day in days[2:] if looked is None or day < looked.before]
+        self._cut |= looked is not None and looked.cut
+        before = self._cut
         found, rest = self._look(days[:2], said)
         self._left = max(self._left, MOST_CAPTURED_BYTES // 2)  # however much these two were
         for place, day in enumerate(earlier):
@@ -277,14 +286,19 @@ class Session:
                 break
             # One day at least, so that it comes to an end; another that was too large for the rest is looked at anew.
             if place and self._spent():
-                cut = self._left <= 0 and place > 1
-                self._stop(Looked(earlier[place - cut] + _DAY, looked.at if looked else self.now))
+                anew = self._left <= 0 and place > 1
+                cut = before if anew else self._cut
+                self._stop(Looked(earlier[place - anew] + _DAY, looked.at if looked else self.now, cut))
                 return found
+            before = self._cut
             more, rest = self._look([day], rest)
             found += more
         # What came while others were looked for has its own look back.
         missed = looked is not None and found < count and arrived_since(rest, looked.at)
-        self._stop(Looked(days[1], self.now) if missed else None)
+        self._stop(Looked(days[1], self.now, self._cut) if missed else None)
+        if self._cut and not missed:
+            self.given_up = count - found
+            self.complete &= not self.given_up
         return found
 
     def waiting(self) -> Path | None:
@@ -449,7 +463,9 @@ class Session:
     def _looked(self) -> Looked | None:
         target = key(self.spec.model, "labelled", LOOKED)
         stored = json.loads(self.labelled.storage.read(target)) if self.labelled.storage.exists(target) else None
-        return Looked(date.fromisoformat(stored["before"]), datetime.fromisoformat(stored["at"])) if stored else None
+        if not stored:
+            return None
+        return Looked(date.fromisoformat(stored["before"]), datetime.fromisoformat(stored["at"]), stored["cut"])
 
     def _stop(self, looked: Looked | None) -> None:
         """Note where the next look back begins; None: at the newest day, which is also where the first began."""
@@ -457,7 +473,7 @@ class Session:
         self.complete &= looked is None
         target = key(self.spec.model, "labelled", LOOKED)
         if looked or self.labelled.storage.exists(target):
-            stored = {"before": str(looked.before), "at": looked.at.isoformat()} if looked else None
+            stored = {"before": str(looked.before), "at": looked.at.isoformat(), "cut": looked.cut} if looked else None
             self.labelled.storage.write(target, json.dumps(stored))
 
     def _spent(self) -> bool:
@@ -519,7 +535,7 @@ class Session:
     def _affordable(self, files: Sequence[StoredObject]) -> Iterator[StoredObject]:
         for file in sorted(files, key=lambda file: file.key, reverse=True):
             if file.size > self._left:
-                self.complete, self._left = False, 0
+                self.complete, self._cut, self._left = False, True, 0
                 return
             self._left -= file.size
             yield file

@@ -372,6 +372,24 @@ def test_what_comes_while_others_are_looked_for_is_looked_for_too(
     assert {i for _, i, _, _ in joined(place, spec)} == {"old3"}
 
 
+def test_labels_about_what_is_too_much_of_a_day_to_be_read_are_told_of_as_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    noon = datetime.now(UTC).replace(hour=12) - timedelta(days=3)
+    for minute, request in enumerate(("first", "later")):
+        capture(place, spec, {request: [0.9]}, at=noon.replace(minute=minute))
+    size = max(len(place.read(key)) for key in place.keys(f"{spec.model}/captured/"))
+    monkeypatch.setattr("noria.aws.labelled.MOST_CAPTURED_BYTES", size * 3 // 2)
+    deliver(place, spec.model, "may.csv", "inference_id,late\nfirst,1\n")
+    for _ in range(3):
+        pause(place, spec.model)
+        tick(place, spec.model)
+    told = [(entry.details["complete"], entry.details["given_up"]) for entry in place.entries(spec.model)]
+    # All days are asked what classes there are; new words wait: the day is looked at, then alone, then those before it.
+    assert told == [(False, 1), (False, 0), (False, 0), (False, 1)]
+
+
 def test_more_labels_than_can_be_read_are_told_of_and_judge_nothing_that_they_are_about(
     place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
