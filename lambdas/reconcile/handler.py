@@ -52,6 +52,7 @@ from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack, StackState
+from noria.aws.stacks import Stacks
 from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
 from noria.aws.transforms import Transforms
@@ -101,7 +102,10 @@ class Missed:
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
     parse(event, Tick)
-    ledger, copies = _ledger(env.ledger_table), Copies.of(env.ledger_bucket)
+    ledger, copies, queues = _ledger(env.ledger_table), Copies.of(env.ledger_bucket), Queues()
+    # One client of a service for all models: to make one takes longer than most calls.
+    storage, registry, stacks = Storage(bucket=env.data_bucket), Registry(), Stacks()
+    pipelines, transforms = Pipelines(client=registry.client), Transforms(client=registry.client)
     told: list[str] = []
     for model in env.models:
         search = Search(
@@ -109,15 +113,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             env=env,
             entries=ledger.entries(model),
             copied=copies.numbers(model),
-            storage=Storage(bucket=env.data_bucket),
-            pipelines=Pipelines(),
-            transforms=Transforms(),
-            registry=Registry(),
-            stack=ServingStack(name=env.names.stack(model, "serving")),
-            endpoint=Endpoint(name=env.names.model(model)),
+            storage=storage,
+            pipelines=pipelines,
+            transforms=transforms,
+            registry=registry,
+            stack=ServingStack(name=env.names.stack(model, "serving"), client=stacks.client),
+            endpoint=Endpoint(name=env.names.model(model), client=registry.client),
             now=datetime.now(UTC),
         )
-        told += reconcile(search=search, ledger=ledger, queues=Queues())
+        told += reconcile(search=search, ledger=ledger, queues=queues)
     tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
     # Last, because whoever asks for what was missed does not wait for lineage.
     lineage = _lineage(env.names, env.data_bucket)
