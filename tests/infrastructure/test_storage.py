@@ -52,8 +52,7 @@ def test_the_key_encrypts_every_log_group_that_names_it(env: str, request: pytes
             allowed = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
             assert any(fnmatch.fnmatchcase(arn, assembly.flat(pattern)) for pattern in allowed), name
             folders.add(name.rpartition("/")[0])
-    doors = {"/aws/vendedlogs"} if env != "ways" else set()
-    assert folders == {"/aws/lambda", "/aws/sagemaker/Endpoints"} | doors
+    assert folders == {"/aws/lambda", "/aws/sagemaker/Endpoints", "/aws/vendedlogs"}
 
 
 def test_every_bucket_is_encrypted_versioned_private_and_refuses_plain_http(assembly: Assembly) -> None:
