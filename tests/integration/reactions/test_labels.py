@@ -346,7 +346,7 @@ def test_a_look_back_goes_on_where_it_stopped(place: Place, monkeypatch: pytest.
         tick(place, spec.model)
     told = [(entry.details["matched"], entry.details["complete"]) for entry in place.entries(spec.model)]
     # A day at each join, after today and yesterday: two, three and four days ago, then five, then six.
-    assert sum(matched for matched, _ in told) == 3
+    assert sum(matched for matched, _ in told if isinstance(matched, int)) == 3
     assert [complete for _, complete in told] == [False] * (len(told) - 1) + [True]
     assert {i for _, i, _, _ in joined(place, spec)} == {"first", "old4", "old6"}
     before = place.entries(spec.model)
