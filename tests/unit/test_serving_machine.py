@@ -6,29 +6,24 @@ what answers, and nothing answers that was decided against, nor in mode strict w
 """
 
 import json
-import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import confirm_deployment
 from lambdas.deploy_model.handler import deploy_model
 from noria import approval
-from noria.aws import schedules
 from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint
@@ -56,7 +51,8 @@ from noria.events import (
 )
 from noria.ledger import Entry, Fact, Kind, latest, verify
 from noria.spec import ModelSpec, load
-from tests.unit.serving_world import ACCOUNT, GROUP, HIDDEN, MODEL, NAMES, REGION, STACK, Died, Ending, Message, World
+from tests.unit.histories import History, live_through
+from tests.unit.serving_world import ACCOUNT, GROUP, MODEL, NAMES, REGION, STACK, Ending, Message, World
 
 SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
 
@@ -151,13 +147,15 @@ class Serving:
         reconcile.reconcile(search=search, ledger=self.ledger, queues=self.rollout.queues)
 
 
-class ServingMachine(RuleBasedStateMachine):
+class ServingMachine(History):
+    calls = 25
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
         self.folder = TemporaryDirectory()
         self.requests = 0
-        self.serving: Serving
+        self.functions: Serving
 
     @initialize(
         strategy=st.sampled_from(["canary", "progressive"]),
@@ -165,8 +163,8 @@ class ServingMachine(RuleBasedStateMachine):
         answering=st.sampled_from([True, True, False]),
     )
     def begin(self, strategy: str, mode: str, *, answering: bool) -> None:
-        self.serving = Serving(self.world, spec(strategy, mode))
-        (Path(self.folder.name) / f"{MODEL}.json").write_text(self.serving.spec.model_dump_json())
+        self.functions = Serving(self.world, spec(strategy, mode))
+        (Path(self.folder.name) / f"{MODEL}.json").write_text(self.functions.spec.model_dump_json())
         self.world.before_update = self.check_update
         for _ in range(2):
             self.world.register()
@@ -178,7 +176,7 @@ class ServingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "serving"):
+            if hasattr(self, "functions"):
                 self.settle()
                 self.check_quiet()
         finally:
@@ -207,7 +205,7 @@ class ServingMachine(RuleBasedStateMachine):
         """What approve_package records before it sets a package to Approved."""
         content = self.content(package)
         details = {"package": package, "approver": "arn:aws:iam::123456789012:user/ben", "content": content}
-        self.say(Kind.APPROVAL_GIVEN, f"{package}#ben#{content}#{len(self.serving.entries())}", details)
+        self.say(Kind.APPROVAL_GIVEN, f"{package}#ben#{content}#{len(self.functions.entries())}", details)
 
     def content(self, package: str) -> str:
         return approval.content(self.world.packages[package])
@@ -246,7 +244,7 @@ class ServingMachine(RuleBasedStateMachine):
     def probe(self, wrong: int) -> None:
         live = self.world.live
         details = {"package": live.challenger, "variant": "challenger", "wrong": wrong, "shift": None}
-        self.say(Kind.PROBED, f"{self.world.live_config}#challenger#{len(self.serving.entries())}", details)
+        self.say(Kind.PROBED, f"{self.world.live_config}#challenger#{len(self.functions.entries())}", details)
         if wrong:
             self.world.suspects.add(live.challenger or "nobody")
 
@@ -255,12 +253,12 @@ class ServingMachine(RuleBasedStateMachine):
     def judge(self, verdict: str) -> None:
         live = self.world.live
         details = {"verdict": verdict, "rival": live.challenger, "champion": live.package}
-        self.say(Kind.EXPERIMENT_JUDGED, f"{live.challenger}#{len(self.serving.entries())}", details)
+        self.say(Kind.EXPERIMENT_JUDGED, f"{live.challenger}#{len(self.functions.entries())}", details)
         if verdict == "abandon":
             self.world.suspects.add(live.challenger or "nobody")
 
     def say(self, kind: Kind, subject: str, details: dict[str, Any]) -> None:
-        self.serving.ledger.record(
+        self.functions.ledger.record(
             Fact(model=MODEL, kind=kind, subject=subject, at=self.world.now, summary="It is said.", details=details)
         )
 
@@ -280,7 +278,7 @@ class ServingMachine(RuleBasedStateMachine):
 
     @rule()
     def tend(self) -> None:
-        self.serving.reconcile(Path(self.folder.name))
+        self.functions.reconcile(Path(self.folder.name))
 
     @rule()
     @precondition(lambda self: self.world.messages)
@@ -295,58 +293,25 @@ class ServingMachine(RuleBasedStateMachine):
         self.world.finish(ending, heard=True)
         self.hear()
 
-    @rule(data=st.data(), again=st.booleans(), dies_after=st.one_of(st.none(), st.integers(1, 30)))
-    @precondition(lambda self: any(message.visible <= self.world.now for message in self.world.messages))
-    def deliver(self, data: st.DataObject, dies_after: int | None, *, again: bool) -> None:
-        visible = [message for message in self.world.messages if message.visible <= self.world.now]
-        message = visible[data.draw(st.integers(0, len(visible) - 1))]
-        self.receive(message, dies_after=dies_after if message.received < 3 else None, again=again)
-
-    @rule(data=st.data(), calls=st.integers(0, 25))
-    @precondition(lambda self: sum(message.visible <= self.world.now for message in self.world.messages) > 1)
-    def deliver_two(self, data: st.DataObject, calls: int) -> None:
-        """Two functions at the same time: one runs while the other is between two calls."""
-        visible = [message for message in self.world.messages if message.visible <= self.world.now]
-        first, second = data.draw(st.permutations(visible))[:2]
-        self.world.meanwhile = (calls, lambda: self.receive(second))
-        self.receive(first)
-        if self.world.meanwhile:
-            self.world.meanwhile = None
-            self.receive(second)
-
-    def receive(self, message: Message, *, dies_after: int | None = None, again: bool = False) -> None:
-        world = self.world
-        world.dies_after, world.dead = dies_after, False
-        message.received += 1
-        try:
-            self.serving.receive(message)
-        except Died:
-            message.visible = world.now + HIDDEN
-        else:
-            if not again or message.received > 3:
-                world.messages.remove(message)
-        finally:
-            world.dies_after, world.dead = None, False
-
     # --- what holds at any time
 
     def check_update(self, desired: Desired) -> None:
         """Nothing begins to answer that was decided against."""
-        entries, now = self.serving.entries(), self.world.live
+        entries, now = self.functions.entries(), self.world.live
         for package in {desired.package, desired.challenger} - {now.package, now.challenger, None}:
             assert rollback_of(entries, package or "") is None, f"{package} was rolled back"
             words = [entry for entry in entries if entry.details.get("package") == package]
             word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
             assert word is None or word.kind is Kind.PACKAGE_APPROVED, f"{package} was decided against"
-            if self.serving.spec.approval.strict:
+            if self.functions.spec.approval.strict:
                 assert latest(words, Kind.APPROVAL_GIVEN), f"nobody approved {package} by the rule"
         if desired.package is None and now.package:
             assert newest(entries, Kind.DEPLOYMENT_REQUESTED).details["cause"] == "retired", "the endpoint would go"
 
     @invariant()
     def the_ledger_holds_and_says_each_end_once(self) -> None:
-        if hasattr(self, "serving"):
-            entries = self.serving.entries()
+        if hasattr(self, "functions"):
+            entries = self.functions.entries()
             assert verify(entries) == []
             ended = [entry.subject for entry in entries if entry.kind in SETTLED]
             assert len(ended) == len(set(ended))
@@ -375,22 +340,22 @@ class ServingMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         world, quiet = self.world, 0
         for _ in range(80):
-            before = len(self.serving.entries())
+            before = len(self.functions.entries())
             for message in [message for message in world.messages if message.visible <= world.now]:
                 self.receive(message)
             if world.operation:
                 world.finish("success", heard=False)
                 continue
             world.pass_time(timedelta(minutes=20))
-            self.serving.reconcile(Path(self.folder.name))
-            still = not world.messages and not world.schedules and len(self.serving.entries()) == before
+            self.functions.reconcile(Path(self.folder.name))
+            still = not world.messages and not world.schedules and len(self.functions.entries()) == before
             quiet = quiet + 1 if still else 0
             if quiet == 4:
                 return
         pytest.fail("it never comes to rest")
 
     def check_quiet(self) -> None:
-        world, entries = self.world, self.serving.entries()
+        world, entries = self.world, self.functions.entries()
         assert unsettled(entries) == [], "a deployment has not ended"
         assert (live(entries) or Desired(package=None)) == world.live, (
             "the ledger says something else than what answers"
@@ -402,7 +367,7 @@ class ServingMachine(RuleBasedStateMachine):
         if ended and ended[-1].kind is not Kind.DEPLOYED:
             self.check_pages(entries)
             return  # AWS refused the last change, and a person knows: what should have gone may still be there
-        if self.serving.spec.approval.strict:
+        if self.functions.spec.approval.strict:
             for known, described in world.packages.items():
                 given = approval.given(entries, known, approval.TAKEN_BACK)
                 assert given or described["ModelApprovalStatus"] != "Approved", "another hand's approval is left"
@@ -444,35 +409,15 @@ def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_
     world.redeploy()
     world.ask(action="traffic", package=two, percent=10, request="r1")
     machine.hear()
-    assert "waits for its turn" in machine.serving.entries()[-1].summary
+    assert "waits for its turn" in machine.functions.entries()[-1].summary
     world.packages[two]["ModelApprovalStatus"] = "PendingManualApproval"  # in the registry, by another hand
     machine.finish_and_hear("success")
     machine.teardown()
     assert world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
     assert world.live == Desired(package=one)
-    said = newest(machine.serving.entries(), Kind.DEPLOYMENT_SUPERSEDED).summary
+    said = newest(machine.functions.entries(), Kind.DEPLOYMENT_SUPERSEDED).summary
     assert "version 2 waits for approval again" in said
 
 
 def test_whatever_happens_serving_comes_to_rest_as_it_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Past(datetime):
-        """Scheduler takes no time that has passed; here time is the world's."""
-
-        @classmethod
-        def now(cls, tz: Any = None) -> "Past":
-            return cls(2020, 1, 1, tzinfo=tz)
-
-    monkeypatch.setattr(schedules, "datetime", Past)
-    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
-    # The same histories each time, so that a change is judged by itself; HISTORIES=500 tries as many others.
-    others = int(os.environ.get("HISTORIES", "0"))
-    run_state_machine_as_test(
-        ServingMachine,
-        settings=settings(
-            max_examples=others or 60,
-            derandomize=not others,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    live_through(ServingMachine, monkeypatch, histories=60, steps=40)

@@ -6,7 +6,6 @@ on; a no that time ends is looked at again; and when all is quiet, nothing waits
 """
 
 import json
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,22 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 import lambdas.reconcile.handler as reconcile
 from lambdas.record_training.handler import record_training
 from lambdas.request_retraining.handler import Question, request_retraining, understand
 from lambdas.start_training.handler import start_training
-from noria.aws import schedules
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint
 from noria.aws.environment import Environment
@@ -57,7 +52,8 @@ from noria.ledger import Entry, Fact, Kind, verify
 from noria.retraining import data_asks, decide, unstarted
 from noria.spec import ModelSpec, load
 from noria.training import training_token, unfinished
-from tests.unit.serving_world import ACCOUNT, GROUP, HIDDEN, MODEL, REGION, STACK, Died, Message
+from tests.unit.histories import History, live_through
+from tests.unit.serving_world import ACCOUNT, GROUP, MODEL, REGION, STACK, Message
 from tests.unit.training_world import BUCKET, End, TrainingWorld
 
 SHIPPED = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml").model_dump(mode="json")
@@ -164,25 +160,27 @@ class Training:
         reconcile.reconcile(search=search, ledger=self.ledger, queues=Queues(client=self.aws))
 
 
-class TrainingMachine(RuleBasedStateMachine):
+class TrainingMachine(History):
+    calls = 10
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = TrainingWorld()
+        self.world: TrainingWorld = TrainingWorld()
         self.folder = TemporaryDirectory()
         self.count = 0
         self.checked = 0
-        self.training: Training
+        self.functions: Training
 
     @initialize(policy=st.sampled_from(sorted(POLICIES)), hour=st.integers(0, 23))
     def begin(self, policy: str, hour: int) -> None:
         model = spec(policy)
         self.world.now = self.world.now.replace(hour=hour)
         (Path(self.folder.name) / f"{MODEL}.json").write_text(model.model_dump_json())
-        self.training = Training(self.world, model, Path(self.folder.name))
+        self.functions = Training(self.world, model, Path(self.folder.name))
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "training"):
+            if hasattr(self, "functions"):
                 self.settle()
                 self.check_quiet()
         finally:
@@ -250,7 +248,7 @@ class TrainingMachine(RuleBasedStateMachine):
 
     @rule()
     def tend(self) -> None:
-        self.training.reconcile()
+        self.functions.reconcile()
 
     @rule()
     @precondition(lambda self: self.world.messages)
@@ -282,20 +280,6 @@ class TrainingMachine(RuleBasedStateMachine):
         self.data(rows, "after", labels=False)
         self.hear()
 
-    @rule(data=st.data(), again=st.booleans(), dies_after=st.one_of(st.none(), st.integers(1, 14)))
-    @precondition(lambda self: any(message.visible <= self.world.now for message in self.world.messages))
-    def deliver(self, data: st.DataObject, dies_after: int | None, *, again: bool) -> None:
-        visible = [message for message in self.world.messages if message.visible <= self.world.now]
-        message = visible[data.draw(st.integers(0, len(visible) - 1))]
-        self.receive(message, dies_after=dies_after if message.received < 3 else None, again=again)
-
-    @rule(data=st.data(), calls=st.integers(0, 6))
-    @precondition(lambda self: sum(message.visible <= self.world.now for message in self.world.messages) > 1)
-    def deliver_two(self, data: st.DataObject, calls: int) -> None:
-        visible = [message for message in self.world.messages if message.visible <= self.world.now]
-        first, second = data.draw(st.permutations(range(len(visible))))[:2]
-        self.at_once(visible[first], visible[second], calls)
-
     @rule(calls=st.sampled_from([1, 1, 2]), swapped=st.booleans(), lost=st.sampled_from([False, False, True]))
     def two_ask_at_once(self, calls: int, *, swapped: bool, lost: bool) -> None:
         """A person and an upload."""
@@ -307,30 +291,8 @@ class TrainingMachine(RuleBasedStateMachine):
         if lost:
             self.lose()
 
-    def at_once(self, first: Message, second: Message, calls: int) -> None:
-        """Two functions at the same time: one runs while the other is between two calls."""
-        self.world.meanwhile = (calls, lambda: self.receive(second))
-        self.receive(first)
-        if self.world.meanwhile:
-            self.world.meanwhile = None
-            self.receive(second)
-
-    def receive(self, message: Message, *, dies_after: int | None = None, again: bool = False) -> None:
-        world = self.world
-        world.dies_after, world.dead = dies_after, False
-        message.received += 1
-        try:
-            self.training.receive(message)
-        except Died:
-            message.visible = world.now + HIDDEN
-        else:
-            if not again or message.received > 3:
-                world.messages.remove(message)
-        finally:
-            world.dies_after, world.dead = None, False
-
     def record(self, kind: Kind, subject: str, **details: Any) -> None:
-        self.training.ledger.record(
+        self.functions.ledger.record(
             Fact(model=MODEL, kind=kind, subject=subject, at=self.world.now, summary="It is said.", details=details)
         )
 
@@ -338,9 +300,9 @@ class TrainingMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_policy_is_kept(self) -> None:
-        if not hasattr(self, "training"):
+        if not hasattr(self, "functions"):
             return
-        entries = self.training.entries()
+        entries = self.functions.entries()
         assert verify(entries) == []
         assert len(unstarted(entries)) + len(unfinished(entries)) <= 1, "two are under way"
         for entry in entries[self.checked :]:
@@ -349,7 +311,7 @@ class TrainingMachine(RuleBasedStateMachine):
         self.checked = len(entries)
 
     def check_grant(self, grant: Entry, before: Sequence[Entry]) -> None:
-        policy, cause = self.training.spec.retrain, grant.details["cause"]
+        policy, cause = self.functions.spec.retrain, grant.details["cause"]
         assert not policy.dry_run, "a dry run trains"
         if cause != "hand" and policy.quiet:
             assert not self.quiet(grant.at), "it begins by itself in quiet hours"
@@ -369,7 +331,7 @@ class TrainingMachine(RuleBasedStateMachine):
             assert spent + max(whole[-5:], default=0.2) <= policy.hours + 0.001, "over the budget of hours"
 
     def quiet(self, at: datetime) -> bool:
-        quiet = self.training.spec.retrain.quiet
+        quiet = self.functions.spec.retrain.quiet
         assert quiet
         minute = at.astimezone(UTC).time()
         if quiet.start < quiet.end:
@@ -382,7 +344,7 @@ class TrainingMachine(RuleBasedStateMachine):
         world, quiet = self.world, 0
         world.raised.clear()
         for _ in range(200):
-            before = len(self.training.entries())
+            before = len(self.functions.entries())
             for message in [message for message in world.messages if message.visible <= world.now]:
                 self.receive(message)
             if world.running:
@@ -392,15 +354,15 @@ class TrainingMachine(RuleBasedStateMachine):
                 world.come()
             else:
                 world.pass_time(timedelta(minutes=20))
-            self.training.reconcile()
-            still = not world.messages and not world.schedules and len(self.training.entries()) == before
+            self.functions.reconcile()
+            still = not world.messages and not world.schedules and len(self.functions.entries()) == before
             quiet = quiet + 1 if still else 0
             if quiet == 4:  # more than an hour: what the reconciler tells again, it tells once an hour
                 return
         pytest.fail("it never comes to rest")
 
     def check_quiet(self) -> None:
-        world, entries, model = self.world, self.training.entries(), self.training.spec
+        world, entries, model = self.world, self.functions.entries(), self.functions.spec
         self.the_policy_is_kept()
         decided = {Kind.RETRAINING_REQUESTED, Kind.RETRAINING_DECLINED, Kind.TRAINING_HELD}
         decisions = [entry for entry in entries if entry.kind in decided]
@@ -420,24 +382,4 @@ class TrainingMachine(RuleBasedStateMachine):
 
 
 def test_whatever_happens_the_policy_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Past(datetime):
-        """Scheduler takes no time that has passed; here time is the world's."""
-
-        @classmethod
-        def now(cls, tz: Any = None) -> "Past":
-            return cls(2020, 1, 1, tzinfo=tz)
-
-    monkeypatch.setattr(schedules, "datetime", Past)
-    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
-    # The same histories each time, so that a change is judged by itself; HISTORIES=500 tries as many others.
-    others = int(os.environ.get("HISTORIES", "0"))
-    run_state_machine_as_test(
-        TrainingMachine,
-        settings=settings(
-            max_examples=others or 60,
-            derandomize=not others,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    live_through(TrainingMachine, monkeypatch, histories=60, steps=30)
