@@ -1,7 +1,7 @@
 """What an environment has once: key, buckets, event bus and archives, the ledger, and the topic that pages people."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from aws_cdk import ArnFormat, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_budgets as budgets
@@ -164,11 +164,12 @@ class Foundation(Stack):
         )
         return access_logs
 
-    def _data_bucket(self, specs: Sequence[ModelSpec]) -> s3.Bucket:
-        bucket = s3.Bucket(
+    def _bucket(self, id_: str, *, name: str, logs: str, **more: Any) -> s3.Bucket:
+        """Versioned and encrypted; who asked for what is written into the bucket of access logs, under `logs`."""
+        return s3.Bucket(
             self,
-            "Data",
-            bucket_name=self.data_bucket_name,
+            id_,
+            bucket_name=name,
             encryption=s3.BucketEncryption.KMS,
             encryption_key=self.key,
             bucket_key_enabled=True,
@@ -177,7 +178,16 @@ class Foundation(Stack):
             minimum_tls_version=1.2,
             versioned=True,
             server_access_logs_bucket=self._access_logs,
-            server_access_logs_prefix="data/",
+            server_access_logs_prefix=logs,
+            removal_policy=self._removal,
+            **more,
+        )
+
+    def _data_bucket(self, specs: Sequence[ModelSpec]) -> s3.Bucket:
+        bucket = self._bucket(
+            "Data",
+            name=self.data_bucket_name,
+            logs="data/",
             lifecycle_rules=[
                 s3.LifecycleRule(
                     id="noncurrent-versions",
@@ -202,7 +212,6 @@ class Foundation(Stack):
                     for spec in specs
                 ),
             ],
-            removal_policy=self._removal,
         )
         # The L2 method for this brings a custom resource with a function of its own.
         cast(s3.CfnBucket, bucket.node.default_child).add_property_override(
@@ -278,22 +287,12 @@ class Foundation(Stack):
         """A copy of each entry, which nobody can change or delete for as long as the settings say."""
         days = Duration.days(self._settings.ledger_lock_days)
         lock = s3.ObjectLockRetention.compliance if self._settings.keeps_data else s3.ObjectLockRetention.governance
-        bucket = s3.Bucket(
-            self,
+        bucket = self._bucket(
             "LedgerCopies",
-            bucket_name=self.ledger_bucket_name,
-            encryption=s3.BucketEncryption.KMS,
-            encryption_key=self.key,
-            bucket_key_enabled=True,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            versioned=True,
+            name=self.ledger_bucket_name,
+            logs="ledger/",
             object_lock_enabled=True,
             object_lock_default_retention=lock(days),
-            server_access_logs_bucket=self._access_logs,
-            server_access_logs_prefix="ledger/",
-            removal_policy=self._removal,
         )
         bucket.add_to_resource_policy(
             iam.PolicyStatement(
