@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from local.faults.control import Faults
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORK = REPOSITORY / ".noria"
 ACCOUNT = "123456789012"
@@ -203,6 +205,11 @@ class LocalCloud:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate))
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong in this cloud on purpose."""
+        return Faults(self.endpoint, self._tls)
 
     # --- stop
 

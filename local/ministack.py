@@ -7,6 +7,7 @@
     register_door         a path of ours that is no AWS service's
     scale_time            EventBridge's rates, CloudWatch's and AppConfig's minutes in scaled time
     place_before_apis     throttling, metrics and access logs of HTTP APIs
+    place_before_calls    whatever is to happen to calls on purpose
     register_tags         tags of such resources, for policies that compare them
     calls                 which role was allowed what
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
@@ -14,6 +15,7 @@
     on_loop               run something in MiniStack's own thread, where its stores may be touched
     account               whose request is being answered
     alarms, set_alarm_state, on_alarm_state_change, evaluate_alarms_with, put_metric, metric_points
+    queues                what waits in each queue
     answer_queries_with   an engine for Athena's queries
     serve                 run it all
 
@@ -27,6 +29,7 @@ import gzip
 import hashlib
 import json
 import logging
+import os
 import re
 import secrets
 import signal
@@ -35,7 +38,7 @@ import time
 import uuid
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -70,6 +73,7 @@ from ministack.services import (
     lambda_svc,
     s3,
     scheduler,
+    sqs,
     sts,
     tagging,
 )
@@ -468,6 +472,117 @@ provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] |= {
 }
 
 
+# --- calls that go wrong on purpose ------------------------------------------------------------------------------
+
+Answer = tuple[int, dict[str, str], bytes]
+Proceed = Callable[[], Awaitable[Response]]
+
+_peer: ContextVar[tuple[str, int] | None] = ContextVar("peer", default=None)
+_dispatch_request = app._dispatch_service_request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call of a role, in IAM's words: `role` and `session` are the names in its ARN, `service` is as in an action.
+
+    `peer` is the port that it came from on this machine.
+    """
+
+    role: str
+    session: str
+    service: str
+    operation: str
+    request: Request
+    name: str
+    peer: int
+
+
+class Injector(Protocol):
+    """What stands before each call of a role, while it is `active`."""
+
+    active: bool
+
+    async def answer(self, asked: Asked, proceed: Proceed) -> Response: ...
+
+
+_injectors: list[Injector] = []
+
+
+def place_before_calls(injector: Injector) -> None:
+    _injectors.append(injector)
+
+
+async def _through_faults(name: str, request: Request, answer: Callable[[], Awaitable[Answer]]) -> Answer:
+    injector = next((each for each in _injectors if each.active), None)
+    if injector is None or (asked := _asked(name, request)) is None:
+        return await answer()
+
+    async def proceed() -> Response:
+        status, headers, body = await answer()
+        return Response(status, body, headers)
+
+    response = await injector.answer(asked, proceed)
+    return response.status, dict(response.headers), response.body
+
+
+def _asked(name: str, request: Request) -> Asked | None:
+    """Which call of which role a request is; None for those of users and of nobody."""
+    key = extract_access_key_id(request.headers, request.query)
+    arn = (sts._sessions.get(key) or {}).get("Arn", "")
+    if ":assumed-role/" not in arn:
+        return None
+    query = app._routing_params(request.method, request.path, request.headers, request.body, request.query)
+    action = iam_actions.extract_iam_action(name, request.method, request.path, request.headers, request.body, query)
+    service, _, operation = (action or f"{name}:").partition(":")
+    _, role, session = arn.split("/", 2)
+    return Asked(role, session, service, operation, request, name, (_peer.get() or ("", 0))[1])
+
+
+async def _dispatch_through_faults(  # noqa: PLR0917 - MiniStack's signature
+    method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]], request_id: str
+) -> Answer:
+    async def answer() -> Answer:
+        answered: Answer = await _dispatch_request(method, path, headers, body, query, request_id)
+        return answered
+
+    if not any(injector.active for injector in _injectors):
+        return await answer()
+    routing = app._routing_params(method, path, headers, body, query)
+    name = app.detect_service(method, path, headers, routing)
+    return await _through_faults(name, Request(method, path, headers, body, query), answer)
+
+
+def refusal(asked: Asked, status: int = 0, code: str = "", message: str = "") -> Response:
+    """A refusal in the words and the protocol of the call's service: a denial, or another error."""
+    answered = iam_actions.access_denied_response(
+        asked.name,
+        f"{asked.service}:{asked.operation}",
+        f"arn:aws:sts::{get_account_id()}:assumed-role/{asked.role}/{asked.session}",
+        str(uuid.uuid4()),
+        error_code=code,
+        message=message,
+        headers=asked.request.headers,
+    )
+    return Response(status or answered[0], answered[2], answered[1])
+
+
+def processes_of(asked: Asked) -> Iterator[int]:
+    """Processes of this machine that hold the other end of a call's connection. Source: proc(5), `/proc/net/tcp`."""
+    own_port = int(os.environ["GATEWAY_PORT"])
+    ends = f"{_LOOPBACK}:{asked.peer:04X}", f"{_LOOPBACK}:{own_port:04X}"
+    rows = (row.split() for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:])
+    sockets = {f"socket:[{row[9]}]" for row in rows if (row[1], row[2]) == ends}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if any(str(each.readlink()) in sockets for each in (process / "fd").iterdir()):
+                yield int(process.name)
+
+
+_LOOPBACK = "0100007F"  # 127.0.0.1 as /proc/net/tcp writes it on a little-endian machine
+
+app._dispatch_service_request = _dispatch_through_faults
+
+
 # --- the short way to busy services -------------------------------------------------------------------------------
 
 # Threads are used again. A request may wait for another that it makes itself, so there must be one for every request.
@@ -481,6 +596,7 @@ async def _front(scope: Any, receive: Any, send: Any) -> None:
     costs more than all the rest. What decides about a request is the same either way: MiniStack's check of its
     signature, its time and its token, and of its permissions against the policies of that moment.
     """
+    _peer.set(scope.get("client"))
     if (found := _busy(scope)) is None:
         await app.app(scope, receive, send)
         return
@@ -495,7 +611,8 @@ async def _front(scope: Any, receive: Any, send: Any) -> None:
         body = await app._read_request_body(receive, request.method, request.headers)
     except app._RequestBodyDisconnected:
         return
-    status, headers, answer = await _answer(service, replace(request, body=body))
+    request = replace(request, body=body)
+    status, headers, answer = await _through_faults(service.name, request, lambda: _answer(service, request))
     await app._send_response(send, status, {**headers, "x-amzn-requestid": str(uuid.uuid4())}, answer)
 
 
@@ -1318,6 +1435,131 @@ def _typed_query(query: Mapping[str, Any]) -> dict[str, Any]:
 
 cloudwatch._put_metric_alarm = _put_metric_alarm
 provisioners._cw_metric_alarm_record = _templated_alarm
+
+
+# --- queues -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How many messages of a queue can be received, were received and not deleted, are held back; seconds of age."""
+
+    name: str
+    account: str
+    region: str
+    visible: int
+    not_visible: int
+    delayed: int
+    oldest: float
+
+
+_NOISY_SHARE, _NOISY_SECONDS = 0.1, 300.0
+"""A tenant with a larger share of what consumers did lately is a noisy neighbour; "lately" is the guide's five minutes.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
+"""
+
+_busy_with: dict[str, deque[tuple[float, str, float]]] = defaultdict(deque)
+_collect = sqs._collect_msgs
+_send_to_queue = eventbridge._dispatch_to_sqs
+_run_batch = lambda_svc._run_sqs_batch
+_waiting_scale = 1.0
+
+
+def queues() -> list[Queue]:
+    """Every queue of the cloud."""
+    now = time.time()
+    found = []
+    with sqs._queues_lock:
+        for (owner, region, _), queue in list(sqs._queues._data.items()):
+            waiting = [message for message in queue["messages"] if message["visible_at"] > now]
+            received = sum(message["receive_count"] > 0 for message in waiting)
+            found.append(
+                Queue(
+                    name=queue["name"],
+                    account=owner,
+                    region=region,
+                    visible=len(queue["messages"]) - len(waiting),
+                    not_visible=received,
+                    delayed=len(waiting) - received,
+                    oldest=now - min((message["sent_at"] for message in queue["messages"]), default=now),
+                )
+            )
+    return found
+
+
+def scale_waiting(time_scale: float) -> None:
+    """Let messages that a function failed on stay hidden for the cloud's minutes, not this machine's."""
+    global _waiting_scale
+    _waiting_scale = time_scale
+
+
+def _run_batch_and_wait_scaled(  # noqa: PLR0917 - MiniStack's signature
+    mapping: dict[str, Any], function: Any, event: Any, batch: list[dict[str, Any]], url: str, name: str
+) -> None:
+    began = time.time()
+    receipts = {message["id"]: message["receipt_handle"] for message in batch}
+    _run_batch(mapping, function, event, batch, url, name)
+    now = time.time()
+    with sqs._queues_lock:
+        for message in batch:
+            _busy_with[url].append((now, message.get("group_id") or message["id"], now - began))
+            if message["visible_at"] > now and message["receipt_handle"] == receipts[message["id"]]:
+                message["visible_at"] = now + (message["visible_at"] - now) / _waiting_scale
+
+
+def _send_with_group(target: Any, payload: str, parameters: Mapping[str, str] | None = None) -> None:
+    """Set a message's group in standard queues too, which makes them fair; it may be a path into the event."""
+    queue = sqs._queue_by_arn(str(target))
+    before = queue["messages"][-1:] if queue else []
+    _send_to_queue(target, payload, parameters)
+    group = (parameters or {}).get("MessageGroupId")
+    if queue and group and not queue["is_fifo"] and queue["messages"][-1:] != before:
+        queue["messages"][-1]["group_id"] = _group(group, payload)
+
+
+def _group(group: str, payload: str) -> str | None:
+    if not group.startswith("$."):
+        return group
+    value: Any = json.loads(payload)
+    for name in group[2:].split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return None if value is None else str(value)
+
+
+def _collect_fairly(queue: dict[str, Any], most: int, hidden: int) -> list[dict[str, Any]]:
+    """Messages of quiet tenants before those of noisy ones, and of these the one with the fewest in flight first.
+
+    A message without a group is a tenant of its own, which is quiet.
+    """
+    if queue["is_fifo"] or not any(message.get("group_id") for message in queue["messages"]):
+        return list(_collect(queue, most, hidden))
+    now = time.time()
+    busy = _busy_with[queue["url"]]
+    while busy and busy[0][0] < now - _NOISY_SECONDS:
+        busy.popleft()
+    share: dict[str, float] = defaultdict(float)
+    for _, group, seconds in busy:
+        share[group] += seconds
+    total = sum(share.values())
+    flying: dict[str, int] = defaultdict(int)
+    first: dict[str, dict[str, Any]] = {}
+    for message in queue["messages"]:
+        group = message.get("group_id") or message["id"]
+        if message["visible_at"] <= now:
+            first.setdefault(group, message)
+        elif message["receive_count"]:
+            flying[group] += 1
+
+    def turn(group: str) -> int:
+        return flying[group] + 1 if share[group] > _NOISY_SHARE * total else 0
+
+    chosen = [first[group] for group in sorted(first, key=turn)[:most]]
+    return list(_collect({**queue, "messages": chosen}, most, hidden))
+
+
+sqs._collect_msgs = _collect_fairly
+eventbridge._dispatch_to_sqs = _send_with_group
+lambda_svc._run_sqs_batch = _run_batch_and_wait_scaled
 
 
 # --- HTTP APIs ----------------------------------------------------------------------------------------------------
