@@ -11,6 +11,8 @@ from local import ministack, privileges
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
+from local.composite_alarms import CompositeAlarmType
+from local.faults.injection import Injection
 from local.flow_logs import FlowLogType
 from local.http_apis import HttpApis
 from local.sagemaker import service as sagemaker
@@ -44,6 +46,7 @@ def main() -> None:
     HttpApis().start()
     privileges.install()
     if options.with_parent:
+    Injection().install()
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         ministack.serve(port=options.port, certificate=options.certificate, key=options.key)
