@@ -11,7 +11,6 @@ from local import ministack, privileges
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
-from local.composite_alarms import CompositeAlarmType
 from local.faults.injection import Injection
 from local.flow_logs import FlowLogType
 from local.http_apis import HttpApis
