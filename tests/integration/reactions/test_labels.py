@@ -190,21 +190,25 @@ def test_every_variant_that_answered_is_joined_and_the_champion_alone_is_measure
     assert quality.matched == 4
 
 
-def test_a_death_before_the_ledger_heals_at_the_next_delivery(
-    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def die_at_the_ledger(place: Place, event: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     class DiedError(Exception):
         pass
 
     def die(*_: object) -> None:
         raise DiedError
 
-    key = f"{spec.model}/labels/may.csv"
-    event = place.uploaded(key, place.put(key, LABELS))
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "record", die)
         with pytest.raises(DiedError):
             place.deliver(join_labels, event)
+
+
+def test_a_death_before_the_ledger_heals_at_the_next_delivery(
+    place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"{spec.model}/labels/may.csv"
+    event = place.uploaded(key, place.put(key, LABELS))
+    die_at_the_ledger(place, event, monkeypatch)
     made = place.keys(f"{spec.model}/labelled/"), place.keys(f"{spec.model}/incoming/"), joined(place, spec)
     place.deliver(join_labels, event)
     again = place.keys(f"{spec.model}/labelled/"), place.keys(f"{spec.model}/incoming/"), joined(place, spec)
@@ -215,18 +219,9 @@ def test_a_death_before_the_ledger_heals_at_the_next_delivery(
 def test_a_join_that_died_in_its_turn_after_all_was_written_is_told_of_when_the_turn_is_over(
     place: Place, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class DiedError(Exception):
-        pass
-
-    def die(*_: object) -> None:
-        raise DiedError
-
     key = f"{spec.model}/labels/may.csv"
     event = place.uploaded(key, place.put(key, LABELS))
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "record", die)
-        with pytest.raises(DiedError):
-            place.deliver(join_labels, event)
+    die_at_the_ledger(place, event, monkeypatch)
     # Who dies, unlike who fails, does not give the turn back.
     with place.ledger.claim(spec.model, "labels", now=datetime.now(UTC), lasting=timedelta(minutes=10)):
         pass
