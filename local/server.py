@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from local import ministack, privileges
+from local import ministack, privileges, queues
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
@@ -45,6 +45,7 @@ def main() -> None:
     HttpApis().start()
     privileges.install()
     if options.with_parent:
+    queues.install(cloud)
     Injection().install()
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

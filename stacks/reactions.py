@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from aws_cdk import ArnFormat, Environment, Stack
 from aws_cdk import aws_apigatewayv2 as apigateway
@@ -69,6 +70,13 @@ MLFLOW = (
 """What writing a run asks of SageMaker's MLflow, each of one tracking server (Service Authorization Reference)."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
+GROUP_OF_MODEL = "$.detail.model"
+"""Of Noria's own events: what a queue is fair between."""
+
+LANES = 60
+"""Models whose uploads have a rule of their own, for a group is not to be had from a key. A bus has 300 rules, in some
+regions 100, and the pattern of the rule for all others, which names these, 2,048 characters."""
+
 
 
 class Reactions(Stack):
@@ -114,7 +122,7 @@ class Reactions(Stack):
             placement=placement,
         )
 
-        self.validate_upload = self._validate_upload()
+        self.validate_upload = self._validate_upload(specs)
         self.start_training = self._start_training()
         self.record_training = self._record_training()
         self.write_card = self._write_card()
@@ -173,13 +181,13 @@ class Reactions(Stack):
 
     # --- those that are functions; learning is the pipeline in stacks/training.py
 
-    def _validate_upload(self) -> Reaction:
+    def _validate_upload(self, specs: Sequence[ModelSpec]) -> Reaction:
         reaction = Reaction(
             self,
             "ValidateUpload",
             name="validate_upload",
             surroundings=self._surroundings,
-            triggers=[self._object_created("uploads", "incoming")],
+            triggers=self._uploads([spec.model for spec in specs][:LANES]),
             work=UPLOAD_WORK,
         )
         reaction.allow(
@@ -216,6 +224,7 @@ class Reactions(Stack):
             self._objects("trainings", actions=("GetObject", "PutObject")),
             self._list("datasets", "trainings"),
             self._on("pipeline", "StartPipelineExecution"),
+                    group=GROUP_OF_MODEL,
             self._on("model-package", "DescribeModelPackage"),
             *self._ledger("Query"),
         )
@@ -718,6 +727,7 @@ class Reactions(Stack):
         )
         reaction.allow(self._see_alarms(), *self._ledger("Query"), self._announce())
         return reaction
+                    group=GROUP_OF_MODEL,
 
     def _export_ledger(self) -> Reaction:
         """Fed by the table's stream, and by the queue with what the stream failed to tell."""
@@ -833,6 +843,19 @@ class Reactions(Stack):
                 "bucket": {"name": [self._bucket.bucket_name]},
                 "object": {"key": [{"wildcard": f"*/{area}/*"}]},
             },
+        return self._object_put(name, {"wildcard": f"*/{area}/*"})
+
+    def _uploads(self, models: Sequence[str]) -> list[Trigger]:
+        """One trigger for each of these models, and one for whatever else is put under a name that is none of theirs."""
+        if not models:
+            return [self._object_created("uploads", "incoming")]
+        others = {"anything-but": {"prefix": [f"{model}/" for model in models]}}
+        return [
+            *(self._object_put(model, {"prefix": f"{model}/incoming/"}, group=model) for model in models),
+            self._object_put("uploads", others),
+        ]
+
+    def _object_put(self, name: str, key: Mapping[str, Any], *, group: str | None = None) -> Trigger:
         )
 
     def _serving_stack_settled(self) -> Trigger:

@@ -38,6 +38,10 @@ def _is(condition: Any, value: Any) -> bool:
         return bool(condition == value) and isinstance(condition, bool) is isinstance(value, bool)
     ((operator, operand),) = condition.items()
     if operator == "anything-but":
+        if isinstance(operand, Mapping):
+            ((negated, texts),) = operand.items()
+            texts = texts if isinstance(texts, list) else [texts]
+            return isinstance(value, str) and not any(_ON_TEXT[negated](value, text) for text in texts)
         others = operand if isinstance(operand, list) else [operand]
         return not any(_is(other, value) for other in others)
     if operator not in _ON_TEXT:

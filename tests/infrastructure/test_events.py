@@ -17,7 +17,9 @@ from tests.infrastructure.patterns import matches
 EVENTS = REPOSITORY / "tests" / "events"
 
 MEANT = {
-    "validate-upload-uploads": {"aws.s3-object-created"},
+    "validate-upload-flight-delay": {"aws.s3-object-created"},
+    "validate-upload-house-prices": set[str](),  # the same of another model: below
+    "validate-upload-uploads": set[str](),  # and of what is no model's
     "join-labels-labels": set[str](),  # the same event, of another area: below
     "join-labels-told": {"noria-labels-told"},
     "predict-batch-uploads": set[str](),  # so is this
@@ -81,7 +83,11 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
         happened["detail"]["object"]["key"] = key
         return matched(assembly, happened)
 
-    assert into("flight-delay/incoming/2013/january.csv") == {"validate-upload-uploads"}
+    assert into("flight-delay/incoming/2013/january.csv") == {"validate-upload-flight-delay"}
+    assert into("house-prices/incoming/2013.csv") == {"validate-upload-house-prices"}
+    assert into("unheard-of/incoming/2013.csv") == {"validate-upload-uploads"}, (
+        "somebody must be told that it is refused"
+    )
     assert into("flight-delay/labels/2013-01.csv") == {"join-labels-labels"}
     assert into("flight-delay/batch/2013/week.csv") == {"predict-batch-uploads"}
     assert into("flight-delay/batch/week.jsonl") == {"predict-batch-uploads"}
@@ -99,7 +105,23 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
         "runs",
     ):
         assert into(f"flight-delay/{area}/x.csv") == set(), area
-    assert into("incoming/no-model.csv") == set()
+
+
+def test_queues_are_fair_between_models_wherever_many_events_of_one_can_come(assembly: Assembly) -> None:
+    groups = {
+        name: target["SqsParameters"]["MessageGroupId"]
+        for name, rule in rules(assembly).items()
+        for target in rule.properties["Targets"]
+        if "SqsParameters" in target
+    }
+    assert groups == {
+        "validate-upload-flight-delay": "flight-delay",
+        "validate-upload-house-prices": "house-prices",
+        "request-retraining-causes": "$.detail.model",
+        "start-training-grants": "$.detail.model",
+    }
+    for name in ("request-retraining-causes", "start-training-grants"):
+        assert rules(assembly)[name].properties["EventPattern"]["detail"]["model"] == [{"exists": True}]
 
 
 def test_the_alarms_that_may_ask_for_a_training_do_and_no_others(assembly: Assembly, models: Path) -> None:
