@@ -44,9 +44,9 @@ def main() -> None:
     ministack.answer_queries_with(Engine())
     HttpApis().start()
     privileges.install()
-    if options.with_parent:
     queues.install(cloud)
     Injection().install()
+    if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         ministack.serve(port=options.port, certificate=options.certificate, key=options.key)
