@@ -69,7 +69,6 @@ MLFLOW = (
 )
 """What writing a run asks of SageMaker's MLflow, each of one tracking server (Service Authorization Reference)."""
 
-ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 GROUP_OF_MODEL = "$.detail.model"
 """Of Noria's own events: what a queue is fair between."""
 
@@ -77,6 +76,7 @@ LANES = 60
 """Models whose uploads have a rule of their own, for a group is not to be had from a key. A bus has 300 rules, in some
 regions 100, and the pattern of the rule for all others, which names these, 2,048 characters."""
 
+ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
 
 
 class Reactions(Stack):
@@ -216,6 +216,7 @@ class Reactions(Stack):
                     source=EVENT_SOURCE,
                     detail_types=["Retraining Requested"],
                     detail={"model": [{"exists": True}]},
+                    group=GROUP_OF_MODEL,
                 )
             ],
         )
@@ -224,7 +225,6 @@ class Reactions(Stack):
             self._objects("trainings", actions=("GetObject", "PutObject")),
             self._list("datasets", "trainings"),
             self._on("pipeline", "StartPipelineExecution"),
-                    group=GROUP_OF_MODEL,
             self._on("model-package", "DescribeModelPackage"),
             *self._ledger("Query"),
         )
@@ -719,6 +719,7 @@ class Reactions(Stack):
                     source=EVENT_SOURCE,
                     detail_types=["Dataset Accepted", "Retraining Wanted", "Training Ended"],
                     detail={"model": [{"exists": True}]},
+                    group=GROUP_OF_MODEL,
                 ),
             ],
         )
@@ -727,7 +728,6 @@ class Reactions(Stack):
         )
         reaction.allow(self._see_alarms(), *self._ledger("Query"), self._announce())
         return reaction
-                    group=GROUP_OF_MODEL,
 
     def _export_ledger(self) -> Reaction:
         """Fed by the table's stream, and by the queue with what the stream failed to tell."""
@@ -835,18 +835,10 @@ class Reactions(Stack):
     # --- what starts them
 
     def _object_created(self, name: str, area: Area) -> Trigger:
-        return Trigger(
-            name=name,
-            source="aws.s3",
-            detail_types=["Object Created"],
-            detail={
-                "bucket": {"name": [self._bucket.bucket_name]},
-                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
-            },
         return self._object_put(name, {"wildcard": f"*/{area}/*"})
 
     def _uploads(self, models: Sequence[str]) -> list[Trigger]:
-        """One trigger for each of these models, and one for whatever else is put under a name that is none of theirs."""
+        """One trigger for each of these models, and one for what is put under a name that is none of theirs."""
         if not models:
             return [self._object_created("uploads", "incoming")]
         others = {"anything-but": {"prefix": [f"{model}/" for model in models]}}
@@ -856,6 +848,14 @@ class Reactions(Stack):
         ]
 
     def _object_put(self, name: str, key: Mapping[str, Any], *, group: str | None = None) -> Trigger:
+        return Trigger(
+            name=name,
+            source="aws.s3",
+            detail_types=["Object Created"],
+            detail={
+                "bucket": {"name": [self._bucket.bucket_name]},
+                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
+            },
         )
 
     def _serving_stack_settled(self) -> Trigger:

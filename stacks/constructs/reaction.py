@@ -56,17 +56,17 @@ class Surroundings:
 class Trigger:
     """Events of one bus (the default one when left out) that start a reaction; `name` says which.
 
-    `group` is what SQS is fair between, a word or a path into the event: who floods the queue then waits for the others,
-    and not they for it. An event without one is a group of its own.
+    `group` is what SQS is fair between, a word or a path into the event: who floods the queue then waits for the
+    others, and not they for it. An event without one is a group of its own.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
     """
 
     name: str
     source: str
     detail_types: Sequence[str]
-    group: str | None = None
     detail: Mapping[str, Any]
     bus: events.IEventBus | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +191,10 @@ class Reaction(Construct):
                     arn=self.queue.queue_arn,
                     dead_letter_config=events.CfnRule.DeadLetterConfigProperty(arn=self.dead_letters.queue_arn),
                     retry_policy=events.CfnRule.RetryPolicyProperty(
+                        maximum_event_age_in_seconds=24 * 3600, maximum_retry_attempts=185
+                    ),
                     sqs_parameters=(
                         events.CfnRule.SqsParametersProperty(message_group_id=trigger.group) if trigger.group else None
-                    ),
-                        maximum_event_age_in_seconds=24 * 3600, maximum_retry_attempts=185
                     ),
                 )
             ],
