@@ -1489,7 +1489,7 @@ def queues() -> list[Queue]:
 
 def scale_waiting(time_scale: float) -> None:
     """Let messages that a function failed on stay hidden for the cloud's minutes, not this machine's."""
-    global _waiting_scale
+    global _waiting_scale  # noqa: PLW0603 - as the minute
     _waiting_scale = time_scale
 
 

@@ -852,10 +852,8 @@ class Reactions(Stack):
             name=name,
             source="aws.s3",
             detail_types=["Object Created"],
-            detail={
-                "bucket": {"name": [self._bucket.bucket_name]},
-                "object": {"key": [{"wildcard": f"*/{area}/*"}]},
-            },
+            detail={"bucket": {"name": [self._bucket.bucket_name]}, "object": {"key": [dict(key)]}},
+            group=group,
         )
 
     def _serving_stack_settled(self) -> Trigger:
