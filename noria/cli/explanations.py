@@ -14,18 +14,17 @@ from pydantic import BaseModel
 
 from noria import capture
 from noria.aws.captures import Captures
-from noria.aws.endpoints import CHAMPION, Endpoint
+from noria.aws.endpoints import Endpoint
 from noria.aws.explanations import Explanations
 from noria.aws.storage import Storage
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
-from noria.deployment import Desired
 from noria.explain import UnexplainedError
 from noria.flags import Variant
-from noria.ledger import Entry, Kind
 from noria.names import version
 from noria.spec import ModelSpec, Task
 from noria.sql import MODEST, connect
+from noria.trace import Answering, answering
 from noria.violations import MASK
 
 VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
@@ -139,7 +138,7 @@ class Explainer:
             )
             for feature, contribution in local.contributions.items()
         ]
-        then = _answered_by(deployed.ledger.entries(spec.model), variant, found.at)
+        then = answering(deployed.ledger.entries(spec.model), variant, found.at)
         return Explained(
             model=spec.model,
             package=package,
@@ -194,11 +193,11 @@ class Explainer:
             for row, at, prediction, score, *values in rows
         }
 
-    def _notes(self, found: _Captured, then: str | None, now: str, explained: float) -> Iterator[str]:
-        if then is None:
+    def _notes(self, found: _Captured, then: Answering, now: str, explained: float) -> Iterator[str]:
+        if not then.packages:
             yield f"The ledger does not say who answered then; {version(now)} answers now, and is what is explained."
-        elif then != now:
-            yield f"It was {version(then)} that answered; {version(now)} answers now, and is what is explained."
+        elif then.packages != (now,):
+            yield f"It was {then.text} that answered; {version(now)} answers now, and is what is explained."
         if self.spec.task is Task.MULTICLASS:
             return
         answered = found.score if self.spec.task is Task.BINARY else float(found.prediction)
@@ -209,12 +208,3 @@ class Explainer:
 def _holds(path: Path, inference_id: str) -> bool:
     """Whether the file may: most do not, and need not be parsed."""
     return inference_id.encode() in path.read_bytes()
-
-
-def _answered_by(entries: list[Entry], variant: Variant, at: datetime) -> str | None:
-    """The package that the ledger knows as that variant at that time."""
-    kinds = {Kind.DEPLOYED, Kind.SERVING_DIFFERS}
-    seen = [Desired.of(entry.details) for entry in entries if entry.kind in kinds and entry.at <= at]
-    if not seen:
-        return None
-    return seen[-1].package if variant == CHAMPION else seen[-1].challenger
