@@ -1,0 +1,46 @@
+"""A cloud to break, and what breaks it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from local.cloud import LocalCloud
+from tests.breaking.delivery import Lambda
+from tests.breaking.report import Report
+from tests.integration.reactions.conftest import cloud, everything, place
+from tests.integration.reactions.place import Place
+
+__all__ = ["cloud", "everything", "place"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--points", default="2", help="how many points of each scene to break at, or all")
+    parser.addoption("--seed", type=int, default=0, help="chooses the points")
+
+
+@pytest.fixture(scope="session")
+def functions(place: Place, cloud: LocalCloud, everything: None) -> Lambda:
+    """Reactions that run in processes of their own."""
+    return Lambda(place, Path(cloud.root) / "logs" / "functions.log")
+
+
+@pytest.fixture(scope="session")
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Write past pytest's capture, so that who waits sees how far it is."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def line(text: str) -> None:
+        if reporter:
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    return line
+
+
+@pytest.fixture(scope="module")
+def report(request: pytest.FixtureRequest, say: Callable[[str], None]) -> Iterator[Report]:
+    about = request.module.__name__.rpartition("test_")[2]
+    report = Report(about, say)
+    yield report
+    say(f"  {len(report.tried)} tried: {report.save()}")

@@ -1,0 +1,279 @@
+"""What there is of one model in the cloud, in a form in which two models that met the same fate are equal.
+
+What differs between two runs of the same thing is replaced by what kind of thing it is (`normal`):
+
+| what                                                        | becomes     |
+|-------------------------------------------------------------|-------------|
+| the model's name, also inside of others                     | `MODEL`     |
+| a moment of today or about it, in any spelling              | `TIME`      |
+| a UUID, a version id, a hash, an execution's id, and the end of a name that CloudFormation made | `ID` |
+| how long something took                                     | `DURATION`  |
+
+What may come more than once by contract, because whoever hears it expects that (pages, events, messages, points of a
+metric of which alarms see the maximum), counts once for each content. Claims are left out: they say who is busy, and
+end by themselves. All else is compared as it is: objects by key and the contents of all their versions, the ledger by
+its entries in their order, and by its whole chain being right.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import duckdb
+from botocore.exceptions import ClientError
+
+from noria.ledger import verify
+from tests.integration.reactions.place import BUCKET, COPIES, REACTIONS, Place, drain
+
+State = dict[str, Any]
+
+_TIMES = re.compile(
+    r"\b20(2[5-9]|[3-9]\d)-?\d\d-?\d\d([T ]?\d\d:?\d\d(:?\d\d([.,]\d+)?)?)?( ?Z| ?UTC|[+-]\d\d:?\d\d)?\b(?!-)"
+)
+_IDS = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # a UUID
+    r"|(?<=execution/)[a-z0-9]+|(?<=runs/)[a-z0-9]{12}(?=/)"
+    r"|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b"  # a hash, or a part of one
+    r"|(?<=-)[A-Z0-9]{8,13}\b|\b1[78]\d{8}(\.\d+)?\b"  # what CloudFormation adds; seconds since 1970
+)
+_DURATIONS = re.compile(r'("(?:seconds|hours|took|duration\w*|latency\w*)": )[\d.]+')
+
+
+def normal(text: str, model: str) -> str:
+    """Text of or about a model, without what no two runs have in common."""
+    text = re.sub(rf"\b{re.escape(model)}\b", "MODEL", text)
+    text = _DURATIONS.sub(r"\1DURATION", text)
+    return _IDS.sub("ID", _TIMES.sub("TIME", text))
+
+
+def _told(what: Any) -> str:
+    return json.dumps(what, default=str, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class World:
+    """The part of a place that a model has; `heard` is what was told since `forget`."""
+
+    place: Place
+    model: str
+
+    @property
+    def name(self) -> str:
+        return self.place.names.model(self.model)
+
+    def forget(self) -> None:
+        """What was told before the event that matters is not its effect."""
+        for queue in ("ear", "pager", *map(self.place.names.queue, REACTIONS)):
+            drain(queue)
+
+    def state(self) -> State:
+        """Everything, normalised. Takes what waits in the queues."""
+        parts: Mapping[str, Callable[[], Any]] = {
+            "objects": lambda: self._objects(BUCKET),
+            "copies": lambda: self._objects(COPIES),
+            "ledger": self._ledger,
+            "packages": self._packages,
+            "executions": self._executions,
+            "endpoint": self._endpoint,
+            "stack": self._stack,
+            "left behind": self._left_behind,
+            "transforms": self._transforms,
+            "cards": self._cards,
+            "schedules": self._schedules,
+            "metrics": self._metrics,
+            "told": self._told_once,
+        }
+        return {part: json.loads(normal(_told(look()), self.model)) for part, look in parts.items()}
+
+    # --- objects
+
+    def _objects(self, bucket: str) -> dict[str, list[str]]:
+        found: dict[str, set[str]] = {}
+        pages = (
+            boto3.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"{self.model}/")
+        )
+        for page in pages:
+            for version in page.get("Versions", []):
+                key = normal(version["Key"], self.model)
+                found.setdefault(key, set()).add(self._content(bucket, version["Key"], version["VersionId"]))
+            for marker in page.get("DeleteMarkers", []):
+                found.setdefault(normal(marker["Key"], self.model), set()).add("(deleted)")
+        return {key: sorted(contents) for key, contents in found.items()}
+
+    def _content(self, bucket: str, key: str, version: str) -> str:
+        given: Any = {} if version == "null" else {"VersionId": version}
+        body = boto3.client("s3").get_object(Bucket=bucket, Key=key, **given)["Body"].read()
+        if key.endswith(".parquet"):
+            return _rows(body)
+        try:
+            return normal(body.decode(), self.model)
+        except UnicodeDecodeError:
+            return f"{len(body)} bytes"
+
+    # --- the ledger
+
+    def _ledger(self) -> dict[str, Any]:
+        entries = self.place.ledger.entries(self.model)
+        return {
+            "entries": [(entry.kind, entry.subject, entry.summary, entry.details) for entry in entries],
+            "broken": [str(broken) for broken in verify(entries)],
+        }
+
+    # --- SageMaker and CloudFormation
+
+    def _packages(self) -> list[Any]:
+        listed = _listed("sagemaker", "list_model_packages", ModelPackageGroupName=self.name)
+        packages = (
+            self.place.sagemaker.describe_model_package(ModelPackageName=each["ModelPackageArn"]) for each in listed
+        )
+        kept = ("ModelPackageArn", "ModelApprovalStatus", "ApprovalDescription", "CustomerMetadataProperties")
+        return sorted([{name: each.get(name) for name in kept} for each in packages], key=_told)
+
+    def _executions(self) -> list[Any]:
+        found = []
+        for each in _listed("sagemaker", "list_pipeline_executions", PipelineName=self.name):
+            arn = each["PipelineExecutionArn"]
+            parameters = self.place.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)
+            found.append((each["PipelineExecutionStatus"], parameters["PipelineParameters"]))
+        return found
+
+    def _endpoint(self) -> Any:
+        with suppress(ClientError):
+            endpoint = self.place.sagemaker.describe_endpoint(EndpointName=self.name)
+            config = self.place.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+            variants = [
+                (v["VariantName"], v["InitialVariantWeight"], self._package_of(v["ModelName"]))
+                for kind in ("ProductionVariants", "ShadowProductionVariants")
+                for v in config.get(kind, [])
+            ]
+            return {"status": endpoint["EndpointStatus"], "variants": variants}
+        return None
+
+    def _package_of(self, name: str) -> str:
+        container = self.place.sagemaker.describe_model(ModelName=name)["PrimaryContainer"]
+        package: str = container["ModelPackageName"]
+        return package
+
+    def _stack(self) -> Any:
+        with suppress(ClientError):
+            stack = boto3.client("cloudformation").describe_stacks(
+                StackName=self.place.names.stack(self.model, "serving")
+            )["Stacks"][0]
+            parameters = {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])}
+            return {"status": stack["StackStatus"], "parameters": parameters}
+        return None
+
+    def _left_behind(self) -> dict[str, int]:
+        """How many models and endpoint configs there are, whoever uses them."""
+        models = _listed("sagemaker", "list_models")
+        configs = _listed("sagemaker", "list_endpoint_configs")
+        return {
+            "models": sum(self.name in each["ModelName"] for each in models),
+            "configs": sum(self.name in each["EndpointConfigName"] for each in configs),
+        }
+
+    def _transforms(self) -> list[Any]:
+        listed = _listed("sagemaker", "list_transform_jobs")
+        return [each["TransformJobStatus"] for each in listed if self.model in each["TransformJobName"]]
+
+    def _cards(self) -> list[Any]:
+        listed = _listed("sagemaker", "list_model_cards", NameContains=self.name)
+        cards = (self.place.sagemaker.describe_model_card(ModelCardName=each["ModelCardName"]) for each in listed)
+        return [(card["ModelCardName"], card["ModelCardStatus"], json.loads(card["Content"])) for card in cards]
+
+    # --- what will be, and what was told
+
+    def _schedules(self) -> list[Any]:
+        scheduler = boto3.client("scheduler")
+        names = [each["Name"] for each in _listed("scheduler", "list_schedules", GroupName="noria-local")]
+        found = [scheduler.get_schedule(GroupName="noria-local", Name=name) for name in names if self.model in name]
+        return [(each["Name"], each["Target"]["Arn"], each["Target"].get("Input")) for each in found]
+
+    def _metrics(self) -> list[Any]:
+        """Of each metric the largest and the smallest value; alarms see these, and a repeated point changes neither."""
+        now, found = datetime.now(UTC), []
+        for metric in _listed("cloudwatch", "list_metrics", Namespace="Noria"):
+            if not any(
+                self.model in re.split(r"\W", each["Value"]) or each["Value"] == self.name
+                for each in metric["Dimensions"]
+            ):
+                continue
+            points = boto3.client("cloudwatch").get_metric_statistics(
+                Namespace="Noria",
+                MetricName=metric["MetricName"],
+                Dimensions=metric["Dimensions"],
+                StartTime=now - timedelta(days=4),
+                EndTime=now + timedelta(days=1),
+                Period=10 * 86400,
+                Statistics=["Minimum", "Maximum"],
+            )["Datapoints"]
+            span = (min(p["Minimum"] for p in points), max(p["Maximum"] for p in points)) if points else None
+            found.append((metric["MetricName"], sorted(metric["Dimensions"], key=_told), span))
+        return sorted(found, key=_told)
+
+    def _told_once(self) -> dict[str, list[str]]:
+        """Each content once, of what was said about this model on the bus, to people, and to reactions."""
+        heard = {queue: self._about(drain(queue)) for queue in ("ear", "pager")}
+        heard |= {reaction: self._about(drain(self.place.names.queue(reaction))) for reaction in REACTIONS}
+        return {queue: messages for queue, messages in heard.items() if messages}
+
+    def _about(self, bodies: Iterable[str]) -> list[str]:
+        own = re.compile(rf"\b{re.escape(self.model)}\b")
+        return sorted({normal(self._content_of(body), self.model) for body in bodies if own.search(body)})
+
+    @staticmethod
+    def _content_of(body: str) -> str:
+        """A page's words, or what an event says; the envelope is the messenger's."""
+        message = json.loads(body)
+        if "Subject" in message:
+            return f"{message['Subject']}\n{message['Message']}"
+        return _told({part: message.get(part) for part in ("source", "detail-type", "detail")})
+
+
+def _rows(parquet: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        file.write(parquet)
+        file.flush()
+        return "\n".join(sorted(str(row) for row in duckdb.read_parquet(file.name).fetchall()))
+
+
+def _listed(service: str, operation: str, **arguments: Any) -> list[Any]:
+    """All that a paginated operation lists; nothing where what it is asked about does not exist."""
+    client: Any = boto3.client(service)  # type: ignore[call-overload]
+    with suppress(ClientError):
+        pages = client.get_paginator(operation).paginate(**arguments)
+        key = pages.result_keys[0].parsed["value"]
+        return [item for page in pages for item in page.get(key, [])]
+    return []
+
+
+def differences(expected: State, found: State) -> list[str]:
+    """What is not the same, part by part, as a person would want to read it."""
+    said = []
+    for part, wanted in expected.items():
+        if found[part] != wanted:
+            said += [f"{part}: {line}" for line in _compare(wanted, found[part])]
+    return said
+
+
+def _compare(wanted: Any, got: Any, at: str = "") -> list[str]:
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        return [
+            line
+            for key in sorted({*wanted, *got})
+            if wanted.get(key) != got.get(key)
+            for line in _compare(wanted.get(key), got.get(key), f"{at}/{key}")
+        ]
+    if isinstance(wanted, list) and isinstance(got, list):
+        missing = [each for each in wanted if each not in got]
+        more = [each for each in got if each not in wanted]
+        lines = [f"{at} lacks {_told(each)[:1500]}" for each in missing]
+        lines += [f"{at} has {_told(each)[:1500]}" for each in more]
+        return lines or [f"{at} has the same in another order or number: {len(wanted)} and {len(got)}"]
+    return [f"{at} is {_told(got)[:700]} instead of {_told(wanted)[:700]}"]
