@@ -10,9 +10,6 @@ import boto3
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_LONGEST_WAIT = 12 * 3600
-"""SQS: a message is hidden for 12 hours at most."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Queues:
@@ -23,12 +20,11 @@ class Queues:
         url = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
         self.client.send_message(QueueUrl=url, MessageBody=message, DelaySeconds=round(delay.total_seconds()))
 
-    def retry(self, record: Mapping[str, Any]) -> None:
-        """Show a message again to the function that failed on it: in a minute, then in 4, 16 and 64."""
-        failures = int(record["attributes"]["ApproximateReceiveCount"])
+    def show_again(self, record: Mapping[str, Any], *, after: int) -> None:
+        """Show a message to the function that failed on it, so many seconds from now, at most 12 hours."""
         url = self.client.get_queue_url(QueueName=record["eventSourceARN"].rpartition(":")[2])["QueueUrl"]
         self.client.change_message_visibility(
             QueueUrl=url,
             ReceiptHandle=record["receiptHandle"],
-            VisibilityTimeout=min(_LONGEST_WAIT, 60 * 4 ** (failures - 1)),
+            VisibilityTimeout=after,
         )

@@ -1,41 +1,73 @@
-"""A message that a handler failed on comes again in minutes."""
+"""What went wrong is tried again: a call within seconds, a message that a handler failed on as `noria.patience` says."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+import boto3
+import botocore.session
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
 
 from noria.aws.queues import Queues
 from noria.aws.telemetry import logger
+from noria.patience import wait
 
 Handler = Callable[[dict[str, Any], LambdaContext], None]
 
+PATIENCE = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
+"""For every call that says nothing else: throttled, refused with 5xx or unanswered, it is made again after a second or
+two, drawn at random. The worst of them ends before the shortest function does, so that its handler lives to say what
+failed; botocore's own, a minute for each of five attempts, would outlast it.
+https://docs.aws.amazon.com/boto3/latest/guide/retries.html
+"""
+
+_DENIED = {"AuthorizationError", "AuthorizationErrorException", "UnauthorizedOperation"}
+"""Besides those that say AccessDenied."""
+
 
 def retried_soon(handler: Handler) -> Handler:
-    """A handler whose messages are tried again minutes after it failed on them.
+    """A handler whose calls have `PATIENCE`, and whose messages are tried again soon after it failed on them.
 
     Otherwise they stay hidden for the queue's visibility timeout, which must be many times as long as the function may
     run: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
+    patiently()
 
     @wraps(handler)
     def handle(event: dict[str, Any], context: LambdaContext) -> None:
         try:
             handler(event, context)
-        except Exception:
+        except Exception as error:
             for record in event.get("Records", []):
                 if "receiptHandle" in record:
-                    _retry(record)
+                    _retry(record, error)
             raise
 
     return handle
 
 
-def _retry(record: Mapping[str, Any]) -> None:
+def patiently() -> None:
+    """Give `PATIENCE` to every client that is made from now on."""
+    session = botocore.session.Session()
+    session.set_default_client_config(PATIENCE)
+    boto3.setup_default_session(botocore_session=session)
+
+
+def hopeless(error: Exception) -> bool:
+    """Whether only a change by somebody can mend it: an event that cannot be read, or a call that is not allowed."""
+    if not isinstance(error, ClientError):
+        return isinstance(error, ValidationError)
+    code = error.response.get("Error", {}).get("Code", "")
+    return "AccessDenied" in code or code in _DENIED
+
+
+def _retry(record: Mapping[str, Any], error: Exception) -> None:
+    failures = int(record["attributes"]["ApproximateReceiveCount"])
     try:
-        Queues().retry(record)
-    except ClientError as error:
+        Queues().show_again(record, after=wait(failures, hopeless=hopeless(error)))
+    except (BotoCoreError, ClientError) as refused:
         # What the handler failed on is what people should hear of; the message comes again anyway, only later.
-        logger.warning("A message could not be put back", error=str(error))
+        logger.warning("A message could not be put back", error=str(refused))

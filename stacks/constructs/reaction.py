@@ -28,6 +28,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from noria.patience import ATTEMPTS
 from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.permissions import Grant, acknowledge, allow
@@ -35,9 +36,6 @@ from stacks.constructs.placement import Placement, admit_function
 from stacks.settings import Settings, Target
 
 LayerName = Literal["runtime", "data", "models", "tracking"]
-
-ATTEMPTS = 5
-"""How often a message is tried before it goes to the dead-letter queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
