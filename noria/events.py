@@ -18,9 +18,10 @@ Fields that nobody here reads are left out: AWS may add more at any time.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, overload
 
 from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +30,10 @@ from noria.names import EVENT_SOURCE
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
+
+CORRELATION = r"[A-Za-z0-9._:/#@=+-]{1,128}"
+"""An id that goes with everything that one event leads to: in the events, ledger entries, log lines and pages of it."""
 
 
 class EventError(ValueError):
@@ -256,6 +261,7 @@ class TickDetail(Shape):
     attempt: int = Field(0, ge=0, description="of a probe: how often it has been put off")
     deployment: str | None = Field(None, description="of an advance: the step that has answered for long enough")
     package: str | None = Field(None, description="of a look at one: which package")
+    correlation: str | None = Field(None, description="of what booked it", pattern=f"^{CORRELATION}$")
 
 
 class Tick(Event):
@@ -294,11 +300,15 @@ class Tick(Event):
 
 
 class Detail(BaseModel):
-    """What an event of Noria tells; `model` is in each of them, so that a rule can ask for one model's events."""
+    """What an event of Noria tells; `model` is in each of them, so that a rule can ask for one model's events.
+
+    Who publishes it puts the `correlation` in; an event of others without one begins a chain of its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model: str
+    correlation: str | None = Field(None, pattern=f"^{CORRELATION}$")
 
 
 class NoriaEvent(Event):
@@ -311,13 +321,14 @@ class NoriaEvent(Event):
     def of(cls, detail: Detail) -> Self:
         return cls.model_validate({"detail-type": cls.DETAIL_TYPES[0], "detail": detail.model_dump()})
 
-    def entry(self, bus: str) -> "PutEventsRequestEntryTypeDef":
-        """The PutEvents entry that puts this on `bus`."""
+    def entry(self, bus: str, *, correlation: str | None = None) -> "PutEventsRequestEntryTypeDef":
+        """The PutEvents entry that puts this on `bus`, as an effect of what has this correlation."""
+        detail = self.detail.model_copy(update={"correlation": correlation})
         return {
             "EventBusName": bus,
             "Source": self.source,
             "DetailType": self.detail_type,
-            "Detail": self.detail.model_dump_json(),
+            "Detail": detail.model_dump_json(exclude=None if correlation else {"correlation"}),
         }
 
 
@@ -454,6 +465,54 @@ class ServingRequest(Detail):
 class ServingRequested(NoriaEvent):
     DETAIL_TYPES = ("Serving Requested",)
     detail: ServingRequest
+
+
+# --- Correlation ------------------------------------------------------------------------------------------------------
+
+
+class Heard(NamedTuple):
+    """Which event a function hears, and the id of what that is an effect of: the event's own where it begins a chain.
+
+    A schedule's message has no id: SQS's, which stays the same at each delivery, stands for it.
+    """
+
+    event: str | None
+    correlation: str | None
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Self:
+        """From what Lambda hands a function: messages of a queue, records of the ledger's stream, or a request."""
+        if not (records := message.get("Records")):
+            request = message.get("requestContext", {}).get("requestId")
+            return cls(request, request)
+        record = records[0]
+        body = _json(record.get("body"))
+        event = body.get("id") or record.get("eventID") or record.get("messageId")
+        entry = _json(record.get("dynamodb", {}).get("NewImage", {}).get("body", {}).get("S"))
+        told = entry.get("correlation") or _details(body).get("correlation")
+        known = isinstance(told, str) and re.fullmatch(CORRELATION, told)
+        return cls(event, told if known else event)
+
+
+def correlated(event: str, correlation: str | None) -> str:
+    """An event, as JSON, as an effect of what has this correlation. One that says whose effect it is keeps that."""
+    if correlation is None:
+        return event
+    body = json.loads(event)
+    return json.dumps(body | {"detail": {"correlation": correlation} | body["detail"]})
+
+
+def _json(text: Any) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _details(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    detail = body.get("detail")
+    return detail if isinstance(detail, dict) else {}
 
 
 # --- The door ---------------------------------------------------------------------------------------------------------

@@ -76,15 +76,16 @@ class Fact(BaseModel):
 
 
 class Entry(Fact):
-    """A fact in its place in the chain."""
+    """A fact in its place in the chain. `correlation` is the id of what it is an effect of, such as an upload."""
 
     number: int = Field(ge=1)
     previous: str = Field(pattern=r"^[0-9a-f]{64}$")
+    correlation: str | None = None
 
     @property
     def body(self) -> str:
-        """The entry as it is written."""
-        return self.model_dump_json()
+        """The entry as it is written. One without a correlation says nothing of it, as before there were any."""
+        return self.model_dump_json(exclude={"correlation"} if self.correlation is None else None)
 
     @property
     def hash(self) -> str:
@@ -92,8 +93,12 @@ class Entry(Fact):
         return digest(self.body)
 
     @classmethod
-    def after(cls, fact: Fact, *, number: int, previous: str) -> Self:
-        return cls(**fact.model_dump(), number=number, previous=previous)
+    def after(cls, fact: Fact, *, number: int, previous: str, correlation: str | None = None) -> Self:
+        return cls(**fact.model_dump(), number=number, previous=previous, correlation=correlation)
+
+    def names(self, what: str) -> bool:
+        """Whether it is about `what`: an execution, a package, a transform job, a deployment."""
+        return self.subject == what or what in self.details.values()
 
 
 def digest(body: str) -> str:
@@ -150,6 +155,11 @@ def chain(links: Iterable[tuple[str, int, str, str]]) -> Iterator[Break]:
 def latest(entries: Sequence[Entry], *kinds: Kind) -> Entry | None:
     """The newest of `kinds`; `entries` are oldest first."""
     return next((entry for entry in reversed(entries) if entry.kind in kinds), None)
+
+
+def correlation_of(entries: Sequence[Entry], what: str) -> str | None:
+    """The correlation of what caused an execution, a package, a job or a deployment: the first entry names it."""
+    return next((entry.correlation for entry in entries if entry.names(what)), None)
 
 
 def since(entries: Sequence[Entry], start: datetime, *kinds: Kind) -> list[Entry]:

@@ -258,7 +258,7 @@ class Reactions(Stack):
                 because="SageMaker names the jobs of a pipeline's steps after the execution.",
             ),
             self._on("model-package", "DescribeModelPackage"),
-            *self._ledger(),
+            *self._ledger("Query"),
             self._announce(),
             self._page(),
         )
@@ -651,7 +651,7 @@ class Reactions(Stack):
             self._on_generated("DescribeEndpointConfig", "DescribeModel"),
             self._on("model-package", "DescribeModelPackage"),
             self._serving_stacks("DescribeStacks"),
-            *self._ledger(),
+            *self._ledger("Query"),
             self._page(),
         )
         return reaction

@@ -9,6 +9,7 @@ In mode strict the package group's policy denies every other principal to approv
 Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages; s3:GetObject on */runs/*
 and s3:ListBucket, for what their model data is now; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger; sns:Publish.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import json
@@ -36,11 +37,13 @@ from noria.aws.approvals import Approvals
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Pages
+from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, logger, reaction, tell
 from noria.events import Tick, TrainingEnded, parse
 from noria.http import HttpRequest
+from noria.ledger import correlation_of
 from noria.spec import ModelSpec
 
 
@@ -75,6 +78,7 @@ class Approver:
         """Record an approval, and let it count once there are enough. Raises `Refusal`."""
         candidate = self._candidate(group, package)
         entries = self.ledger.entries(spec.model)
+        follow(correlation_of(entries, package))
         for fact in approve(spec, entries, candidate, by=by, reason=reason, now=self.now):
             self.ledger.record(fact)
         return self._complete(spec, candidate, f"{reason.rstrip('.')} ({by})")
@@ -86,6 +90,7 @@ class Approver:
         """
         candidate = self._candidate(group, package)
         entries = self.ledger.entries(spec.model)
+        follow(correlation_of(entries, package))
         if due := told_by_time(spec, entries, candidate, self.now):
             fact, page = due
             with self.ledger.claim(spec.model, fact.meaning, now=self.now) as ours:
@@ -115,8 +120,8 @@ class Approver:
         return self.approvals.candidate(found)
 
 
-@logger.inject_lambda_context(correlation_id_path=f"requestContext.requestId || {EVENT_ID}")
-@metrics.log_metrics
+@reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | None:
     env = Environment.from_os()
     approver = Approver(

@@ -35,7 +35,7 @@ from noria.aws.registry import OUTCOME, Registry
 from noria.aws.rollout import Begun, CarriedOut, Rollout
 from noria.aws.schedules import Schedules
 from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, StackState, Update
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
 from noria.deployment import (
@@ -65,7 +65,7 @@ from noria.events import (
     Tick,
     parse,
 )
-from noria.ledger import Entry, Fact, Kind, latest
+from noria.ledger import Entry, Fact, Kind, correlation_of, latest
 from noria.names import version
 from noria.serve import Mode
 from noria.spec import ModelSpec
@@ -75,8 +75,7 @@ class Other(StrEnum):
     OTHER = "OtherResource"
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()
     change = parse(event, EndpointStateChange, EndpointDeploymentStateChange, StackStatusChange, Tick)
@@ -117,6 +116,8 @@ def confirm_deployment(
     """Say what came of the deployment under way, then begin the next one or let the stack tell the truth."""
     entries = rollout.ledger.entries(rollout.model)
     carried_out = rollout.carried_out()
+    if carried_out:
+        follow(correlation_of(entries, carried_out.request.id))
     stack, serving = rollout.stack.state(), endpoint.state()
     used = _Used.of(stack, serving)
     observed = _observe(spec, stack, serving, carried_out, rollout=rollout, endpoint=endpoint)

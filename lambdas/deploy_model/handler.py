@@ -13,6 +13,7 @@ iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; clou
 cloudwatch:GetMetricData; sqs:GetQueueUrl and sqs:SendMessage on the queues of probe_deployment, confirm_deployment and
 its own; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +30,11 @@ from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
+from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, OUTCOME, Registry
 from noria.aws.rollout import Begun, Rollout
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.decisions import Decided, Decisions, Verdict
 from noria.decisions import Outcome as Decision
 from noria.deployment import live_package
@@ -46,7 +48,7 @@ from noria.events import (
     Tick,
     parse,
 )
-from noria.ledger import Entry, Kind
+from noria.ledger import Entry, Kind, correlation_of, latest
 from noria.spec import ModelSpec
 
 Trigger = ModelPackageStateChange | ServingRequested | AlarmStateChange | Tick | StackStatusChange
@@ -60,8 +62,8 @@ class Outcome(StrEnum):
     OTHER = "OtherResource"
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     trigger = parse(event, ModelPackageStateChange, ServingRequested, AlarmStateChange, Tick, StackStatusChange)
@@ -108,6 +110,7 @@ def deploy_model(
     now: datetime,
 ) -> Outcome | Decision | Begun:
     """Decide what the trigger asks for, record it, and begin it if the stack is free."""
+    follow(_correlation(trigger, rollout.ledger.entries(rollout.model)))
     question = _question(trigger, rollout=rollout, approvals=approvals, measurements=measurements, now=now)
     if question is None:
         return rollout.begin_next(now=now) if isinstance(trigger, StackStatusChange) else Outcome.NO_DECISION
@@ -133,6 +136,17 @@ def deploy_model(
     if verdict.outcome in {Decision.REFUSED, Decision.OVERTAKEN}:
         return verdict.outcome
     return rollout.begin_next(now=now)
+
+
+def _correlation(trigger: Trigger, entries: Sequence[Entry]) -> str | None:
+    """Of what made the package, or brought the challenger that an alarm is about; None where the trigger tells it."""
+    match trigger:
+        case ModelPackageStateChange():
+            return correlation_of(entries, trigger.detail.package)
+        case AlarmStateChange() if requested := latest(entries, Kind.DEPLOYMENT_REQUESTED):
+            return requested.correlation
+        case _:
+            return None
 
 
 Question = Callable[[Decisions], Verdict]

@@ -24,7 +24,7 @@ from noria.audit import Written
 from noria.aws.environment import LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger, written_item
 from noria.aws.pages import Page, Pages
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import reaction, tell
 from noria.events import TableChange, Tick, is_stream_failure, parse, table_changes
 
 
@@ -33,8 +33,7 @@ class Outcome(StrEnum):
     CHANGED = "LedgerChanged"
 
 
-@logger.inject_lambda_context(correlation_id_path=f"Records[0].eventID || {EVENT_ID}")
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
     copies, pages = Copies.of(env.ledger_bucket), Pages(topic=env.pages_topic)

@@ -17,6 +17,7 @@ s3:PutObject on */incoming/labelled/* and */reports/*;
 sagemaker:DescribeModelPackage on the model's packages; sqs:GetQueueUrl and sqs:SendMessage on its own queue;
 kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria;
 sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import csv
@@ -40,11 +41,12 @@ from noria.aws.labelled import MOST_TOLD_BYTES, Labelled, Session
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.pages import Page, Pages
+from noria.aws.pauses import pausable
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import reaction, tell
 from noria.deployment import live_package
 from noria.evaluation import Evaluation
 from noria.events import EventError, LabelsTold, ObjectCreated, S3Object, Tick, parse
@@ -88,8 +90,8 @@ class Outcome(StrEnum):
 
 
 @retried_soon
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     said = parse(event, ObjectCreated, LabelsTold, Tick)

@@ -17,7 +17,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.aws.endpoints import CHAMPION
 from noria.aws.environment import Environment
 from noria.aws.storage import Storage
-from noria.aws.telemetry import logger, metrics, tell
+from noria.aws.telemetry import reaction, tell
 from noria.logged import LogBatch, capture_files, parse_batch
 from noria.names import key
 
@@ -28,8 +28,7 @@ class Outcome(StrEnum):
     OTHER = "OtherEndpoint"
 
 
-@logger.inject_lambda_context
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     batch = parse_batch(event)

@@ -9,8 +9,9 @@ Calls: s3:GetObject and s3:GetObjectVersion on */batch/*; s3:PutObject on */batc
 */transforms/*; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
 kms:GenerateDataKey; sagemaker:CreateTransformJob and sagemaker:DescribeTransformJob; sagemaker:DescribeEndpoint,
 sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and sagemaker:DescribeModelPackage;
-cloudformation:DescribeStacks on the model's serving stack; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the
-ledger.
+cloudformation:DescribeStacks on the model's serving stack; sns:Publish; dynamodb:GetItem, dynamodb:Query and
+dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import tempfile
@@ -27,14 +28,15 @@ from noria.aws.endpoints import CHAMPION, Endpoint
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
+from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.aws.transforms import RefusedError, Transforms
 from noria.batch import Batch, Report, Signature, batch_token, counted, job_name, work_key
 from noria.events import ObjectCreated, S3Object, TransformJobDetail, TransformJobStateChange, parse
-from noria.ledger import Fact, Kind
+from noria.ledger import Fact, Kind, correlation_of
 from noria.names import ObjectKey, version
 from noria.spec import ModelSpec
 from noria.violations import Violation
@@ -81,8 +83,8 @@ class Place:
     now: datetime
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BatchEnvironment.from_os()
     happened = parse(event, ObjectCreated, TransformJobStateChange)
@@ -282,6 +284,7 @@ def end_batch(*, job: TransformJobDetail, work: ObjectKey, place: Place) -> Outc
     token = work.rest.split("/")[0]
     if any(place.ledger.knows(work.model, kind, token) for kind in (Kind.BATCH_PREDICTED, Kind.BATCH_FAILED)):
         return Outcome.KNOWN
+    follow(correlation_of(place.ledger.entries(work.model), job.job))
     request = Batch.model_validate_json(place.storage.read(work_key(work.model, token, REQUEST)))
     match job.status:
         case "Completed":

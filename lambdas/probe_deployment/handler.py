@@ -35,7 +35,7 @@ from noria.aws.probes import Answer, Deployment, ProbedEndpoint
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.deployment import WAY_BACK, Request, newest_request
 from noria.events import EndpointDeploymentStateChange, EndpointStateChange, Tick, parse
 from noria.golden import Golden
@@ -79,8 +79,7 @@ class Outcome(StrEnum):
     NOTHING = "NothingToProbe"
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     change = parse(event, EndpointDeploymentStateChange, EndpointStateChange, Tick)
@@ -129,6 +128,8 @@ def probe_deployment(
     if prover.spec.serve.mode not in {Mode.REALTIME, Mode.SERVERLESS}:
         return Outcome.NOTHING
     entries = ledger.entries(model)
+    if requested := latest(entries, Kind.DEPLOYMENT_REQUESTED):
+        follow(requested.correlation)
     deployment = prover.endpoint.deployment()
     new = [n for n in _newcomers(deployment, entries) if not ledger.knows(model, Kind.PROBED, n.subject)]
     ticking = attempt is not None

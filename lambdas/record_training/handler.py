@@ -3,7 +3,7 @@
 Calls: sagemaker:ListPipelineExecutionSteps and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTrainingJob and sagemaker:DescribeProcessingJob on its jobs; sagemaker:DescribeModelPackage on its
 packages; events:PutEvents; s3:GetObject on */runs/*; s3:ListBucket; kms:Decrypt, kms:DescribeKey,
-kms:Encrypt and kms:GenerateDataKey; sns:Publish; dynamodb:GetItem and dynamodb:PutItem on the ledger.
+kms:Encrypt and kms:GenerateDataKey; sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
 
 from datetime import UTC, datetime
@@ -20,10 +20,10 @@ from noria.aws.pages import Page, Pages
 from noria.aws.pipelines import FINISHED, Pipelines, Step
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.evaluation import Evaluation
 from noria.events import PipelineExecutionStatusChange, Training, TrainingEnded, parse
-from noria.ledger import Fact, Kind
+from noria.ledger import Fact, Kind, correlation_of
 from noria.names import key
 from noria.spec import ModelSpec
 
@@ -38,8 +38,7 @@ class Outcome(StrEnum):
     RUNNING = "TrainingRunning"
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     change = parse(event, PipelineExecutionStatusChange).detail
@@ -76,6 +75,7 @@ def record_training(
 ) -> Outcome:
     if status not in FINISHED:
         return Outcome.RUNNING
+    follow(correlation_of(ledger.entries(spec.model), execution))
     steps = pipelines.steps(execution)
     if status == "Succeeded":
         outcome, fact, page = _success(spec, execution, steps, storage=storage, registry=registry, now=now)

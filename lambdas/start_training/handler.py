@@ -6,6 +6,7 @@ Calls: s3:ListBucket on */datasets/*; s3:GetObject on */datasets/*/manifest.json
 */trainings/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
 model's packages; sagemaker:StartPipelineExecution on its pipeline; dynamodb:GetItem, dynamodb:Query and
 dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
+from noria.aws.pauses import pausable
 from noria.aws.pipelines import Pipelines
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import reaction, tell
 from noria.deployment import live_package
 from noria.events import Retraining, RetrainingRequested, parse
 from noria.ledger import Entry, Fact, Kind
@@ -44,8 +46,8 @@ class Outcome(StrEnum):
     KNOWN = "TrainingKnown"
 
 
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     granted = parse(event, RetrainingRequested).detail

@@ -27,7 +27,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.record import Records
 from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import reaction, tell
 from noria.aws.tracking import Tracked, Tracking
 from noria.events import Training, TrainingEnded, parse
 from noria.names import key
@@ -43,8 +43,7 @@ class TrackingBusyError(RuntimeError):
 
 
 @retried_soon
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = TrackingEnvironment.from_os()
     ended = parse(event, TrainingEnded).detail

@@ -22,11 +22,11 @@ from noria.aws.ledger import Ledger
 from noria.aws.record import Records
 from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
-from noria.aws.telemetry import EVENT_ID, logger, metrics, tell
+from noria.aws.telemetry import follow, reaction, tell
 from noria.card.sagemaker import STATUS, content, name
 from noria.deployment import Desired
 from noria.events import ModelDeployed, ModelPackageStateChange, ModelRolledBack, TrainingEnded, parse
-from noria.ledger import Entry, Kind
+from noria.ledger import Entry, Kind, correlation_of
 
 ATTEMPTS = 5
 """How often a record may change while its card is written."""
@@ -41,14 +41,14 @@ class CardEnvironment(Environment):
 
 
 @retried_soon
-@logger.inject_lambda_context(correlation_id_path=EVENT_ID)
-@metrics.log_metrics
+@reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = CardEnvironment.from_os()
     said = parse(event, ModelPackageStateChange, TrainingEnded, ModelDeployed, ModelRolledBack)
     ledger = Ledger(table=env.ledger_table)
     if isinstance(said, ModelPackageStateChange):
         model, packages = env.names.model_of(said.detail.group), [said.detail.package]
+        follow(correlation_of(ledger.entries(model), said.detail.package) if model else None)
     elif isinstance(said, TrainingEnded):
         model, packages = said.detail.model, [said.detail.package] if said.detail.package else []
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
+from noria.aws.telemetry import following
 from noria.events import NoriaEvent
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Bus:
     client: "EventBridgeClient" = field(default_factory=lambda: boto3.client("events"), repr=False)
 
     def publish(self, event: NoriaEvent) -> None:
-        answer = self.client.put_events(Entries=[event.entry(self.name)])
+        answer = self.client.put_events(Entries=[event.entry(self.name, correlation=following())])
         if answer["FailedEntryCount"]:
             (entry,) = answer["Entries"]
             why = f"{entry.get('ErrorCode')}: {entry.get('ErrorMessage')}"

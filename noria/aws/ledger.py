@@ -25,6 +25,7 @@ import boto3
 
 from noria.audit import Holdings, Written
 from noria.aws.storage import ObjectVersion, Storage
+from noria.aws.telemetry import following
 from noria.ledger import GENESIS, Entry, Fact, Kind
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Ledger:
             if self.knows(fact.model, fact.kind, fact.subject):
                 return False
             number, previous = self._head(fact.model)
-            entry = Entry.after(fact, number=number + 1, previous=previous)
+            entry = Entry.after(fact, number=number + 1, previous=previous, correlation=following())
             try:
                 self.client.transact_write_items(TransactItems=self._writes([entry]))
             except self.client.exceptions.TransactionCanceledException:
@@ -78,7 +79,7 @@ class Ledger:
         entries: list[Entry] = []
         number, previous = (after.number, after.hash) if after else (0, GENESIS)
         for fact in facts:
-            entries.append(Entry.after(fact, number=number + 1, previous=previous))
+            entries.append(Entry.after(fact, number=number + 1, previous=previous, correlation=following()))
             number, previous = entries[-1].number, entries[-1].hash
         try:
             if entries:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
+from noria.aws.telemetry import following
 from noria.page import Page
 
 if TYPE_CHECKING:
@@ -25,4 +26,7 @@ class Pages:
     def send(self, page: Page) -> None:
         subject = re.sub(r"[^\x20-\x7e]+", " ", page.subject)
         subject = subject if len(subject) <= _SUBJECT else subject[: _SUBJECT - 3] + "..."
-        self.client.publish(TopicArn=self.topic, Subject=subject, Message=page.message[:_MESSAGE])
+        message = page.message[:_MESSAGE]
+        if correlation := following():
+            message += f"\nAll that led to this, in order:\n\n    noria logs {correlation}\n"
+        self.client.publish(TopicArn=self.topic, Subject=subject, Message=message)

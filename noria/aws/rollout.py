@@ -15,11 +15,11 @@ from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
-from noria.aws.telemetry import tell
+from noria.aws.telemetry import follow, tell
 from noria.decisions import PERMITTED, Verdict, superseded
 from noria.deployment import Desired, Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
-from noria.ledger import Entry, Fact, Kind, latest
+from noria.ledger import Entry, Fact, Kind, correlation_of, latest
 from noria.names import Names, version
 from noria.spec import ModelSpec
 
@@ -140,6 +140,7 @@ class Rollout:
                 self._supersede(request, f"{later} was asked for after it", now=now)
         if newest is None:
             return Begun.NOTHING
+        follow(correlation_of(entries, newest.id))
         if under_way is None:
             if against := decided_against(entries, newest.desired):
                 self._supersede(newest, f"{version(against)} was decided against before it began", now=now)

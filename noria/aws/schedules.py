@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 import boto3
 
 from noria.aws.environment import BookingEnvironment
+from noria.aws.telemetry import following
+from noria.events import correlated
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
@@ -48,7 +50,7 @@ class Schedules:
                 Target={
                     "Arn": self.queue_arn,
                     "RoleArn": self.role_arn,
-                    "Input": message,
+                    "Input": correlated(message, following()),
                     "DeadLetterConfig": {"Arn": self.dead_letters_arn},
                 },
             )

@@ -52,7 +52,7 @@ class Place:
     models: Path
     names: Names = field(default_factory=lambda: Names(env="local"))
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    _heard: list[dict[str, Any]] = field(default_factory=list)
+    heard: list[dict[str, Any]] = field(default_factory=list)
     _paged: list[str] = field(default_factory=list)
 
     # --- what there is
@@ -101,10 +101,11 @@ class Place:
         return [entry for entry in self.ledger.entries(model) if not kinds or entry.kind in kinds]
 
     def events(self, model: str, detail_type: str) -> list[dict[str, Any]]:
-        """Details of Noria's own events about a model, oldest first."""
-        self._heard += [json.loads(body) for body in drain("ear")]
-        own = [event for event in self._heard if event["source"] == "noria" and event["detail-type"] == detail_type]
-        return [event["detail"] for event in own if event["detail"]["model"] == model]
+        """Details of Noria's own events about a model, oldest first, but for whose effect they are."""
+        self.heard += [json.loads(body) for body in drain("ear")]
+        own = [event for event in self.heard if event["source"] == "noria" and event["detail-type"] == detail_type]
+        details = [event["detail"] for event in own if event["detail"]["model"] == model]
+        return [{name: value for name, value in detail.items() if name != "correlation"} for detail in details]
 
     def pages(self, model: str) -> list[str]:
         """Subject and text of the pages about a model."""

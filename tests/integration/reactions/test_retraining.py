@@ -147,6 +147,7 @@ def test_a_no_books_one_look_later_and_says_when(place: Place) -> None:
     assert schedule["Target"]["Arn"] == QUEUE
     message = json.loads(schedule["Target"]["Input"])
     assert message["detail-type"] == "Recheck Alarm"
+    assert message["detail"]["correlation"] == entry.correlation == alarm(place, spec)["id"]
     told = place.events(spec.model, "Retraining Declined")
     assert datetime.fromisoformat(told[0]["again_at"]) == again
 

@@ -50,6 +50,11 @@ def pipeline(place: Place, spec: ModelSpec, *, group: bool = True) -> str:
     )
     if group:
         place.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    container = {
+        "Image": IMAGE,
+        "ModelDataUrl": f"s3://{BUCKET}/{spec.model}/runs/one/model.tar.gz",
+        "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
+    }
     register = {
         "Name": "Register",
         "Type": "RegisterModel",
@@ -58,7 +63,7 @@ def pipeline(place: Place, spec: ModelSpec, *, group: bool = True) -> str:
             "ModelApprovalStatus": "PendingManualApproval",
             "CustomerMetadataProperties": {"noria:evaluation": f"s3://{BUCKET}/{spec.model}/runs/one/evaluation.json"},
             "InferenceSpecification": {
-                "Containers": [{"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/{spec.model}/runs/one/model.tar.gz"}],
+                "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
                 "SupportedResponseMIMETypes": ["application/json"],
             },
