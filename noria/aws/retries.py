@@ -1,4 +1,4 @@
-"""What went wrong is tried again: a call within seconds, a message that a handler failed on as `noria.patience` says."""
+"""What went wrong is tried again: a call within seconds, a message that a handler failed on by `noria.patience`."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
