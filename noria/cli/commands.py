@@ -15,6 +15,7 @@ from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
 from noria.cli import approvals, contracts, ledger
 from noria.cli.cards import Format, Versions
+from noria.cli.costs import Costs, tell
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
@@ -26,6 +27,7 @@ from noria.cli.teardown import Teardown
 from noria.cli.traces import Tracer, left_out, rows
 from noria.cli.training import Policy
 from noria.compare import text as text_of
+from noria.cost import Load
 from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
@@ -606,6 +608,34 @@ def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, 
         raise Refused("\n".join(refused))
     checked = Checked(env=env, models=list(up), running=[model for model, (now, _) in up.items() if now])
     say(checked, f"Every spec can be deployed to {env!r}.", as_json=as_json)
+
+
+@app.command()
+def cost(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="what cdk synth wrote", file_okay=False)] = Path("cdk.out"),
+    against: Annotated[
+        Path | None, typer.Option("--against", help="another such folder: what would cost more or less than there")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="whose prices; the templates' own when left out")
+    ] = None,
+    uploads: Annotated[float, typer.Option("--uploads", help="for each model and month")] = Load().uploads,
+    trainings: Annotated[float, typer.Option("--trainings", help="for each model and month")] = Load().trainings,
+    predictions: Annotated[float, typer.Option("--predictions", help="for each model and month")] = Load().predictions,
+    assume: Annotated[
+        list[str] | None, typer.Option("--assume", help="NAME=NUMBER: what else is assumed, as job_minutes=20")
+    ] = None,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", help="NAME=USD: a price of your own, as ml.p4d.24xlarge=37.7")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live/--no-live", help="whether models answer")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """What the synthesised templates cost in a month, at list prices and under a load; asks no cloud."""
+    load = Load(uploads=uploads, trainings=trainings, predictions=predictions, live=live)
+    costs = Costs(out, region=region, assume=assume or (), given=price or (), load=load)
+    tell(costs.against(against) if against else costs.estimate(), as_json=as_json)
 
 
 @app.command()
