@@ -35,15 +35,18 @@ class Sample:
 
 
 def statistic(samples: Sequence[Sample], name: str) -> float | None:
-    """One period's statistic; None without samples, and for a percentile of statistic sets."""
+    """One period's statistic; None without samples, and for a percentile or trimmed count of statistic sets."""
     samples = [sample for sample in samples if sample.count > 0]
     if not samples:
         return None
     if name in _STATISTICS:
         return _STATISTICS[name](samples)
-    if (share := percentile(name)) is None:
+    share, most = percentile(name), _trimmed_count(name)
+    if share is None and most is None:
         raise ValueError(f"unsupported statistic {name}")
-    if any(sample.low != sample.high for sample in samples):
+    if most is not None and all(sample.high <= most or sample.low > most for sample in samples):
+        return sum(sample.count for sample in samples if sample.high <= most)
+    if share is None or any(sample.low != sample.high for sample in samples):
         return None
     return _percentile([(sample.low, sample.count) for sample in samples], share)
 
@@ -61,6 +64,12 @@ def percentile(name: str) -> float | None:
     """0.95 for `p95`; None if this is no percentile."""
     match = re.fullmatch(r"p(\d{1,2}(?:\.\d+)?|100)", name)
     return float(match[1]) / 100 if match else None
+
+
+def _trimmed_count(name: str) -> float | None:
+    """300 for `TC(:300)`, how many values are no larger; None if this is none."""
+    match = re.fullmatch(r"TC\(:(\d+(?:\.\d+)?)\)", name)
+    return float(match[1]) if match else None
 
 
 def _percentile(weighted: list[tuple[float, float]], share: float) -> float:

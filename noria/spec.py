@@ -10,8 +10,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from noria.names import slug
+from noria.objectives import Objectives
 from noria.policy import Retrain
-from noria.serve import INSTANCE, Serve
+from noria.serve import INSTANCE, Mode, Serve
 from noria.units import Duration, Part, format_duration
 from noria.watch import Monitor
 
@@ -256,6 +257,7 @@ class ModelSpec(Part):
     monitor: Monitor = Monitor()
     retrain: Retrain = Retrain()
     approval: Approval = Approval()
+    objectives: Objectives = Objectives()
     owner: Owner
 
     @model_validator(mode="after")
@@ -284,6 +286,8 @@ class ModelSpec(Part):
                 yield f"gate {metric.value!r} is better when lower: use max, not min"
         if self.gates.calibration is not None and self.task is Task.REGRESSION:
             yield f"gate 'calibration' is about probabilities, and {self.task.value} has none: remove it"
+        if self.serve.mode is Mode.BATCH and self.objectives.of_requests:
+            yield "objectives of requests are promised, and mode batch answers none: remove availability and latency"
         yield from self._bias_problems()
 
     def _bias_problems(self) -> Iterator[str]:

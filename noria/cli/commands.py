@@ -19,6 +19,7 @@ from noria.cli.costs import Costs, tell
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
+from noria.cli.objectives import KeptRow, ServiceLevels
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.reports import Reports
 from noria.cli.serving import Changes
@@ -127,6 +128,27 @@ def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> 
         for model in specs
     ]
     show(rows, columns=list(SpecRow.model_fields), as_json=as_json, empty=f"No YAML file in {models_dir}.")
+
+
+@app.command()
+def slo(
+    model: Annotated[str | None, typer.Argument(help="one model; all that promise something when left out")] = None,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What is promised in `objectives`, how well it was kept, and how much of the budget is left."""
+    deployed = Deployed(env)
+    known = {known.model: known for known in spec.load_all(models_dir)}
+    asked = [_spec(model, models_dir)] if model else [known[name] for name in deployed.models if name in known]
+    levels, now = ServiceLevels(deployed), datetime.now(UTC)
+    rows = [KeptRow.of(kept) for each in asked for kept in levels.of(each, now=now)]
+    show(
+        rows,
+        columns=["model", "promised", "happened", "kept", "budget_left", "burns", "worst"],
+        as_json=as_json,
+        empty="Nothing is promised: add `objectives:` to a model's YAML, as in docs/objectives.md.",
+    )
 
 
 @app.command()

@@ -27,6 +27,13 @@ def test_statistic_set_has_no_percentile() -> None:
     assert statistic([Sample(0, count=2, total=10, low=4, high=6)], "p50") is None
 
 
+def test_a_trimmed_count_is_of_values_no_larger_and_of_sets_that_lie_on_one_side() -> None:
+    low, high = Sample(0, count=2, total=10, low=4, high=6), Sample(0, count=3, total=30, low=9, high=11)
+    assert statistic([seen(5, 2), seen(6, 4), seen(7)], "TC(:6)") == 6
+    assert statistic([low, high, seen(1)], "TC(:6.5)") == 3
+    assert statistic([low], "TC(:5)") is None
+
+
 def test_unknown_statistic_is_an_error() -> None:
     with pytest.raises(ValueError, match="TM99"):
         statistic([seen(1)], "TM99")
