@@ -261,6 +261,7 @@ class TickDetail(Shape):
     attempt: int = Field(0, ge=0, description="of a probe: how often it has been put off")
     deployment: str | None = Field(None, description="of an advance: the step that has answered for long enough")
     package: str | None = Field(None, description="of a look at one: which package")
+    by: str | None = Field(None, description="of a window that a person asks for: who")
     correlation: str | None = Field(None, description="of what booked it", pattern=f"^{CORRELATION}$")
 
 
@@ -465,6 +466,43 @@ class ServingRequest(Detail):
 class ServingRequested(NoriaEvent):
     DETAIL_TYPES = ("Serving Requested",)
     detail: ServingRequest
+
+
+class PauseRequest(Detail):
+    """What a person asks: that nothing begins for a model by itself, until a time or for good; or that it does again.
+
+    `request` names it: asked twice under one name, it is done once.
+    """
+
+    action: Literal["pause", "resume"]
+    until: AwareDatetime | None = None
+    reason: str = Field(min_length=1)
+    by: str
+    requested_at: AwareDatetime
+    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class PauseRequested(NoriaEvent):
+    DETAIL_TYPES = ("Pause Requested",)
+    detail: PauseRequest
+
+
+class SentAgain(Detail):
+    """What a person had sent again that a model's reactions hear: dead letters of one, or what the archives hold."""
+
+    how: Literal["redrive", "replay"]
+    reactions: tuple[str, ...] = Field(min_length=1)
+    count: int | None = Field(None, description="of dead letters; of a replay nobody knows")
+    since: AwareDatetime | None = Field(None, description="of a replay: from when")
+    until: AwareDatetime | None = Field(None, description="of a replay: to when")
+    by: str
+    at: AwareDatetime
+    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class EventsSentAgain(NoriaEvent):
+    DETAIL_TYPES = ("Events Sent Again",)
+    detail: SentAgain
 
 
 # --- Correlation ------------------------------------------------------------------------------------------------------

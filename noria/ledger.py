@@ -56,6 +56,10 @@ class Kind(StrEnum):
     RETRAINING_DECLINED = "retraining_declined"  # subject: alarm transition
     FLAGS_CHANGED = "flags_changed"  # subject: set or rollback # deployment of flags
     REPLAYED = "replayed"  # subject: what reconcile said again
+    MODEL_PAUSED = "model_paused"  # subject: the wish; details say until when
+    MODEL_RESUMED = "model_resumed"  # subject: the wish, or the pause whose time was up # until when it was
+    EVENT_REDRIVEN = "event_redriven"  # subject: a person's command # reaction whose dead letters were sent again
+    EVENT_REPLAYED = "event_replayed"  # subject: a person's command; events of the archives were sent again
 
 
 class Fact(BaseModel):

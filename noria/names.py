@@ -32,6 +32,7 @@ Area = Literal[
     "async-failures",
     "queries",
     "tracking",
+    "held",
 ]
 
 Parameter = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]

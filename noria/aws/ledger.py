@@ -6,6 +6,7 @@
 | `meaning#<kind>#<subject>`| `number` of the entry that says it: once written, it is said  |
 | `head`                    | `number` and `hash` of the newest entry                       |
 | `claim#<subject>`         | `until` when (epoch seconds) somebody is busy saying it       |
+| `pause`                   | `until` when (epoch seconds) the model's events wait          |
 
 The bucket: `<model>/<12 digits>.json` is an entry's `body`, as it was first written.
 """
@@ -27,6 +28,7 @@ from noria.audit import Holdings, Written
 from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import following
 from noria.ledger import GENESIS, Entry, Fact, Kind
+from noria.pause import held_until
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -36,6 +38,7 @@ _ATTEMPTS = 12
 
 _ENTRY = "entry#"
 _MEANING = "meaning#"
+_PAUSE = "pause"
 _AFTER = {"entry#": "entry$", "meaning#": "meaning$"}
 """What comes after all that begins so: `$` follows `#`."""
 _COPY = ".json"
@@ -113,6 +116,12 @@ class Ledger:
             self.client.put_item(TableName=self.table, Item=item | {"until": {"N": "0"}})
             raise
 
+    def pauses(self, model: str, now: datetime) -> bool:
+        """Whether the model's events wait: one read, whatever its record's length, as reactions ask at each event."""
+        key = {"model": {"S": model}, "sk": {"S": _PAUSE}}
+        item = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+        return item is not None and now.timestamp() < float(item["until"]["N"])
+
     def knows(self, model: str, kind: Kind, subject: str) -> bool:
         key = {"model": {"S": model}, "sk": {"S": f"{_MEANING}{kind}#{subject}"}}
         return "Item" in self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
@@ -189,6 +198,9 @@ class Ledger:
             writes += [
                 {"Put": {"TableName": self.table, "Item": item, "ConditionExpression": new}} for item in (meaning, body)
             ]
+            if until := held_until(entry):
+                pause = {"model": model, "sk": {"S": _PAUSE}, "until": {"N": str(until.timestamp())}}
+                writes.append({"Put": {"TableName": self.table, "Item": pause}})
         first, last = entries[0], entries[-1]
         head: TransactWriteItemTypeDef = {
             "Put": {

@@ -160,6 +160,10 @@ class Storage:
                     key=item["Key"], size=item["Size"], modified=item["LastModified"], version=item["VersionId"]
                 )
 
+    def remove(self, key: str) -> None:
+        """Have nothing under a key any more; the bucket keeps what was there as an older version for a while."""
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
     def delete_everything(self) -> int:
         """Delete all versions of all objects for good; how many they were.
 

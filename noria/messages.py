@@ -1,0 +1,74 @@
+"""What lies in a reaction's queue, or among its dead letters: which event it is, and which model it is about."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from noria.names import Names
+
+
+def event_in(body: str) -> dict[str, Any]:
+    """A message's body as an event; empty where it is none."""
+    try:
+        event = json.loads(body)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def what(event: Mapping[str, Any]) -> str:
+    """What happened, in the sender's words.
+
+    >>> what({"source": "aws.s3", "detail-type": "Object Created"})
+    'Object Created'
+    """
+    if "DDBStreamBatchInfo" in event:
+        return "entries of the ledger that got no locked copy"
+    if "requestPayload" in event:
+        return "a call that failed"  # of a function without a queue; Lambda guide, `invocation-async-retain-records`
+    return str(event.get("detail-type") or "no event")
+
+
+def model_of(event: Mapping[str, Any], *, names: Sequence[Names], models: Collection[str]) -> str | None:
+    """The model of `models` that an event is about; None for one about no model, or another.
+
+    `names` are of the environments whose models these are called after: an event may come from a registry's.
+    """
+    detail = event.get("detail")
+    if not isinstance(detail, Mapping):
+        return None
+    if (told := _at(detail, "model")) in models:
+        return told
+    if (folder := _key(detail).partition("/")[0]) in models:
+        return folder
+    for name in _resources(detail):
+        for own in names:
+            # No model's name begins another's (`noria.names.mixed_up`), so the first that fits is the one.
+            rest = own.model_of(name)
+            found = next((model for model in models if rest == model or (rest or "").startswith(f"{model}-")), None)
+            if found:
+                return found
+    return None
+
+
+def _key(detail: Mapping[str, Any]) -> str:
+    """Of the object in the data bucket that was created, or that a transform job reads."""
+    if key := _at(detail, "object", "key"):
+        return key
+    uri = _at(detail, "TransformInput", "DataSource", "S3DataSource", "S3Uri")
+    return uri.removeprefix("s3://").partition("/")[2]
+
+
+def _resources(detail: Mapping[str, Any]) -> Iterator[str]:
+    """Names that begin with a model's: of its package group, endpoint, alarms, pipeline, stacks."""
+    for field in ("ModelPackageGroupName", "EndpointName", "alarmName"):
+        yield _at(detail, field)
+    yield _at(detail, "pipelineArn").rpartition("/")[2]
+    yield _at(detail, "stack-id").partition("/")[2].partition("/")[0]
+
+
+def _at(detail: Mapping[str, Any], *path: str) -> str:
+    value: Any = detail
+    for field in path:
+        value = value.get(field) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else ""
