@@ -44,13 +44,16 @@ SETTLED_STACK = (
     "UPDATE_ROLLBACK_FAILED",
 )
 
-BATCH_WORK = Work(timeout=900, memory=3008, disk=10240)
+AT_ONCE = 5
+"""Of what people upload by the thousand, and of what each upload causes."""
+
+BATCH_WORK = Work(timeout=900, memory=3008, disk=10240, concurrency=AT_ONCE)
 """For files of rows to answer: the disk, as large as can be, says how large they may be (noria.batch.LARGEST)."""
 
 DATA_WORK = Work(timeout=900, memory=3008, disk=4096, layers=("runtime", "data", "models"))
 """For functions that read whole files: minutes, and room for a few gigabytes on disk."""
 
-UPLOAD_WORK = replace(DATA_WORK, disk=10240)
+UPLOAD_WORK = replace(DATA_WORK, disk=10240, concurrency=AT_ONCE)
 """For uploads, which are brought whole: the disk says how large they may be. And for labels with days of requests."""
 
 APPROVED = {"ModelApprovalStatus": ["Approved"], "UpdatedModelPackageFields": ["ModelApprovalStatus"]}
@@ -711,6 +714,7 @@ class Reactions(Stack):
             "RequestRetraining",
             name="request_retraining",
             surroundings=self._surroundings,
+            work=Work(concurrency=AT_ONCE),
             triggers=[
                 *([self._alarm_raised("alarms", *sorted(asking))] if asking else []),
                 Trigger(

@@ -69,12 +69,16 @@ class Trigger:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a function needs for one event: seconds, MiB of memory, MiB of disk, and how many at the same time."""
+    """What a function needs for one event: seconds, MiB of memory, MiB of disk; and how many at the same time.
+
+    `concurrency` is for events that may come by the thousand. Of the others there are few, and without a bound an empty
+    queue is asked less often: docs/decisions/0033-what-it-costs.md.
+    """
 
     timeout: int = 60
     memory: int = 512
     disk: int = 512
-    concurrency: int = 5
+    concurrency: int | None = None
     layers: Sequence[LayerName] = ("runtime", "models")
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -148,7 +152,7 @@ class Reaction(Construct):
             work=work,
         )
         self.function.add_event_source(
-            sources.SqsEventSource(self.queue, batch_size=1, max_concurrency=max(2, work.concurrency))
+            sources.SqsEventSource(self.queue, batch_size=1, max_concurrency=work.concurrency)
         )
         for trigger in triggers:
             self._rule(trigger)
