@@ -1187,6 +1187,19 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
 
 cloudwatch_logs._fanout_to_subscription_filters = _deliver_lines
 
+_filter_log_events = cloudwatch_logs._filter_log_events
+
+
+def _filter_streams(data: dict[str, Any]) -> Any:
+    """FilterLogEvents, in streams of one prefix where one is given, which MiniStack overlooks."""
+    if (prefix := data.get("logStreamNamePrefix")) is None:
+        return _filter_log_events(data)
+    streams = cloudwatch_logs._log_groups.get(data["logGroupName"], {}).get("streams", {})
+    return _filter_log_events({**data, "logStreamNames": [name for name in streams if name.startswith(prefix)] or [""]})
+
+
+cloudwatch_logs._filter_log_events = _filter_streams
+
 
 # --- the loop -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
-from noria.cli import approvals, contracts, ledger
+from noria.cli import approvals, contracts, diagnosis, ledger
 from noria.cli.cards import Format, Versions
 from noria.cli.costs import Costs, tell
 from noria.cli.explanations import Explainer
@@ -43,6 +43,7 @@ app = typer.Typer(
 
 app.add_typer(contracts.app, name="contract")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(diagnosis.app)
 
 Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]

@@ -3,10 +3,14 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import boto3
 import pytest
+from typer.testing import CliRunner
 
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
@@ -15,8 +19,9 @@ from lambdas.request_retraining.handler import handler as request_retraining
 from lambdas.start_training.handler import handler as start_training
 from lambdas.validate_upload.handler import handler as validate_upload
 from noria.aws.telemetry import logger
+from noria.cli.commands import app
 from noria.ledger import Kind, verify
-from tests.integration.reactions.place import Place
+from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import SCRIPT, Served
 from tests.integration.reactions.test_training import ended, evaluation, executions, pipeline
 from tests.integration.reactions.test_uploads import table
@@ -97,3 +102,72 @@ def test_a_failure_says_what_it_was_about(place: Place, lines: io.StringIO) -> N
     assert (heard["message"], failed["message"]) == ("Heard", "Failed")
     assert heard["correlation_id"] == failed["correlation_id"] == failed["event_id"]
     assert failed["exception_name"] == "LookupError"
+
+
+@pytest.fixture
+def noria(place: Place) -> Callable[..., Any]:
+    """The command, where the ledger is found; asked about what the functions logged to CloudWatch."""
+    for name, value in {"data-bucket": BUCKET, "ledger-table": "ledger"}.items():
+        boto3.client("ssm").put_parameter(Name=f"/noria/local/{name}", Value=value, Type="String", Overwrite=True)
+
+    def run(*arguments: str) -> Any:
+        answer = CliRunner().invoke(app, [*arguments, "--env", "local", "--json"])
+        return json.loads(answer.stdout) if answer.exit_code == 0 else str(answer.exception)
+
+    return run
+
+
+def ship(lines: str, group: str, stream: str = "1") -> None:
+    """Put what was logged where Lambda puts it."""
+    logs = boto3.client("logs")
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(time.time() * 1000)
+    events: Any = [{"timestamp": now, "message": line} for line in lines.splitlines()]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+def test_all_that_belongs_together_is_told_in_order(
+    place: Place, noria: Callable[..., Any], lines: io.StringIO
+) -> None:
+    spec = place.model()
+    pipeline(place, spec)
+    key, body = f"{spec.model}/incoming/january.csv", table(spec)
+    upload = place.uploaded(key, place.put(key, body), len(body)) | {"id": "upload-of-logs"}
+    place.deliver(validate_upload, upload)
+    place.events(spec.model, "Dataset Accepted")
+    heard = place.heard[-1] | {"id": "second-event"}
+    place.deliver(request_retraining, heard)
+    ship(f"START RequestId: 1\n{lines.getvalue()}END RequestId: 1", "/aws/lambda/noria-local-validate-upload")
+
+    told = noria("logs", "upload-of-logs")
+    assert [(line["kind"], line["level"]) for line in told if line["kind"] == "ledger"] == [
+        ("ledger", "dataset_accepted"),
+        ("ledger", "retraining_requested"),
+    ]
+    logged = [line for line in told if line["kind"] == "log"]
+    assert [line["message"].split()[0] for line in logged] == [
+        "Heard",
+        "DatasetAccepted",
+        "Heard",
+        "RetrainingRequested",
+    ]
+    assert {line["where"] for line in logged} == {"validate-upload"}
+    assert [line["at"] for line in told] == sorted(line["at"] for line in told)
+    assert noria("logs", "second-event") == told, "an event is found by any line that names it"
+    assert "names never-was" in noria("logs", "never-was")
+    assert "no id" in noria("logs", "two words")
+
+
+def test_an_invocation_that_was_killed_is_told_by_what_lambda_says_of_it(
+    place: Place, noria: Callable[..., Any]
+) -> None:
+    heard = {"level": "INFO", "message": "Heard", "correlation_id": "killed-one", "event_id": "killed-one"}
+    heard |= {"function_request_id": "request-7", "timestamp": "2026-11-21 10:00:00,123+0000"}
+    killed = "2026-11-21T10:01:00.123Z request-7 Task timed out after 60.00 seconds"
+    other = "2026-11-21T10:01:00.123Z request-8 Task timed out after 60.00 seconds"
+    ship("\n".join([json.dumps(heard), killed, other]), "/aws/lambda/noria-local-monitor-model")
+    told = noria("logs", "killed-one")
+    assert [(line["level"], line["message"]) for line in told] == [("INFO", "Heard"), ("ERROR", killed)]

@@ -1,0 +1,49 @@
+"""The commands of who asks what happened, and what is wrong."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from noria.cli.ledger import moment
+from noria.cli.logs import Follower
+from noria.cli.output import show
+from noria.cli.state import Deployed
+
+app = typer.Typer()
+
+Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
+AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
+
+_DEFAULT_ENV = "dev"
+
+
+@app.command()
+def logs(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="a correlation, as a page names it; or an event, a package (its ARN, or MODEL/VERSION), an execution, "
+            "a deployment, an inference id",
+        ),
+    ],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", help="from when: 2026-11-21T14:30:00Z, or how long ago, as 24h; else from its beginning"
+        ),
+    ] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Log lines of all functions and jobs, and entries of the ledger, that one thing led to, in order."""
+    now = datetime.now(UTC)
+    start = moment(since, now=now, option="--since") if since else None
+    lines = Follower(Deployed(env), start, now).follow(asked)
+    show(
+        lines,
+        columns=["at", "where", "level", "message"],
+        as_json=as_json,
+        empty=f"Nothing was logged about {asked}.",
+    )

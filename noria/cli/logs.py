@@ -1,0 +1,116 @@
+"""`noria logs`: all that an upload, an event or a person's command led to, in the order in which it happened."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from botocore.exceptions import ClientError
+
+from noria.aws.logs import Logs, Place
+from noria.aws.pipelines import Pipelines
+from noria.cli.output import Refused
+from noria.cli.state import Deployed
+from noria.cli.traces import Tracer
+from noria.events import CORRELATION
+from noria.ledger import Entry, Kind, correlation_of
+from noria.logs import Line, correlation_in, silent, told
+
+DAY = timedelta(days=1)
+_BEFORE = timedelta(minutes=15)
+"""The first entry is written some time after what it tells of was heard."""
+
+_JOBS = {"training-job": "Training", "processing-job": "Processing"}
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Follows what belongs together in an environment. `since` None: since the ledger knows of it, or for a day."""
+
+    deployed: Deployed
+    since: datetime | None
+    now: datetime
+
+    def follow(self, asked: str) -> list[Line]:
+        """Lines and entries of what `asked` names. Raises `Refused` where nothing does."""
+        correlation, naming = self._in_ledger(asked), list[Line]()
+        if correlation is None:
+            if not re.fullmatch(CORRELATION, asked):
+                raise Refused(f"{asked!r} is no id: it has a character that no id has.")
+            naming = self._logs.lines(self._everywhere, since=self.since or self.now - DAY, word=asked)
+            correlation = correlation_in(naming, asked) or self._of_prediction(asked)
+        if correlation is None and not naming:
+            since = self.since or self.now - DAY
+            raise Refused(
+                f"No entry of the ledger, no captured request, and no log line since {since:%Y-%m-%d %H:%M} UTC names "
+                f"{asked}. Look further back with --since. Understood: a correlation or event, a package (its ARN, or "
+                "MODEL/VERSION), an execution, a deployment, an inference id."
+            )
+        entries = [entry for entry in self._entries if correlation and entry.correlation == correlation]
+        return told([*naming, *(self._lines(correlation, entries) if correlation else ())], entries)
+
+    def _in_ledger(self, asked: str) -> str | None:
+        """Whose effect something is that the ledger names: a correlation, a package, an execution, a deployment."""
+        named = self.deployed.package_arn(asked) if re.fullmatch(r"[^/:]+/\d+", asked) else asked
+        if any(entry.correlation == named for entry in self._entries):
+            return named
+        return correlation_of(self._entries, named)
+
+    def _of_prediction(self, asked: str) -> str | None:
+        """Whose effect the version is that answered a captured request; None where none has this inference id."""
+        days = math.ceil((self.now - self.since) / DAY) if self.since else 1
+        try:
+            steps = Tracer(self.deployed, None, max(1, days), False).trace(asked).steps
+        except Refused:
+            return None
+        executions = [str(step.facts.get("execution")) for step in steps if step.step == "training"]
+        return correlation_of(self._entries, executions[0]) if executions else None
+
+    def _lines(self, correlation: str, entries: Sequence[Entry]) -> list[Line]:
+        """What functions and jobs logged; of an invocation that ended without a word, what Lambda says of it."""
+        since = self.since or min((entry.at for entry in entries), default=self.now - DAY) - _BEFORE
+        lines = self._logs.lines(self._functions, since=since, word=correlation)
+        for where, request in silent(lines):
+            place = next(place for place in self._functions if place.name == where)
+            lines += self._logs.lines([place], since=since, word=request)
+        return [*lines, *self._logs.lines(self._jobs(entries), since=since)]
+
+    def _jobs(self, entries: Sequence[Entry]) -> Iterator[Place]:
+        for entry in entries:
+            if entry.kind is Kind.TRAINING_STARTED:
+                for job in self._of_execution(str(entry.details["execution"])):
+                    kind, _, name = job.rpartition(":")[2].partition("/")
+                    yield Place.of_job(_JOBS[kind], name)
+            elif entry.kind is Kind.BATCH_STARTED:
+                yield Place.of_job("Transform", str(entry.details["job"]))
+
+    def _of_execution(self, execution: str) -> list[str]:
+        """ARNs of its steps' jobs; none of an execution whose pipeline was removed."""
+        try:
+            return [step.job for step in Pipelines().steps(execution) if step.job]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFound":
+                raise
+            return []
+
+    @cached_property
+    def _logs(self) -> Logs:
+        return Logs()
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        return [entry for model in self.deployed.models for entry in self.deployed.ledger.entries(model)]
+
+    @cached_property
+    def _functions(self) -> list[Place]:
+        prefix = f"/aws/lambda/{self.deployed.names.prefix}-"
+        return [Place(group=group, name=group.removeprefix(prefix)) for group in self._logs.groups(prefix)]
+
+    @property
+    def _everywhere(self) -> list[Place]:
+        """Functions, and the endpoints that may log the inference ids of requests."""
+        names = [self.deployed.names.model(model) for model in self.deployed.models]
+        endpoints = [Place(group=f"/aws/sagemaker/Endpoints/{name}", name=f"endpoint {name}") for name in names]
+        return [*self._functions, *endpoints]
