@@ -156,6 +156,19 @@ class Reactions(Stack):
         )
         self.request_retraining = self._request_retraining(specs)
         self.export_ledger = self._export_ledger()
+        self.pausable = (
+            self.validate_upload,
+            self.request_retraining,
+            self.start_training,
+            self.approve_package,
+            self.deploy_model,
+            self.monitor_model,
+            self.join_labels,
+            self.predict_batch,
+            *([self.import_package] if settings.registry else []),
+        )
+        for reaction in self.pausable:
+            reaction.allow(self._objects("held", actions=("PutObject",)))
         self.reconcile = self._reconcile()
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
@@ -785,7 +798,20 @@ class Reactions(Stack):
 
     def _reconcile(self) -> Reaction:
         reaction = Reaction(
-            self, "Reconcile", name="reconcile", surroundings=self._surroundings, work=Work(timeout=300)
+            self,
+            "Reconcile",
+            name="reconcile",
+            surroundings=self._surroundings,
+            triggers=[
+                Trigger(
+                    name="wishes",
+                    bus=self._foundation.bus,
+                    source=EVENT_SOURCE,
+                    detail_types=["Pause Requested", "Events Sent Again"],
+                    detail={"model": [{"exists": True}]},
+                )
+            ],
+            work=Work(timeout=300),
         )
         replayed = (
             self.validate_upload,
@@ -800,7 +826,9 @@ class Reactions(Stack):
         )
         reaction.allow(
             Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
-            self._send(*replayed),
+            self._send(*dict.fromkeys((*replayed, *self.pausable))),
+            self._list("held"),
+            self._objects("held", actions=("DeleteObject", "GetObject")),
             self._list("incoming", "labels", "batch", action="ListBucketVersions"),
             self._on("transform-job", "DescribeTransformJob"),
             self._list("datasets"),

@@ -9,6 +9,7 @@ In mode strict the package group's policy denies every other principal to approv
 Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages; s3:GetObject on */runs/*
 and s3:ListBucket, for what their model data is now; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger; sns:Publish.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import json
@@ -36,6 +37,7 @@ from noria.aws.approvals import Approvals
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Pages
+from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, logger, reaction, tell
@@ -119,6 +121,7 @@ class Approver:
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | None:
     env = Environment.from_os()
     approver = Approver(

@@ -13,6 +13,7 @@ iam:PassRole on its output DeployerRoleArn to cloudformation.amazonaws.com; clou
 cloudwatch:GetMetricData; sqs:GetQueueUrl and sqs:SendMessage on the queues of probe_deployment, confirm_deployment and
 its own; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
+from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, OUTCOME, Registry
 from noria.aws.rollout import Begun, Rollout
 from noria.aws.storage import Storage
@@ -61,6 +63,7 @@ class Outcome(StrEnum):
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     trigger = parse(event, ModelPackageStateChange, ServingRequested, AlarmStateChange, Tick, StackStatusChange)

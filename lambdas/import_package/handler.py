@@ -9,6 +9,7 @@ Calls: sagemaker:DescribeModelPackage on the registry's packages and its own; sa
 sagemaker:UpdateModelPackage on its own; s3:GetObject on the registry's */runs/* and */baselines/*, and s3:PutObject on
 its own; kms:Decrypt and kms:DescribeKey with the registry's key; kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pydantic import Field
 from noria.approval import decisions
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
+from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.storage import Storage
 from noria.aws.telemetry import reaction, tell
@@ -47,6 +49,7 @@ class Outcome(StrEnum):
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = PromotionEnvironment.from_os()
     change = parse(event, ModelPackageStateChange)

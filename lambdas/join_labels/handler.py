@@ -17,6 +17,7 @@ s3:PutObject on */incoming/labelled/* and */reports/*;
 sagemaker:DescribeModelPackage on the model's packages; sqs:GetQueueUrl and sqs:SendMessage on its own queue;
 kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; cloudwatch:PutMetricData in namespace Noria;
 sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import csv
@@ -40,6 +41,7 @@ from noria.aws.labelled import MOST_TOLD_BYTES, Labelled, Session
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
 from noria.aws.pages import Page, Pages
+from noria.aws.pauses import pausable
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
@@ -89,6 +91,7 @@ class Outcome(StrEnum):
 
 @retried_soon
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     said = parse(event, ObjectCreated, LabelsTold, Tick)

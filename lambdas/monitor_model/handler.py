@@ -17,6 +17,7 @@ dynamodb:PutItem on the ledger. Of windows too large for one machine: athena:Sta
 athena:GetQueryExecution, athena:GetQueryResults and athena:StopQueryExecution in the model's workgroup, and as Athena:
 glue:GetDatabase, glue:GetTable and glue:GetPartitions; s3:GetBucketLocation; s3:ListBucket, s3:GetObject, s3:PutObject,
 s3:AbortMultipartUpload and s3:ListMultipartUploadParts on */queries/*.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from noria.aws.explanations import Explanations
 from noria.aws.labelled import Labelled
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
+from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
 from noria.aws.runs import Runs, measured
@@ -61,6 +63,7 @@ class Outcome(StrEnum):
 
 @retried_soon
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     tick = parse(event, Tick)

@@ -11,6 +11,7 @@ kms:GenerateDataKey; sagemaker:CreateTransformJob and sagemaker:DescribeTransfor
 sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel and sagemaker:DescribeModelPackage;
 cloudformation:DescribeStacks on the model's serving stack; sns:Publish; dynamodb:GetItem, dynamodb:Query and
 dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import tempfile
@@ -27,6 +28,7 @@ from noria.aws.endpoints import CHAMPION, Endpoint
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
+from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
@@ -82,6 +84,7 @@ class Place:
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BatchEnvironment.from_os()
     happened = parse(event, ObjectCreated, TransformJobStateChange)

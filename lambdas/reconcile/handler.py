@@ -19,6 +19,9 @@
 Each has the shape of the event that AWS sends, and is told once. And SageMaker's lineage follows the ledger
 (noria/lineage.py).
 
+`noria pause` and `resume` are heard here: what waits for a paused model is not told again, and what waited is given
+back when that ends, by a person or by time (noria/pause.py). And what people had sent again is recorded.
+
 Calls: s3:ListBucketVersions on */incoming/*, */labels/* and */batch/*; s3:ListBucket and s3:GetObject on */datasets/*;
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
@@ -27,7 +30,8 @@ sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl an
 these; sagemaker:CreateAction, sagemaker:DescribeAction, sagemaker:UpdateAction and sagemaker:AddAssociation on the
 model's actions; sagemaker:CreateArtifact and sagemaker:AddAssociation on artifacts; sagemaker:ListArtifacts and
 sagemaker:ListAssociations; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem,
-dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies.
+dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies. Of what waited: s3:ListBucket,
+s3:GetObject and s3:DeleteObject on */held/*, and sqs:GetQueueUrl and sqs:SendMessage on the queues of all that begins.
 """
 
 import hashlib
@@ -48,6 +52,7 @@ from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
 from noria.aws.lineage import Lineage
 from noria.aws.lineage import Outcome as LineageOutcome
+from noria.aws.pauses import Pauses
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
@@ -60,10 +65,13 @@ from noria.batch import batch_token, is_upload
 from noria.deployment import Cause, Desired, Request, difference_subject, live, unsettled
 from noria.events import (
     DatasetAccepted,
+    EventsSentAgain,
     ModelPackageStateChange,
     ObjectCreated,
+    PauseRequested,
     PipelineExecutionStatusChange,
     RetrainingRequested,
+    SentAgain,
     StackStatusChange,
     Tick,
     TransformJobStateChange,
@@ -71,6 +79,7 @@ from noria.events import (
 )
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Names, key
+from noria.pause import Turn, paused, resumed, turn
 from noria.retraining import announced, unstarted
 from noria.serve import Mode
 from noria.spec import Approval
@@ -85,6 +94,9 @@ LOOK_BACK = timedelta(days=7)
 class Outcome(StrEnum):
     TOLD = "EventReplayed"
     NOTHING = "NothingMissed"
+    PAUSE = "PauseChanged"
+    KNOWN = "PauseKnown"
+    RECORDED = "EventsSentAgain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +112,26 @@ class Missed:
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
-    parse(event, Tick)
+    heard = parse(event, Tick, PauseRequested, EventsSentAgain)
     ledger, copies, queues = _ledger(env.ledger_table), Copies.of(env.ledger_bucket), Queues()
     # One client of a service for all models: to make one takes longer than most calls.
-    storage, registry, stacks = Storage(bucket=env.data_bucket), Registry(), Stacks()
+    storage = Storage(bucket=env.data_bucket)
+    pauses = Pauses(names=env.names, ledger=ledger, storage=storage, queues=queues)
+    if isinstance(heard, EventsSentAgain):
+        ledger.record(_sent_again(heard.detail))
+        tell(Outcome.RECORDED, model=heard.detail.model)
+        return
+    if isinstance(heard, PauseRequested):
+        model = env.required_spec(heard.detail.model).model
+        changed = pauses.decide(heard.detail, datetime.now(UTC))
+        tell(Outcome.PAUSE if changed else Outcome.KNOWN, model=model, given_back=give_back(model, pauses))
+        return
+    registry, stacks = Registry(), Stacks()
     pipelines, transforms = Pipelines(client=registry.client), Transforms(client=registry.client)
     told: list[str] = []
     for model in env.models:
+        if pauses.end(model, datetime.now(UTC)) or resumed(ledger.entries(model)):
+            give_back(model, pauses)
         search = Search(
             model=model,
             env=env,
@@ -143,10 +168,39 @@ def _lineage(names: Names, bucket: str) -> Lineage:
     return Lineage(names=names, bucket=bucket)
 
 
+def give_back(model: str, pauses: Pauses) -> int:
+    """Send what waited for a model that is not paused; how many events that were.
+
+    At each turn after a pause, too: a function that looked just before the end sets aside just after it.
+    """
+    return 0 if paused(pauses.ledger.entries(model), datetime.now(UTC)) else pauses.give_back(model)
+
+
+def _sent_again(told: SentAgain) -> Fact:
+    who = told.by.rpartition("/")[2]
+    if told.how == "redrive":
+        kind, subject = Kind.EVENT_REDRIVEN, f"{told.request} # {', '.join(told.reactions)}"
+        summary = f"{told.count} dead letters of {', '.join(told.reactions)} were sent again by {who}."
+    else:
+        kind, subject = Kind.EVENT_REPLAYED, told.request
+        since, until = (f"{at:%Y-%m-%d %H:%M:%S}" if at else "?" for at in (told.since, told.until))
+        summary = f"Events of {since} to {until} UTC were sent again by {who} to {', '.join(told.reactions)}."
+    details = {
+        "by": told.by,
+        "reactions": list(told.reactions),
+        "count": told.count,
+        "since": told.since.isoformat() if told.since else None,
+        "until": told.until.isoformat() if told.until else None,
+    }
+    return Fact(model=told.model, kind=kind, subject=subject, at=told.at, summary=summary, details=details)
+
+
 def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
     """Tell a model's reactions what they missed; returns what that was."""
     told = []
     for missed in search.missed():
+        if search.waits(missed):
+            continue
         if ledger.knows(search.model, Kind.REPLAYED, missed.subject):
             continue
         queues.send(search.env.names.queue(missed.reaction), json.dumps(missed.event))
@@ -178,6 +232,12 @@ class Search:
     stack: ServingStack
     endpoint: Endpoint
     now: datetime
+
+    def waits(self, missed: Missed) -> bool:
+        """Whether this is not missed, but set aside, or given back a moment ago."""
+        end = resumed(self.entries)
+        recent = end is not None and end > self.now - GRACE
+        return (recent or paused(self.entries, self.now) is not None) and turn(missed.event) is not Turn.GOES_ON
 
     def missed(self) -> Iterator[Missed]:
         yield from self._uploads()

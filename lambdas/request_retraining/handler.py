@@ -9,6 +9,7 @@ trainings are granted at once. What the ledger says is said again when the same 
 Calls: cloudwatch:DescribeAlarms; scheduler:CreateSchedule in group NORIA_SCHEDULE_GROUP; iam:PassRole on
 NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; events:PutEvents; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
 kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from noria.aws.bus import Bus
 from noria.aws.environment import BookingEnvironment, Variables
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.metrics import Measurements
+from noria.aws.pauses import pausable
 from noria.aws.schedules import Schedules
 from noria.aws.telemetry import reaction, tell
 from noria.events import (
@@ -111,6 +113,7 @@ class Asked(BaseModel):
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()
     said = parse(event, AlarmStateChange, DatasetAccepted, RetrainingWanted, TrainingEnded, Tick)

@@ -6,6 +6,7 @@ Calls: s3:ListBucket on */datasets/*; s3:GetObject on */datasets/*/manifest.json
 */trainings/*; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; sagemaker:DescribeModelPackage on the
 model's packages; sagemaker:StartPipelineExecution on its pipeline; dynamodb:GetItem, dynamodb:Query and
 dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
+from noria.aws.pauses import pausable
 from noria.aws.pipelines import Pipelines
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
@@ -45,6 +47,7 @@ class Outcome(StrEnum):
 
 
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     granted = parse(event, RetrainingRequested).detail

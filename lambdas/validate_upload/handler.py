@@ -9,6 +9,7 @@ Calls: s3:GetObject, s3:GetObjectVersion and s3:GetObjectVersionTagging on */inc
 s3:PutObjectTagging on */datasets/* and */quarantine/*; s3:GetObject on */baselines/*; s3:ListBucket;
 sagemaker:DescribeModelPackage on the model's packages; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
 kms:GenerateDataKey; events:PutEvents; sns:Publish; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
+While the model is paused: s3:PutObject on */held/*.
 """
 
 import errno
@@ -30,6 +31,7 @@ from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
+from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
 from noria.aws.storage import Download, Storage
@@ -98,6 +100,7 @@ LONGEST_KEY = 1024
 
 @retried_soon
 @reaction
+@pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()
     created = parse(event, ObjectCreated).detail

@@ -1,8 +1,9 @@
-"""The queues in front of the reactions."""
+"""The queues in front of the reactions, and their dead letters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -12,6 +13,60 @@ from noria.events import correlated
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+_LOOKED_AT = 120
+"""Seconds for which a dead letter is hidden while somebody looks at it: if they die, it shows again."""
+
+_BATCH = 10
+"""SQS gives out and takes at most ten messages in one call."""
+
+DEAD_LETTERS = "-dlq"
+
+_TIMES = "noria-sent-again"
+"""The attribute of a message that says how often it was sent again; it stays with it among the dead letters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many messages of a queue can be seen now, are being worked on, or are held back for later."""
+
+    waiting: int
+    in_flight: int
+    delayed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """A dead letter. `undelivered` is why EventBridge could not hand the event over, where that is how it got here."""
+
+    id: str
+    body: str
+    sent: datetime
+    received: datetime | None
+    undelivered: str | None
+    group: str | None
+    times: int
+    handle: str = field(repr=False)
+
+    @classmethod
+    def of(cls, message: "MessageTypeDef") -> "Letter":
+        attributes = {
+            name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()
+        }
+        told = ": ".join(attributes[name] for name in ("ERROR_CODE", "ERROR_MESSAGE") if name in attributes)
+        system = message.get("Attributes", {})
+        first = system.get("ApproximateFirstReceiveTimestamp")
+        return cls(
+            id=message["MessageId"],
+            body=message["Body"],
+            sent=_time(system["SentTimestamp"]),
+            received=_time(first) if first else None,
+            undelivered=told or None,
+            group=system.get("MessageGroupId"),
+            times=int(attributes.get(_TIMES) or 0),
+            handle=message["ReceiptHandle"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +75,123 @@ class Queues:
 
     def send(self, queue: str, message: str, *, delay: timedelta = timedelta(0)) -> None:
         """Send an event that is seen after `delay`, at most 15 minutes."""
-        url = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
-        self.client.send_message(QueueUrl=url, MessageBody=correlated(message, following()), DelaySeconds=round(delay.total_seconds()))
+        self.client.send_message(
+            QueueUrl=self._url(queue),
+            MessageBody=correlated(message, following()),
+            DelaySeconds=round(delay.total_seconds()),
+        )
+
+    def send_again(self, queue: str, body: str, *, group: str | None, times: int = 0) -> None:
+        """Send what somebody else sent, as it was, in its message group: in a standard queue, those of one tenant.
+
+        `times` says how often that was done to it, if it failed before.
+        """
+        more: dict[str, Any] = {"MessageGroupId": group} if group else {}
+        if times:
+            more["MessageAttributes"] = {_TIMES: {"DataType": "Number", "StringValue": str(times)}}
+        self.client.send_message(QueueUrl=self._url(queue), MessageBody=body, **more)
 
     def show_again(self, record: Mapping[str, Any], *, after: int) -> None:
         """Show a message to the function that failed on it, so many seconds from now, at most 12 hours."""
-        url = self.client.get_queue_url(QueueName=record["eventSourceARN"].rpartition(":")[2])["QueueUrl"]
         self.client.change_message_visibility(
-            QueueUrl=url,
+            QueueUrl=self._url(record["eventSourceARN"].rpartition(":")[2]),
             ReceiptHandle=record["receiptHandle"],
             VisibilityTimeout=after,
         )
+
+    # --- for people
+
+    def with_dead_letters(self, prefix: str) -> list[str]:
+        """Queues whose names begin so and that have one for dead letters, sorted."""
+        pages = self.client.get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+        names = {url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])}
+        return sorted(name for name in names if f"{name}{DEAD_LETTERS}" in names)
+
+    def count(self, queue: str) -> Count:
+        """How many messages there are, as SQS knows it: seconds late."""
+        found = self.client.get_queue_attributes(
+            QueueUrl=self._url(queue),
+            AttributeNames=[
+                "ApproximateNumberOfMessages",
+                "ApproximateNumberOfMessagesNotVisible",
+                "ApproximateNumberOfMessagesDelayed",
+            ],
+        )["Attributes"]
+        return Count(
+            waiting=int(found["ApproximateNumberOfMessages"]),
+            in_flight=int(found["ApproximateNumberOfMessagesNotVisible"]),
+            delayed=int(found["ApproximateNumberOfMessagesDelayed"]),
+        )
+
+    @contextmanager
+    def dead_letters(self, queue: str, *, most: int) -> Iterator[list[Letter]]:
+        """Up to `most` dead letters of a queue, hidden from others meanwhile; those not thrown away show again after.
+
+        The only way to read a message is to receive it. Dead letters have no queue of their own to fall into, so that
+        nothing comes of how often they were.
+        """
+        url = self._url(f"{queue}{DEAD_LETTERS}")
+        letters: list[Letter] = []
+        try:
+            while len(letters) < most:
+                received = self.client.receive_message(
+                    QueueUrl=url,
+                    MaxNumberOfMessages=min(_BATCH, most - len(letters)),
+                    VisibilityTimeout=_LOOKED_AT,
+                    WaitTimeSeconds=1,  # at 0, SQS asks only some of its servers
+                    MessageSystemAttributeNames=["SentTimestamp", "ApproximateFirstReceiveTimestamp", "MessageGroupId"],
+                    MessageAttributeNames=["All"],
+                ).get("Messages", [])
+                if not received:
+                    break
+                letters += map(Letter.of, received)
+            yield letters
+        finally:
+            for start in range(0, len(letters), _BATCH):
+                self.client.change_message_visibility_batch(
+                    QueueUrl=url,
+                    Entries=[
+                        {"Id": str(number), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0}
+                        for number, letter in enumerate(letters[start : start + _BATCH])
+                    ],
+                )
+
+    def bring_back(self, queue: str, letters: list[Letter], letter: Letter) -> None:
+        """Send a dead letter to its queue, and only then throw it away: who dies in between leaves it in both."""
+        self.send_again(queue, letter.body, group=letter.group, times=letter.times + 1)
+        self.client.delete_message(QueueUrl=self._url(f"{queue}{DEAD_LETTERS}"), ReceiptHandle=letter.handle)
+        letters.remove(letter)
+
+    def _url(self, queue: str) -> str:
+        return self.client.get_queue_url(QueueName=queue)["QueueUrl"]
+
+
+def _time(milliseconds: str) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+
+
+def ages(queues: Sequence[str], *, now: datetime) -> dict[str, int]:
+    """How many seconds the oldest message of each queue has waited, where CloudWatch was told in the last minutes."""
+    if not queues:
+        return {}
+    answer = boto3.client("cloudwatch").get_metric_data(
+        StartTime=now - timedelta(minutes=5),
+        EndTime=now,
+        MetricDataQueries=[
+            {
+                "Id": f"q{number}",
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/SQS",
+                        "MetricName": "ApproximateAgeOfOldestMessage",
+                        "Dimensions": [{"Name": "QueueName", "Value": queue}],
+                    },
+                    "Period": 60,
+                    "Stat": "Maximum",
+                },
+            }
+            for number, queue in enumerate(queues)
+        ],
+    )
+    values = {result["Id"]: result.get("Values", []) for result in answer["MetricDataResults"]}
+    return {queue: round(found[0]) for number, queue in enumerate(queues) if (found := values.get(f"q{number}"))}

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import boto3
 import typer
 from pydantic import BaseModel
 
@@ -13,7 +14,7 @@ from noria.aws.queues import Queues
 from noria.aws.registry import Decision
 from noria.aws.running import Endpoints
 from noria.aws.storage import Storage
-from noria.cli import approvals, contracts, diagnosis, ledger
+from noria.cli import approvals, contracts, diagnosis, ledger, oncall
 from noria.cli.cards import Format, Versions
 from noria.cli.costs import Costs, tell
 from noria.cli.explanations import Explainer
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.add_typer(contracts.app, name="contract")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(diagnosis.app)
+app.add_typer(oncall.app)
 
 Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
@@ -317,7 +319,8 @@ def monitor(
     deployed = Deployed(env)
     asked = Asked(model=deployed.require(model), since=since, until=datetime.now(UTC))
     window = {"since": since} if since else {}
-    message = Tick.message("Monitor Model", model=model, time=asked.until, **window)
+    who = boto3.client("sts").get_caller_identity()["Arn"]
+    message = Tick.message("Monitor Model", model=model, time=asked.until, by=who, **window)
     Queues().send(deployed.names.queue("monitor-model"), message)
     say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
 

@@ -127,7 +127,7 @@ def _utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def moment(text: str, *, now: datetime) -> datetime:
+def moment(text: str, *, now: datetime, option: str = "--at") -> datetime:
     """A time as people write it: ISO 8601, in UTC unless it says otherwise, or how long ago, as 90m, 24h or 7d."""
     if re.fullmatch(r"\d+[smhd]", text):
         return now - _AGO.validate_python(text)
@@ -135,6 +135,6 @@ def moment(text: str, *, now: datetime) -> datetime:
         found = datetime.fromisoformat(text)  # a date alone is its beginning
     except ValueError as error:
         raise Refused(
-            f"--at {text!r} is no time: write it as 2026-11-21T14:30:00Z, 2026-11-21 14:30, or how long ago, as 24h."
+            f"{option} {text!r} is no time: write it as 2026-11-21T14:30:00Z, 2026-11-21 14:30, or how long ago, as 24h."
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

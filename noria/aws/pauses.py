@@ -1,0 +1,155 @@
+"""The door of the reactions: while a model is paused, its events are set aside, and given back when that ends.
+
+<model>/held/<milliseconds>/<reaction>/<message>.json in the data bucket is an event that waits, as it was sent.
+
+Setting aside puts the same object at each delivery of a message, and giving back sends before it removes: who dies in
+between is repeated, and nothing is lost. What is given back twice is heard twice, which reactions can bear.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import wraps
+from itertools import islice
+from typing import Any, TypeVar
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from noria.aws.environment import Environment
+from noria.aws.ledger import Ledger, LedgerBusyError
+from noria.aws.queues import Queues
+from noria.aws.storage import Storage
+from noria.aws.telemetry import logger, tell
+from noria.events import PauseRequest
+from noria.ledger import Entry, Fact
+from noria.messages import event_in, model_of, what
+from noria.names import Names, key
+from noria.pause import Turn, decide, ended_by_time, turn
+
+Answer = TypeVar("Answer")
+Handler = Callable[[dict[str, Any], LambdaContext], Answer]
+
+_ATTEMPTS = 5
+_AT_ONCE = 16
+
+MOST = 5000
+"""Events that are given back in one turn: some two minutes of work. The others follow at the next."""
+
+
+class Outcome(StrEnum):
+    HELD = "EventHeld"
+    LAPSED = "EventLapsed"
+
+
+class DoorEnvironment(Environment):
+    """`registry_env` is the environment whose packages are imported, where one is."""
+
+    registry_env: str | None = None
+
+    @property
+    def all_names(self) -> Sequence[Names]:
+        return [self.names, *([Names(env=self.registry_env)] if self.registry_env else [])]
+
+
+def pausable(handler: Handler[Answer]) -> Handler[Answer | None]:
+    """A handler that is not called for an event which has to wait (`noria.pause`)."""
+
+    @wraps(handler)
+    def handle(message: dict[str, Any], context: LambdaContext) -> Answer | None:
+        return None if _waits(message) else handler(message, context)
+
+    return handle
+
+
+def _waits(message: dict[str, Any]) -> bool:
+    """Whether a message of a queue is dealt with for now: set aside, or left to the next tick."""
+    env = DoorEnvironment.from_os()
+    for record in message.get("Records", ()):
+        event = event_in(record.get("body", ""))
+        model = model_of(event, names=env.all_names, models=env.models)
+        becomes = turn(event)
+        if model is None or becomes is Turn.GOES_ON:
+            continue
+        if not Ledger(table=env.ledger_table).pauses(model, datetime.now(UTC)):
+            continue
+        if becomes is Turn.LAPSES:
+            tell(Outcome.LAPSED, model=model, event=what(event))
+            return True
+        queue = record["eventSourceARN"].rpartition(":")[2]
+        held = Held(
+            model=model,
+            sent=int(record["attributes"]["SentTimestamp"]),
+            reaction=queue.removeprefix(env.names.queue("")),
+            message=record["messageId"],
+        )
+        Storage(bucket=env.data_bucket).write(held.key, record["body"])
+        tell(Outcome.HELD, model=model, event=what(event))
+        return True
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An event that waits: who is to hear it, and when it was sent (epoch milliseconds)."""
+
+    model: str
+    sent: int
+    reaction: str
+    message: str
+
+    @property
+    def key(self) -> str:
+        return key(self.model, "held", f"{self.sent:013d}/{self.reaction}/{self.message}.json")
+
+    @classmethod
+    def parse(cls, key: str) -> "Held":
+        model, _, sent, reaction, name = key.split("/")
+        return cls(model=model, sent=int(sent), reaction=reaction, message=name.removesuffix(".json"))
+
+
+def held(storage: Storage, model: str) -> Iterator[Held]:
+    """What waits for a model, oldest first: keys are listed in their order."""
+    return (Held.parse(stored.key) for stored in storage.list(key(model, "held", "")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pauses:
+    """Begins and ends pauses."""
+
+    names: Names
+    ledger: Ledger
+    storage: Storage
+    queues: Queues
+
+    def decide(self, asked: PauseRequest, now: datetime) -> bool:
+        """Record a person's wish. False where it changes nothing. Raises `LedgerBusyError`."""
+        return self._record(asked.model, lambda entries: decide(entries, asked, now))
+
+    def end(self, model: str, now: datetime) -> bool:
+        """Record that a pause has ended, where its time is up."""
+        return self._record(model, lambda entries: ended_by_time(entries, model, now))
+
+    def give_back(self, model: str) -> int:
+        """Send what waits to whom it was sent, in that order; how many that were."""
+        waiting = list(islice(held(self.storage, model), MOST))
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            for start in range(0, len(waiting), _AT_ONCE):
+                some = waiting[start : start + _AT_ONCE]
+                bodies = pool.map(lambda each: self.storage.read(each.key), some)
+                for each, body in zip(some, bodies, strict=True):
+                    self.queues.send_again(self.names.queue(each.reaction), body.decode(), group=model)
+                    self.storage.remove(each.key)
+        if len(waiting) == MOST:
+            logger.warning("More events may wait; they follow at the next turn", model=model)
+        return len(waiting)
+
+    def _record(self, model: str, fact_of: Callable[[Sequence[Entry]], Fact | None]) -> bool:
+        for _ in range(_ATTEMPTS):
+            entries = self.ledger.entries(model)
+            if (fact := fact_of(entries)) is None:
+                return False
+            if self.ledger.append([fact], after=entries[-1] if entries else None):
+                return True
+        raise LedgerBusyError(f"{model}: written to all the time while a pause was to be recorded")

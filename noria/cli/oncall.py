@@ -1,0 +1,125 @@
+"""The commands of who is on call: what waits and what failed, sending it again, pausing a model."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from noria.aws.archives import LATE
+from noria.cli.ledger import moment
+from noria.cli.output import Refused, say, show
+from noria.cli.pauses import PauseWish
+from noria.cli.recovery import DeadLetter, Recovery
+from noria.cli.state import Deployed
+
+app = typer.Typer()
+
+Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
+AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would happen")]
+Reason = Annotated[str, typer.Option("--reason", help="why; kept in the ledger")]
+
+_DEFAULT_ENV = "dev"
+
+
+@app.command()
+def queues(
+    reaction: Annotated[str | None, typer.Argument(help="one reaction; all when left out")] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What waits for each reaction, for how long, and what is dead and why. Dead letters stay where they are."""
+    rows = Recovery(Deployed(env)).look(reaction)
+    show(
+        rows,
+        columns=["reaction", "waiting", "in_flight", "delayed", "oldest", "dead"],
+        as_json=as_json,
+        empty=f"No reaction is deployed in {env!r}.",
+    )
+    letters = [letter for row in rows for letter in row.letters]
+    if as_json or not letters:
+        return
+    typer.echo()
+    show(
+        letters,
+        columns=[name for name in DeadLetter.model_fields if name != "id"],
+        as_json=False,
+        empty="",
+        below=["Once the cause is mended: noria redrive REACTION (docs/runbooks/dead-letters.md)"],
+    )
+
+
+@app.command()
+def redrive(
+    reaction: Annotated[str | None, typer.Argument(help="whose dead letters; with --all, everybody's")] = None,
+    *,
+    model: Annotated[str | None, typer.Option("--model", help="only what is about this model")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="of every reaction")] = False,
+    most: Annotated[int, typer.Option("--limit", min=1, help="of each reaction, at most so many")] = 1000,
+    dry_run: DryRun = False,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters to their reaction again. One that fails again is dead again, and noria queues says so."""
+    if everybody == (reaction is not None):
+        raise Refused("Name the reaction whose dead letters to send again (noria queues lists them), or say --all.")
+    rows = Recovery(Deployed(env)).redrive(reaction, model, most=most, dry_run=dry_run)
+    verb = "would be sent" if dry_run else "were sent"
+    show(
+        rows,
+        columns=["reaction", "model", "count", "events"],
+        as_json=as_json,
+        empty="No dead letter of that kind: nothing to send again.",
+        below=[f"{sum(row.count for row in rows)} {verb} again. Look whether they come back: noria queues"],
+    )
+
+
+@app.command()
+def replay(
+    since: Annotated[str, typer.Option("--since", help="from when: 2026-11-21T14:30:00Z, or how long ago, as 24h")],
+    until: Annotated[str | None, typer.Option("--until", help="to when; now if left out")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", help="a rule or a reaction, several times; all when left out")
+    ] = None,
+    *,
+    wait: Annotated[int, typer.Option("--wait", min=0, help="follow it for so many minutes at most")] = 60,
+    dry_run: DryRun = False,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Send to the reactions again what happened in a time, of all models, as the archives kept it."""
+    now = datetime.now(UTC)
+    recovery = Recovery(Deployed(env))
+    end = moment(until, now=now, option="--until") if until else now
+    plan = recovery.plan(rule or (), moment(since, now=now, option="--since"), min(end, now))
+    if end > now - LATE:
+        typer.echo("What happened in the last ten minutes may not be in the archives yet.", err=True)
+    if dry_run:
+        told = plan.told()
+    else:
+        told = recovery.replay(plan, wait=timedelta(minutes=wait), progress=lambda line: typer.echo(line, err=True))
+    say(told, told.text, as_json=as_json)
+
+
+@app.command()
+def pause(
+    model: str,
+    *,
+    reason: Reason,
+    until: Annotated[
+        str | None, typer.Option("--until", help="when it ends by itself: 2026-11-21T14:30:00Z, or in 4h; else: resume")
+    ] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """Begin nothing for a model by itself: events wait, none is lost. What is live answers, and commands work."""
+    wish = PauseWish(Deployed(env), model)
+    told = wish.pause(reason=reason, until=until)
+    say(told, told.text, as_json=as_json)
+
+
+@app.command()
+def resume(model: str, *, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+    """End a pause: what waited is sent to its reactions, in the order in which it came."""
+    told = PauseWish(Deployed(env), model).resume(reason=reason)
+    say(told, told.text, as_json=as_json)

@@ -1,0 +1,284 @@
+"""What `noria queues`, `redrive` and `replay` do: see what waits or failed, and have it sent again.
+
+Reactions that hear an event twice act once, so that sending again is safe. What was sent again is recorded in the
+ledger of each model that it is about, by the reconciler, whom these commands tell.
+"""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import boto3
+from pydantic import AwareDatetime, BaseModel
+
+from noria.aws.archives import Archives, NoArchiveError, Replay, Rule
+from noria.aws.bus import Bus
+from noria.aws.failures import Failures
+from noria.aws.queues import DEAD_LETTERS, Letter, Queues, ages
+from noria.cli.output import Refused
+from noria.cli.state import Deployed
+from noria.events import EventsSentAgain, Heard, SentAgain
+from noria.messages import event_in, model_of, what
+from noria.units import count
+
+EXPLAINED = 20
+"""Dead letters of a queue whose errors are looked up: each is a search in a log."""
+
+_POLL = 2.0
+
+
+class DeadLetter(BaseModel):
+    """`sent_again` is how often it was, and failed again."""
+
+    reaction: str
+    model: str | None
+    event: str
+    since: AwareDatetime
+    sent_again: int
+    error: str | None
+    id: str
+
+
+class QueueRow(BaseModel):
+    """A reaction's queue and its dead letters; `oldest` is how many seconds the oldest message has waited."""
+
+    reaction: str
+    waiting: int
+    in_flight: int
+    delayed: int
+    oldest: int | None
+    dead: int
+    letters: list[DeadLetter]
+
+
+class Redriven(BaseModel):
+    """Dead letters of one reaction and model that were, or would be, sent again."""
+
+    reaction: str
+    model: str | None
+    events: list[str]
+    count: int
+
+
+class Replayed(BaseModel):
+    """What was asked of the archives, or would be; `replays` say how far each is."""
+
+    since: AwareDatetime
+    until: AwareDatetime
+    rules: list[str]
+    reactions: list[str]
+    replays: list[str]
+    states: list[str]
+
+    @property
+    def text(self) -> str:
+        span = f"{self.since:%Y-%m-%d %H:%M:%S} to {self.until:%Y-%m-%d %H:%M:%S} UTC"
+        to = f"to {', '.join(self.reactions)}, by {count(len(self.rules), 'rule')}"
+        if not self.replays:
+            return f"Nothing was sent. Events of {span} would be sent again {to}."
+        states = ", ".join(f"{name} {state}" for name, state in zip(self.replays, self.states, strict=True))
+        return f"Events of {span} are sent again {to}: {states}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be sent again, and to which rules of which reactions."""
+
+    since: datetime
+    until: datetime
+    chosen: Mapping[Rule, str]
+
+    @property
+    def reactions(self) -> list[str]:
+        return sorted(set(self.chosen.values()))
+
+    @property
+    def by_archive(self) -> dict[str, list[Rule]]:
+        found: dict[str, list[Rule]] = {}
+        for rule in self.chosen:
+            found.setdefault(rule.archive, []).append(rule)
+        return found
+
+    def told(self, replays: Sequence[Replay] = ()) -> Replayed:
+        return Replayed(
+            since=self.since,
+            until=self.until,
+            rules=sorted(rule.name for rule in self.chosen),
+            reactions=self.reactions,
+            replays=[replay.name for replay in replays],
+            states=[replay.state for replay in replays],
+        )
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Queues and archives of one environment."""
+
+    deployed: Deployed
+    queues: Queues = field(default_factory=Queues)
+
+    # --- what there is
+
+    @cached_property
+    def reactions(self) -> list[str]:
+        start = self.deployed.names.queue("")
+        return [name.removeprefix(start) for name in self.queues.with_dead_letters(start)]
+
+    def look(self, reaction: str | None) -> list[QueueRow]:
+        chosen = self._chosen(reaction)
+        oldest = ages([self.deployed.names.queue(each) for each in chosen], now=datetime.now(UTC))
+        return [self._row(each, oldest) for each in chosen]
+
+    def _row(self, reaction: str, oldest: Mapping[str, int]) -> QueueRow:
+        queue = self.deployed.names.queue(reaction)
+        found, dead = self.queues.count(queue), self.queues.count(f"{queue}{DEAD_LETTERS}")
+        letters: list[DeadLetter] = []
+        if dead.waiting:
+            with self.queues.dead_letters(queue, most=dead.waiting) as taken:
+                letters = [self._letter(reaction, each, number) for number, each in enumerate(taken)]
+        return QueueRow(
+            reaction=reaction,
+            waiting=found.waiting,
+            in_flight=found.in_flight,
+            delayed=found.delayed,
+            oldest=oldest.get(queue) if found.waiting or found.in_flight else None,
+            dead=dead.waiting + dead.in_flight,
+            letters=sorted(letters, key=lambda letter: letter.since),
+        )
+
+    def _letter(self, reaction: str, letter: Letter, number: int) -> DeadLetter:
+        event = event_in(letter.body)
+        error = letter.undelivered
+        if error is None and number < EXPLAINED:
+            heard = Heard.of({"Records": [{"body": letter.body, "messageId": letter.id}]}).event or letter.id
+            function = self.deployed.names.function(reaction)
+            error = Failures().last_line(function, heard, since=letter.received or letter.sent)
+        return DeadLetter(
+            reaction=reaction,
+            model=self._model(letter),
+            event=what(event),
+            since=letter.sent,
+            sent_again=letter.times,
+            error=error,
+            id=letter.id,
+        )
+
+    def _model(self, letter: Letter) -> str | None:
+        return model_of(event_in(letter.body), names=[self.deployed.names], models=self.deployed.models)
+
+    def _chosen(self, reaction: str | None) -> list[str]:
+        if reaction is None:
+            return self.reactions
+        if reaction.replace("_", "-") not in self.reactions:
+            raise Refused(f"No reaction {reaction!r} is deployed here: known are {', '.join(self.reactions)}.")
+        return [reaction.replace("_", "-")]
+
+    # --- dead letters
+
+    def redrive(self, reaction: str | None, model: str | None, *, most: int, dry_run: bool) -> list[Redriven]:
+        """Bring dead letters back to where they belong: those of EventBridge and of Lambda, too."""
+        if model:
+            self.deployed.require(model)
+        return [
+            row for each in self._chosen(reaction) for row in self._redrive(each, model, most=most, dry_run=dry_run)
+        ]
+
+    def _redrive(self, reaction: str, model: str | None, *, most: int, dry_run: bool) -> Iterator[Redriven]:
+        queue = self.deployed.names.queue(reaction)
+        if not self.queues.count(f"{queue}{DEAD_LETTERS}").waiting:
+            return
+        sent: dict[str | None, list[str]] = {}
+        with self.queues.dead_letters(queue, most=most) as letters:
+            try:
+                for letter in list(letters):
+                    about = self._model(letter)
+                    if model is None or about == model:
+                        if not dry_run:
+                            self.queues.bring_back(queue, letters, letter)
+                        sent.setdefault(about, []).append(what(event_in(letter.body)))
+            finally:  # whatever ends it, what was sent is told of
+                if not dry_run:
+                    self._tell_redriven(reaction, sent)
+        for about, events in sent.items():
+            kinds = [f"{number} × {event}" for event, number in Counter(events).most_common()]
+            yield Redriven(reaction=reaction, model=about, events=kinds, count=len(events))
+
+    def _tell_redriven(self, reaction: str, sent: Mapping[str | None, Sequence[str]]) -> None:
+        for model, events in sent.items():
+            if model is not None:  # what is about no model is in no ledger
+                self._tell([model], how="redrive", reactions=(reaction,), count=len(events))
+
+    # --- archives
+
+    def plan(self, asked: Sequence[str], since: datetime, until: datetime) -> Plan:
+        """The rules that would hear what the archives have of that time: those of `asked`, or all."""
+        if since >= until:
+            raise Refused(
+                f"Nothing lies between {since.isoformat()} and {until.isoformat()}: --since is to be earlier."
+            )
+        rules = {rule: reaction for rule in self._archives.rules() if (reaction := self._reaction_of(rule))}
+        wanted = [each.replace("_", "-") for each in asked]
+        chosen = {
+            rule: reaction for rule, reaction in rules.items() if not asked or {rule.name, reaction} & {*asked, *wanted}
+        }
+        heard = {name for rule, reaction in rules.items() for name in (rule.name, reaction)}
+        if unknown := [each for each, name in zip(asked, wanted, strict=True) if not {each, name} & heard]:
+            raise Refused(
+                f"{', '.join(unknown)}: neither a rule nor a reaction that has one. Reactions with rules are "
+                f"{', '.join(sorted(set(rules.values())))}."
+            )
+        return Plan(since=since, until=until, chosen=chosen)
+
+    def replay(self, plan: Plan, *, wait: timedelta, progress: Callable[[str], None]) -> Replayed:
+        """Start a replay of each bus, and follow them for `wait`. Raises `Refused`."""
+        request = str(uuid.uuid4())
+        started: list[Replay] = []
+        try:
+            for archive, rules in plan.by_archive.items():
+                name = f"{archive}-{request[:8]}"[-64:]
+                why = f"noria replay, {self._who}"
+                started.append(self._archives.replay(name, rules, since=plan.since, until=plan.until, why=why))
+        except NoArchiveError as error:
+            raise Refused(str(error)) from error
+        finally:
+            if started:
+                reactions, span = tuple(plan.reactions), {"since": plan.since, "until": plan.until}
+                self._tell(self.deployed.models, how="replay", reactions=reactions, request=request, **span)
+        end = time.monotonic() + wait.total_seconds()
+        while not all(replay.ended for replay in started) and time.monotonic() < end:
+            time.sleep(_POLL)
+            started = [self._archives.progress(replay.name) for replay in started]
+            progress("; ".join(map(_progress, started)))
+        if broken := [replay for replay in started if replay.ended and replay.state != "COMPLETED"]:
+            raise Refused("; ".join(map(_progress, broken)))
+        return plan.told(started)
+
+    @cached_property
+    def _archives(self) -> Archives:
+        return Archives(names=self.deployed.names, bus=self.deployed.parameter("event-bus"))
+
+    def _reaction_of(self, rule: Rule) -> str | None:
+        return next(
+            (each for each in self.reactions if rule.name.startswith(self.deployed.names.queue(f"{each}-"))), None
+        )
+
+    # --- the record
+
+    @cached_property
+    def _who(self) -> str:
+        return boto3.client("sts").get_caller_identity()["Arn"]
+
+    def _tell(self, models: Sequence[str], **what_was_done: Any) -> None:
+        bus, told = Bus(name=self.deployed.parameter("event-bus")), {"request": str(uuid.uuid4()), **what_was_done}
+        for model in models:
+            bus.publish(EventsSentAgain.of(SentAgain(model=model, by=self._who, at=datetime.now(UTC), **told)))
+
+
+def _progress(replay: Replay) -> str:
+    reached = f", at {replay.reached:%Y-%m-%d %H:%M} UTC" if replay.reached and not replay.ended else ""
+    return f"{replay.name} {replay.state}{reached}{f': {replay.why}' if replay.why else ''}"
