@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 
 from local.cloud import ACCOUNT, REGION
+from noria.aws.retries import patiently
 from tests.integration.reactions.place import Context, Place
 
 ROLE = "everything"
@@ -74,7 +75,7 @@ class Lambda:
             os.dup2(out, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             os.environ.update(environment)
-            boto3.setup_default_session()
+            patiently()
             _set_clock(later)
             handler(message, Context())
             code = 0

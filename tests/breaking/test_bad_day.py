@@ -1,0 +1,170 @@
+"""AWS has a bad day: calls of reactions are throttled, fail, get no answer, are denied, or see what was before.
+
+A moment of it is mended by the call's own retries, and nobody hears of it. What lasts fails the reaction after a
+bounded number of calls; once it is over, the event from the dead-letter queue makes all as if nothing had been.
+
+With `--points all` every call of every scene has every kind of bad day; otherwise so many of each of a few scenes.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import pytest
+from botocore.config import Config
+
+from local.cloud import LocalCloud
+from local.faults import Call, Fault, Kind
+from noria.aws import retries
+from tests.breaking.delivery import Ending, Lambda
+from tests.breaking.report import Report
+from tests.breaking.scenes import SCENES, Moment, Scene
+from tests.breaking.world import State, World, differences
+
+EVENTUALLY = ("sagemaker", "cloudformation")
+"""What may answer with what was before. S3 never does, nor the ledger's table, which is asked consistently."""
+READS = ("Describe", "List", "Search", "Get")
+FEW = 3
+"""Scenes that are drawn where not all are played."""
+LATE = 3.0
+"""Seconds: longer than a call waits in these tests."""
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A fault at the `number`-th call; `lasts` to the end of the delivery."""
+
+    number: int
+    kind: Kind
+    lasts: bool
+
+    def told(self, calls: list[Call]) -> str:
+        much = "from" if self.lasts else "once at"
+        return f"{self.kind} {much} call {self.number} of {len(calls)}, {calls[self.number - 1].what}"
+
+
+def disturbances(calls: list[Call]) -> list[Disturbance]:
+    """All that can be done to a reaction which makes these calls."""
+    return [
+        Disturbance(number, kind, lasts)
+        for number, call in enumerate(calls, start=1)
+        for kind, lasts in (
+            (Kind.THROTTLE, False),
+            (Kind.SERVER_ERROR, False),
+            (Kind.TIMEOUT, False),
+            (Kind.THROTTLE, True),
+            (Kind.SERVER_ERROR, True),
+            (Kind.DENY, True),
+            *([(Kind.STALE, True)] if call.service in EVENTUALLY and call.operation.startswith(READS) else []),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Day:
+    cloud: LocalCloud
+    functions: Lambda
+
+    def undisturbed(self, scene: Scene) -> tuple[list[Call], State]:
+        moment, world = self._before(scene)
+        self.cloud.faults.set()
+        endings = self._deliver(scene, moment)
+        calls = self._calls(scene)
+        self.cloud.faults.clear()
+        moment.settle()
+        assert set(endings) == {Ending.DONE}
+        return calls, world.state()
+
+    def disturbed(self, scene: Scene, disturbance: Disturbance) -> tuple[list[Ending], list[Call], State]:
+        """How the deliveries of the bad day ended, what was called meanwhile, and what there is once it is over."""
+        moment, world = self._before(scene)
+        own = self.functions.function(scene.reaction)
+        if disturbance.kind is Kind.STALE:
+            self.cloud.faults.set(Fault(kind=Kind.STALE, caller=own, service="sagemaker", times=None))
+            self._deliver(scene, moment)  # what it reads now, it reads again
+        else:
+            self.cloud.faults.set(
+                Fault(
+                    kind=disturbance.kind,
+                    caller=own,
+                    nth=disturbance.number,
+                    times=None if disturbance.lasts else 1,
+                    seconds=LATE,
+                )
+            )
+        endings = self._deliver(scene, moment)
+        calls = self._calls(scene)
+        self.cloud.faults.clear()
+        if Ending.DONE not in endings or disturbance.lasts:
+            assert set(self._deliver(scene, moment, again=True)) == {Ending.DONE}
+        moment.settle()
+        return endings, calls, world.state()
+
+    def _deliver(self, scene: Scene, moment: Moment, *, again: bool = False) -> list[Ending]:
+        """Each message once; of what is delivered from the dead letters, as late as it comes from there."""
+        later = scene.hidden if again else 0 * scene.hidden
+        return [
+            self.functions.call(scene.reaction, message, model=moment.model, later=later) for message in moment.messages
+        ]
+
+    def _before(self, scene: Scene) -> tuple[Moment, World]:
+        moment = scene.before(self.functions.place)
+        world = World(self.functions.place, moment.model)
+        world.forget()
+        return moment, world
+
+    def _calls(self, scene: Scene) -> list[Call]:
+        own = self.functions.function(scene.reaction)
+        return [call for call in self.cloud.faults.calls() if call.session == own]
+
+
+@pytest.fixture(name="day")
+def a_day(cloud: LocalCloud, functions: Lambda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
+    """Functions with their own patience, but for how long they wait for an answer."""
+    monkeypatch.setattr(retries, "PATIENCE", retries.PATIENCE.merge(Config(read_timeout=LATE / 2)))
+    yield Day(cloud, functions)
+    cloud.faults.clear()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "scene" in metafunc.fixturenames:
+        every = metafunc.config.getoption("points") == "all"
+        drawn = random.Random(metafunc.config.getoption("seed")).sample(SCENES, min(FEW, len(SCENES)))  # noqa: S311
+        metafunc.parametrize("scene", SCENES if every else drawn, ids=lambda scene: scene.name)
+
+
+def test_a_bad_day_ends_as_if_it_had_not_been(
+    scene: Scene, day: Day, report: Report, pytestconfig: pytest.Config
+) -> None:
+    calls, expected = day.undisturbed(scene)
+    tried = disturbances(calls)
+    if (wanted := pytestconfig.getoption("points")) != "all":
+        chosen = random.Random(f"{pytestconfig.getoption('seed')} {scene.name}")  # noqa: S311 - no secret
+        tried = chosen.sample(tried, min(int(wanted), len(tried)))
+    wrong = []
+    for disturbance in tried:
+        how = disturbance.told(calls)
+        endings, seen, found = day.disturbed(scene, disturbance)
+        # A look that was booked for later comes when it is due, which may be before the day is over.
+        differs = [line for line in differences(expected, found) if "noria.schedule" not in line]
+        if not disturbance.lasts and set(endings) != {Ending.DONE}:
+            differs = [f"a moment's fault was not mended by trying again: {endings}", *differs]
+        most = retries.PATIENCE.retries["total_max_attempts"]
+        differs += [
+            f"{what} was tried {often} times, of at most {most}"
+            for what, often in _in_a_row(seen, disturbance.kind).items()
+            if often > most and disturbance.kind is not Kind.STALE
+        ]
+        report.add(scene.name, how, differs)
+        wrong += [f"{how}: {line}" for line in differs]
+    assert not wrong, "\n".join(wrong)
+
+
+def _in_a_row(calls: list[Call], kind: Kind) -> dict[str, int]:
+    """Calls that met the fault, by how often the same one did without another between."""
+    met = (call.what for call in calls if call.outcome == kind)
+    found: dict[str, int] = {}
+    for what, same in groupby(met):
+        found[what] = max(found.get(what, 0), len(list(same)))
+    return found
