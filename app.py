@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aws_cdk import App, Environment, Tags, Validations
+from aws_cdk import App, Environment, Stack, Tags, Validations
 from aws_cdk import aws_cloudwatch as cloudwatch
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, PCIDSS321Checks
 
@@ -87,6 +87,20 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
         if settings.promotes_to:
             let_describe(training, settings.names.model(spec.model), settings.promotes_to)
         serving.add_stack_dependency(reactions)  # what the endpoint's log is sent to
+        stacks: list[Stack] = [training, serving]
+        front_door = None
+        if door := spec.serve.front_door:
+            front_door = FrontDoor(
+                app,
+                f"{spec.model}-front-door",
+                env=place,
+                settings=settings,
+                spec=spec,
+                door=door,
+                foundation=foundation,
+                placement=placement,
+            )
+            stacks.append(front_door)
         monitoring = Monitoring(
             app,
             f"{spec.model}-monitoring",
@@ -95,21 +109,11 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             spec=spec,
             foundation=foundation,
             reactions=reactions,
+            front_door=front_door,
         )
-        stacks = [training, serving, monitoring]
-        if door := spec.serve.front_door:
-            stacks.append(
-                FrontDoor(
-                    app,
-                    f"{spec.model}-front-door",
-                    env=place,
-                    settings=settings,
-                    spec=spec,
-                    door=door,
-                    foundation=foundation,
-                    placement=placement,
-                )
-            )
+        if front_door:
+            monitoring.add_stack_dependency(front_door)  # its alarms are named there
+        stacks.append(monitoring)
         for stack in stacks:
             Tags.of(stack).add("noria:model", spec.model)
             Tags.of(stack).add("noria:team", spec.owner.team)
@@ -117,7 +121,7 @@ def build(app: App, *, env: str, models: Path = MODELS) -> None:
             str(alarm.alarm_name)
             for stack in stacks
             for alarm in stack.node.find_all()
-            if isinstance(alarm, cloudwatch.CfnAlarm)
+            if isinstance(alarm, cloudwatch.CfnAlarm | cloudwatch.CfnCompositeAlarm)
         ]
     if mixed := list(mixed_up(alarms, settings.names)):
         raise SpecError("\n".join(mixed))

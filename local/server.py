@@ -11,6 +11,7 @@ from local import ministack, privileges, queues
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
+from local.composite_alarms import CompositeAlarmType
 from local.faults.injection import Injection
 from local.flow_logs import FlowLogType
 from local.http_apis import HttpApis
@@ -41,6 +42,7 @@ def main() -> None:
     sagemaker.install(cloud, scaled=autoscaling.install(cloud))
     ministack.register_resource(ArchiveType(cloud))
     ministack.register_resource(FlowLogType(cloud))
+    ministack.register_resource(CompositeAlarmType(cloud))
     ministack.answer_queries_with(Engine())
     HttpApis().start()
     privileges.install()

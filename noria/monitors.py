@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from noria.alarms import CauseName
 from noria.names import slug
 from noria.policy import Trigger
 from noria.spec import ModelSpec, Task
@@ -31,7 +32,7 @@ class Monitor(Part):
 
     A window's alarm asks for `monitor.when`; labels come seldom and speak of many windows, so one word of theirs is
     enough. `trigger`: the word of `retrain.after` under which its alarm asks for a retraining; None, where it only
-    pages.
+    tells somebody. `cause`: the one of noria.alarms that it shares with others; None, where it has its own.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Monitor(Part):
     unit: str = ""
     clock: Clock = "window"
     trigger: Trigger | None = None
+    cause: CauseName | None = None
     runbook: str
     meaning: str
 
@@ -97,6 +99,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         breaches="above",
         unit="features",
         trigger="drift",
+        cause="data",
         runbook="drift",
         meaning="a feature of the requests is distributed differently than in training",
     )
@@ -107,6 +110,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         limit=watch.prediction_psi or watch.psi,
         breaches="above",
         trigger="drift",
+        cause="data",
         runbook="prediction-drift",
         meaning="the predictions are distributed differently than in training",
     )
@@ -116,6 +120,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         metric="InvalidShare",
         limit=watch.invalid,
         breaches="above",
+        cause="data",
         runbook="invalid",
         meaning="too many requested rows break the data contract",
     )
@@ -125,6 +130,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         metric="OutlierShare",
         limit=watch.outliers,
         breaches="above",
+        cause="data",
         runbook="outliers",
         meaning="too many rows hold a value beyond all of the training data",
     )
@@ -135,6 +141,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
             metric="ConfidenceDrop",
             limit=watch.confidence,
             breaches="above",
+            cause="data",
             runbook="confidence",
             meaning="the model is less sure of its predictions than in training",
         )
@@ -144,6 +151,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         metric="AttributionCorrelation",
         limit=watch.attribution,
         breaches="below",
+        cause="data",
         runbook="attribution",
         meaning="predictions rest on other features than in training",
     )
@@ -155,6 +163,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
         breaches="above",
         clock="labels",
         trigger="quality",
+        cause="labels",
         runbook="quality",
         meaning=f"{metric} is worse than at registration by more than chance and more than the limit",
     )
@@ -167,6 +176,7 @@ def _monitors(spec: ModelSpec) -> Iterator[Monitor]:
             breaches="above",
             clock="labels",
             trigger="quality",
+            cause="labels",
             runbook="calibration",
             meaning="probabilities are not the shares of what then happened",
         )
@@ -235,6 +245,7 @@ def _of_bias(spec: ModelSpec) -> Iterator[Monitor]:
                     breaches="below" if metric == "DisparateImpact" else "above",
                     clock="window" if metric == "DisparateImpact" else "labels",
                     trigger="bias",
+                    cause="bias",
                     runbook="bias",
                     meaning=f"the values of {segment} are treated more unequally than the spec allows",
                 )

@@ -4,7 +4,7 @@
 |---------------------------------------------|----------------------------------|
 | endpoint, model package group, pipeline     | `noria-<env>-<model>`            |
 | stacks of a model                           | `noria-<env>-<model>-<part>`     |
-| buckets, event bus, pages topic, ledger     | SSM parameter `/noria/<env>/…`   |
+| buckets, event bus, topics, ledger          | SSM parameter `/noria/<env>/…`   |
 | objects of a model                          | `<model>/<area>/…` in the bucket |
 """
 
@@ -35,7 +35,7 @@ Area = Literal[
     "held",
 ]
 
-Parameter = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]
+Parameter = Literal["data-bucket", "event-bus", "pages-topic", "notices-topic", "ledger-table", "ledger-bucket"]
 
 EVENT_SOURCE = "noria"
 METRIC_NAMESPACE = "Noria"

@@ -219,10 +219,14 @@ class Approval(Part):
         return self
 
 
+ADDRESS = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+
+
 class Owner(Part):
     team: str = Field(min_length=1, max_length=128)
-    page: str | None = Field(
-        None, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", description="address that pages go to; the topic always gets them"
+    page: str | None = Field(None, pattern=ADDRESS, description="address that pages go to; the topic always gets them")
+    notices: str | None = Field(
+        None, pattern=ADDRESS, description="address for what can wait for the morning; that of pages when left out"
     )
 
 

@@ -9,6 +9,7 @@ from aws_cdk import App, CfnResource, Stack
 from constructs import IConstruct
 
 from stacks.constructs.endpoint_alarms import EndpointAlarms
+from stacks.constructs.paging import OnePage
 from stacks.constructs.permissions import answer
 from stacks.constructs.reaction import Reaction
 from stacks.foundation import Foundation
@@ -25,6 +26,8 @@ BOUNDED = (
     "deployments; reserved concurrency would take that many from the account's other functions for ever."
 )
 QUEUED = "A queue with dead letters of its own, which page, stands before it: nothing invokes it asynchronously."
+
+ONE_PAGE = "A composite alarm tells somebody, once for all that have the same cause: stacks/constructs/paging.py."
 
 INSTANCES = (
     "Its volumes hold a copy of the model, whose original is encrypted with our key; SageMaker refuses a key for "
@@ -58,8 +61,13 @@ def _reasons(stack: Stack) -> Iterator[tuple[IConstruct, str, str]]:
                 "The API before it lets through so many requests a second, and no more.",
             )
             yield function, "LambdaDLQ", "It is called by somebody who waits for the answer, and hears of a failure."
+            for what in ("errors", "latency"):
+                yield stack.node.find_child(f"Alarm-{what}"), "CloudWatchAlarmAction", ONE_PAGE
         case Serving():
             yield from _of_what_answers(stack)
+    for page in (child for child in stack.node.children if isinstance(child, OnePage)):
+        for alarm in page.alarms:
+            yield alarm, "CloudWatchAlarmAction", ONE_PAGE
     for reaction in (child for child in stack.node.children if isinstance(child, Reaction)):
         of_logs = reaction.node.id == "KeepPredictions"
         yield reaction.function, "LambdaInsideVPC", NO_VPC

@@ -1,6 +1,6 @@
-"""What an environment has once: key, buckets, event bus and archives, the ledger, and the topic that pages people."""
+"""What an environment has once: key, buckets, event bus and archives, the ledger, and the topics that tell people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal, cast
 
 from aws_cdk import ArnFormat, Duration, Environment, RemovalPolicy, Stack
@@ -20,7 +20,7 @@ from noria.spec import ModelSpec
 from stacks.constructs.permissions import acknowledge
 from stacks.settings import Settings
 
-Published = Literal["data-bucket", "event-bus", "pages-topic", "ledger-table", "ledger-bucket"]
+Published = Literal["data-bucket", "event-bus", "pages-topic", "notices-topic", "ledger-table", "ledger-bucket"]
 
 SENDERS = ("events", "cloudwatch", "budgets")
 """Services that send to our encrypted queues and topics by themselves, without a role."""
@@ -45,7 +45,7 @@ class Foundation(Stack):
             scope,
             id_,
             stack_name=settings.names.environment_stack("foundation"),
-            description=f"Noria ({settings.env}): key, buckets, event bus, ledger and pages topic",
+            description=f"Noria ({settings.env}): key, buckets, event bus, ledger and topics",
             env=env,
             termination_protection=settings.termination_protection,
         )
@@ -62,7 +62,12 @@ class Foundation(Stack):
         self.bus = self._bus()
         self.ledger = self._ledger()
         self.ledger_bucket = self._ledger_bucket()
-        self.pages = self._pages_topic(specs)
+        owners = [spec.owner for spec in specs]
+        self.pages = self._topic("Pages", {owner.page for owner in owners})
+        self.notices = self._topic("Notices", {owner.notices or owner.page for owner in owners})
+
+        # Exported whether a model's alarms use it now or not: see the end of stacks/reactions.py.
+        self.export_value(self.notices.topic_arn)
 
         self._archives()
         # The tables are the monitoring stacks'; they name it by convention.
@@ -80,6 +85,7 @@ class Foundation(Stack):
             "data-bucket": self.data_bucket.bucket_name,
             "event-bus": self.bus.event_bus_name,
             "pages-topic": self.pages.topic_arn,
+            "notices-topic": self.notices.topic_arn,
             "ledger-table": self.ledger.table_name,
             "ledger-bucket": self.ledger_bucket.bucket_name,
         }
@@ -306,9 +312,10 @@ class Foundation(Stack):
         )
         return bucket
 
-    def _pages_topic(self, specs: Sequence[ModelSpec]) -> sns.Topic:
+    def _topic(self, id_: str, addresses: Set[str | None]) -> sns.Topic:
+        """`pages` wakes somebody, `notices` waits for the morning: noria.alarms says what goes where."""
         topic = sns.Topic(
-            self, "Pages", topic_name=f"{self._settings.names.prefix}-pages", master_key=self.key, enforce_ssl=True
+            self, id_, topic_name=f"{self._settings.names.prefix}-{id_.lower()}", master_key=self.key, enforce_ssl=True
         )
         topic.add_to_resource_policy(
             iam.PolicyStatement(
@@ -323,7 +330,7 @@ class Foundation(Stack):
             )
         )
         if self._settings.pages_by_email:
-            for address in sorted({spec.owner.page for spec in specs if spec.owner.page}):
+            for address in sorted(address for address in addresses if address):
                 topic.add_subscription(subscriptions.EmailSubscription(address))
         return topic
 

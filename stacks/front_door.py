@@ -14,13 +14,13 @@ from aws_cdk import aws_apigatewayv2 as apigateway
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from noria import serve
+from noria.alarms import CAUSES, Told
 from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.flags import Flags
@@ -74,12 +74,11 @@ class FrontDoor(Stack):
             create_default_stage=False,
         )
         stage(self, api, name=self._name, settings=settings, key=self._key, rate=door.rate, burst=door.burst)
-        alarms = self._alarms(api, cloudwatch_actions.SnsAction(foundation.pages))
+        alarms = self._alarms(api)
         flags = Flags(self, "Flags", name=self._name, env=settings.env, alarms=alarms, bake=spec.serve.bake)
         surroundings = Surroundings(
             settings=settings,
             key=self._key,
-            pages=foundation.pages,
             # Of its own: one that another stack exports could not change while this one imports it.
             layers=layers(self, prefix=self._name, target=settings.target, specs=[spec], data=False),
             variables=self._variables(api, flags),
@@ -109,10 +108,12 @@ class FrontDoor(Stack):
             case _:
                 return authorizers.HttpIamAuthorizer()
 
-    def _alarms(self, api: apigateway.HttpApi, pages: cloudwatch.IAlarmAction) -> list[cloudwatch.Alarm]:
+    def _alarms(self, api: apigateway.HttpApi) -> list[cloudwatch.Alarm]:
+        """They tell nobody themselves: stacks/monitoring.py makes one of them and the endpoint's own."""
         limits = self._spec.serve
         requests = self._metric(api, "Count", cloudwatch.Stats.SUM)
         alarms = []
+        self.alarm_names: list[str] = []
         for what, meaning, expression, metric, threshold in (
             (
                 "errors",
@@ -129,11 +130,14 @@ class FrontDoor(Stack):
                 limits.latency_p95_ms + ON_THE_WAY_MS,
             ),
         ):
+            self.alarm_names.append(name := f"{self._name}-{what}")
             alarm = cloudwatch.Alarm(
                 self,
                 f"Alarm-{what}",
-                alarm_name=f"{self._name}-{what}",
-                alarm_description=f"{self._name} {meaning}. docs/runbooks/front-door-{what}.md",
+                alarm_name=name,
+                alarm_description=Told(severity=CAUSES["serving"].severity, runbook=f"front-door-{what}").describe(
+                    f"{self._name} {meaning}."
+                ),
                 metric=cloudwatch.MathExpression(
                     expression=f"IF(requests >= {limits.min_requests}, {expression}, 0)",
                     using_metrics={"requests": requests, "value": metric},
@@ -146,7 +150,6 @@ class FrontDoor(Stack):
                 datapoints_to_alarm=2,
                 treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             )
-            alarm.add_alarm_action(pages)
             alarms.append(alarm)
         return alarms
 

@@ -3,20 +3,23 @@
 Of mode batch, the dashboard alone.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from aws_cdk import Duration, Environment, Stack
+from aws_cdk import ArnFormat, Duration, Environment, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from constructs import Construct
 
+from noria.alarms import CAUSES, CauseName, Severity, Told
 from noria.monitors import Monitor, monitors
 from noria.names import METRIC_NAMESPACE, dimension, key
 from noria.serve import Mode
 from noria.spec import ModelSpec
 from stacks.constructs.captured_requests import CapturedRequests
 from stacks.constructs.endpoint_metrics import EndpointMetrics
+from stacks.constructs.paging import OnePage, tell
 from stacks.foundation import Foundation
+from stacks.front_door import FrontDoor
 from stacks.reactions import Reactions
 from stacks.settings import Settings
 
@@ -32,6 +35,7 @@ class Monitoring(Stack):
         spec: ModelSpec,
         foundation: Foundation,
         reactions: Reactions,
+        front_door: FrontDoor | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -43,7 +47,7 @@ class Monitoring(Stack):
         )
         self._spec = spec
         self._name = settings.names.model(spec.model)
-        self._pages = cloudwatch_actions.SnsAction(foundation.pages)
+        self._foundation = foundation
         self._endpoint = EndpointMetrics(
             endpoint=self._name,
             variant="champion",
@@ -66,14 +70,29 @@ class Monitoring(Stack):
             detail={"model": spec.model},
         )
         CapturedRequests(self, "CapturedRequests", settings=settings, spec=spec, foundation=foundation)
-        for monitor in monitors(spec):
-            self._watch(monitor, settings=settings, foundation=foundation)
-        self._endpoint_alarms()
+        alarms = {monitor: self._watch(monitor, settings=settings) for monitor in monitors(spec)}
+        for monitor, alarm in alarms.items():
+            if monitor.cause is None:
+                alarm.add_alarm_action(tell(foundation, Severity.WARNING))
+        for cause in sorted({monitor.cause for monitor in alarms if monitor.cause}):
+            self._once(cause, [alarm for monitor, alarm in alarms.items() if monitor.cause == cause])
+        self._once("serving", [*self._endpoint_alarms(), *self._doors(front_door)])
         self._show_endpoint(dashboard)
         self._show_window(dashboard)
         self._show_monitors(dashboard)
 
-    def _watch(self, monitor: Monitor, *, settings: Settings, foundation: Foundation) -> None:
+    def _once(self, cause: CauseName, alarms: Sequence[cloudwatch.IAlarm]) -> None:
+        OnePage(self, f"Cause-{cause}", cause=cause, of=self._name, alarms=alarms, foundation=self._foundation)
+
+    def _doors(self, front_door: FrontDoor | None) -> Iterator[cloudwatch.IAlarm]:
+        """The alarms of the front door, by their names: an export could not go while this stack still imports it."""
+        for name in front_door.alarm_names if front_door else ():
+            arn = self.format_arn(
+                service="cloudwatch", resource="alarm", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
+            )
+            yield cloudwatch.Alarm.from_alarm_arn(self, name, arn)
+
+    def _watch(self, monitor: Monitor, *, settings: Settings) -> cloudwatch.Alarm:
         """The alarm of one monitor.
 
         A window that says nothing publishes nothing, and its alarm then has no data either: INSUFFICIENT_DATA is a
@@ -81,13 +100,14 @@ class Monitoring(Stack):
         others speak.
         """
         spec, of_window = self._spec, monitor.clock == "window"
-        newest = f"s3://{foundation.data_bucket_name}/{key(spec.model, 'reports', 'latest.html')}"
-        alarm = cloudwatch.Alarm(
+        newest = f"s3://{self._foundation.data_bucket_name}/{key(spec.model, 'reports', 'latest.html')}"
+        return cloudwatch.Alarm(
             self,
             f"Monitor-{monitor.name}",
             alarm_name=settings.names.monitor_alarm(spec.model, monitor.name),
-            alarm_description=f"{spec.model}: {monitor.meaning}. Newest report: {newest} "
-            f"docs/runbooks/{monitor.runbook}.md",
+            alarm_description=Told(severity=Severity.WARNING, runbook=monitor.runbook).describe(
+                f"{spec.model}: {monitor.meaning}. Newest report: {newest}"
+            ),
             metric=self._of(monitor),
             threshold=monitor.limit,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
@@ -97,19 +117,20 @@ class Monitoring(Stack):
             datapoints_to_alarm=spec.monitor.when.breaching if of_window else 1,
             treat_missing_data=cloudwatch.TreatMissingData.MISSING if of_window else cloudwatch.TreatMissingData.IGNORE,
         )
-        alarm.add_alarm_action(self._pages)
 
-    def _endpoint_alarms(self) -> None:
+    def _endpoint_alarms(self) -> Iterator[cloudwatch.Alarm]:
         serve = self._spec.serve
         for what, meaning, metric, threshold in (
             ("errors", "answers with 5XX", self._endpoint.error_rate(), serve.error_rate),
             ("latency", "answers slowly", self._endpoint.latency_p95_ms(), serve.latency_p95_ms),
         ):
-            alarm = cloudwatch.Alarm(
+            yield cloudwatch.Alarm(
                 self,
                 f"Endpoint-{what}",
                 alarm_name=f"{self._name}-endpoint-{what}",
-                alarm_description=f"{self._name} {meaning}. docs/runbooks/endpoint-{what}.md",
+                alarm_description=Told(severity=CAUSES["serving"].severity, runbook=f"endpoint-{what}").describe(
+                    f"{self._name} {meaning}."
+                ),
                 metric=metric,
                 threshold=threshold,
                 comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
@@ -118,7 +139,6 @@ class Monitoring(Stack):
                 datapoints_to_alarm=3,
                 treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             )
-            alarm.add_alarm_action(self._pages)
 
     def _show_endpoint(self, dashboard: cloudwatch.Dashboard) -> None:
         dashboard.add_widgets(

@@ -23,6 +23,7 @@ from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.http_api import stage
+from stacks.constructs.paging import OnePage
 from stacks.constructs.permissions import Grant
 from stacks.constructs.placement import Placement
 from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
@@ -112,7 +113,6 @@ class Reactions(Stack):
         self._surroundings = Surroundings(
             settings=settings,
             key=self._key,
-            pages=foundation.pages,
             layers=layers(
                 self,
                 prefix=self._prefix,
@@ -170,6 +170,14 @@ class Reactions(Stack):
         for reaction in self.pausable:
             reaction.allow(self._objects("held", actions=("PutObject",)))
         self.reconcile = self._reconcile()
+        OnePage(
+            self,
+            "DeadLetters",
+            cause="dead-letters",
+            of=self._prefix,
+            alarms=[reaction.alarm for reaction in self.node.children if isinstance(reaction, Reaction)],
+            foundation=foundation,
+        )
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
         # deployment that was to end the use, as when the last model with a schedule loses it.

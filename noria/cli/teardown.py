@@ -17,7 +17,7 @@ from noria.card import sagemaker as cards
 from noria.cli.output import Refused
 from noria.names import Names, Part
 
-_ORDER = ("front-door", "monitoring", "serving", "training", "reactions", "roles", "network", "foundation")
+_ORDER = ("monitoring", "front-door", "serving", "training", "reactions", "roles", "network", "foundation")
 """Endings of stack names, users before what they use."""
 
 _WINDOW_DAYS = 30

@@ -4,6 +4,7 @@ from aws_cdk import CfnCondition, CfnResource
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
+from noria.alarms import Told
 from noria.serve import Mode, Serve
 from stacks.constructs.endpoint_metrics import EndpointMetrics
 
@@ -44,7 +45,9 @@ class EndpointAlarms(Construct):
                 self,
                 what,
                 alarm_name=f"{metrics.endpoint}-{role}-{what}",
-                alarm_description=f"{subject} {does}: {consequence}. docs/runbooks/{role}-{what}.md",
+                alarm_description=Told(severity=None, runbook=f"{role}-{what}").describe(
+                    f"{subject} {does}: {consequence}."
+                ),
                 metric=metric,
                 threshold=limit,
                 comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,

@@ -1,7 +1,7 @@
 """A reaction: what happens when an event arrives.
 
     rule ──> queue ──> function          one event at a time
-      └───────┴──> dead-letter queue ──> alarm ──> pages topic
+      └───────┴──> dead-letter queue ──> alarm, of which the stack makes one page
 
 The queue holds what a function could not do yet. The dead-letter queue holds what it could not do at all, and what
 could not be delivered: each message is the event as it was sent, so that it can be sent again as it is. The alarm on it
@@ -17,17 +17,16 @@ from typing import Any, Literal, cast
 
 from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as cloudwatch_actions
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
-from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from noria.alarms import CAUSES, Told
 from noria.patience import ATTEMPTS
 from noria.spec import ModelSpec
 from stacks import bundles
@@ -44,7 +43,6 @@ class Surroundings:
 
     settings: Settings
     key: kms.IKey
-    pages: sns.ITopic
     layers: Mapping[LayerName, lambda_.ILayerVersion]
     variables: Mapping[str, str]
     placement: Placement | None = None
@@ -156,7 +154,7 @@ class Reaction(Construct):
         )
         for trigger in triggers:
             self._rule(trigger)
-        self._alarm()
+        self.alarm = self._alarm()
 
     def allow(self, *grants: Grant) -> None:
         allow(self.role, *grants)
@@ -211,12 +209,14 @@ class Reaction(Construct):
                 )
             )
 
-    def _alarm(self) -> None:
-        alarm = cloudwatch.Alarm(
+    def _alarm(self) -> cloudwatch.Alarm:
+        return cloudwatch.Alarm(
             self,
             "DeadLettersAlarm",
             alarm_name=f"{self._settings.names.queue(self._name)}-dlq",
-            alarm_description=f"An event could not be handled by {self._name}. docs/runbooks/dead-letters.md",
+            alarm_description=Told(severity=CAUSES["dead-letters"].severity, runbook="dead-letters").describe(
+                f"An event could not be handled by {self._name}."
+            ),
             metric=self.dead_letters.metric_approximate_number_of_messages_visible(
                 period=Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
             ),
@@ -225,7 +225,6 @@ class Reaction(Construct):
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        alarm.add_alarm_action(cloudwatch_actions.SnsAction(self._surroundings.pages))
 
 
 def function(

@@ -1,7 +1,6 @@
 """The synthesised cloud, as tests look at it."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,6 +161,3 @@ def statements(policy: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if name in listed and not isinstance(listed[name], list):
                 listed[name] = [listed[name]]
         yield listed
-
-
-RUNBOOK = re.compile(r"docs/runbooks/[a-z-]+\.md$")

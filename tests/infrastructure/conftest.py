@@ -29,7 +29,7 @@ monitor:
   business: {turnover: {sql: SELECT sum(prediction) FROM predictions, min: 1, max: 1000000}}
 retrain: {schedule: rate(7 days)}
 approval: {mode: strict, approvers: 2, within: 14d, risk: high, max_age: 180d}
-owner: {team: estates, page: oncall@example.com}
+owner: {team: estates, page: oncall@example.com, notices: estates@example.com}
 """
 
 BIAS = "bias: {origin: {disparate_impact: 0.8, equal_opportunity: 0.2, equalized_odds: 0.2}}"

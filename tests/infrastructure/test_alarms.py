@@ -15,6 +15,7 @@ from botocore import xform_name
 from lambdas.join_labels import handler as join_labels
 from lambdas.probe_deployment import handler as probe_deployment
 from noria import drift, profile
+from noria.alarms import CAUSES, Severity, Told
 from noria.aws.runs import measured
 from noria.cli.commands import app
 from noria.contract import Live
@@ -26,18 +27,18 @@ from noria.monitors import Unknown, monitors
 from noria.names import METRIC_NAMESPACE
 from noria.quality import Quality, QualityLoss, Score, reading
 from noria.spec import Metric, ModelSpec, load_all
-from tests.infrastructure.assembly import REPOSITORY, RUNBOOK, Assembly, Resource, Template
+from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
 from tests.infrastructure.deployed import Deployed
 
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
 
 OF_AWS = {
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
-    "AWS/SageMaker": {"Invocations", "Invocation5XXErrors", "ModelLatency"},
+    "AWS/SageMaker": {"Invocations", "Invocation5XXErrors", "ModelLatency", "HasBacklogWithoutCapacity"},
     "AWS/ApiGateway": {"Count", "5xx", "Latency"},
 }
-"""What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch`; API
-Gateway's, `http-api-metrics`."""
+"""What AWS publishes. Source: SQS guide, `sqs-available-cloudwatch-metrics`; SageMaker's, `monitoring-cloudwatch` and
+`async-inference-monitor`; API Gateway's, `http-api-metrics`."""
 
 OF_A_FLEET = frozenset({"EndpointName", "EndpointConfigName", "VariantName"})
 
@@ -122,15 +123,32 @@ def metrics(alarm: Resource) -> Iterator[dict[str, Any]]:
             yield part["MetricStat"]["Metric"]
 
 
+def composites(assembly: Assembly) -> Iterator[tuple[Template, Resource]]:
+    for template in assembly.templates.values():
+        for alarm in template.of("AWS::CloudWatch::CompositeAlarm"):
+            yield template, alarm
+
+
+def children(assembly: Assembly, template: Template, composite: Resource) -> list[str]:
+    """Names of the alarms whose ALARM raises a composite one; fails if its rule says anything else."""
+    rule = assembly.flat(composite.properties["AlarmRule"])
+    one = r'ALARM\("(?:<(\w+)\.Arn>|arn:[^"]*:alarm:([\w-]+))"\)'
+    assert re.fullmatch(rf"\(?{one}(?: OR {one})*\)?", rule), rule
+    return [template[id_].properties["AlarmName"] if id_ else name for id_, name in re.findall(one, rule)]
+
+
 def gates(assembly: Assembly) -> set[str]:
     """Names of the alarms that SageMaker looks at during a deployment."""
     champion = "arn:aws:sagemaker:us-east-1:123456789012:model-package/any/1"
     found = set()
     for name, template in assembly.templates.items():
         if name.endswith("-serving"):
-            endpoint = Deployed(template, ModelPackageArn=champion).properties("AWS::SageMaker::Endpoint")
-            watched = endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
-            found |= {template.target(alarm["AlarmName"]).properties["AlarmName"] for alarm in watched}
+            deployed = Deployed(template, ModelPackageArn=champion)
+            for endpoint in deployed.of("AWS::SageMaker::Endpoint"):  # of mode batch there is none
+                # A serverless endpoint moves at once, and nothing watches how.
+                guarded = deployed.decided(endpoint.properties).get("DeploymentConfig", {})
+                watched = guarded.get("AutoRollbackConfiguration", {}).get("Alarms", [])
+                found |= {template.target(alarm["AlarmName"]).properties["AlarmName"] for alarm in watched}
     return found
 
 
@@ -145,24 +163,69 @@ def test_every_alarm_says_what_silence_means(assembly: Assembly) -> None:
         assert alarm.properties.get("TreatMissingData"), alarm.path
 
 
-def test_every_alarm_pages_but_those_that_speak_against_a_new_version(assembly: Assembly) -> None:
-    """SageMaker or deploy_model acts on them, and confirm_deployment pages with what came of it."""
-    quiet = set()
-    for template, alarm in alarms(assembly):
-        actions = [assembly.target(template, action) for action in alarm.properties.get("AlarmActions", [])]
-        if actions:
-            assert [(a.type, a.properties["TopicName"]) for a in actions] == [
-                ("AWS::SNS::Topic", f"noria-{assembly.env}-pages")
-            ], alarm.path
-        else:
-            quiet.add(alarm.properties["AlarmName"])
-    assert quiet == gates(assembly) | of_challengers(assembly)
+def actions(assembly: Assembly, template: Template, alarm: Resource) -> list[tuple[str, str]]:
+    """What an alarm does: types and names."""
+    done = [assembly.target(template, action) for action in alarm.properties.get("AlarmActions", [])]
+    return [(a.type, a.properties.get("TopicName") or a.properties["PolicyName"]) for a in done]
+
+
+def test_every_alarm_tells_somebody_by_its_severity_or_is_a_child_of_one_that_does_or_acts(
+    assembly: Assembly,
+) -> None:
+    """What speaks against a new version is acted on by SageMaker or deploy_model, and confirm_deployment pages."""
+    told, acting = set(), set()
+    covered = [name for t, c in composites(assembly) for name in children(assembly, t, c)]
+    assert len(covered) == len(set(covered)), "one alarm is told of by two"
+    for template, alarm in (*alarms(assembly), *composites(assembly)):
+        name, does = alarm.properties["AlarmName"], actions(assembly, template, alarm)
+        if not does:
+            continue
+        if name.endswith("-scale-from-zero"):
+            assert [kind for kind, _ in does] == ["AWS::ApplicationAutoScaling::ScalingPolicy"], alarm.path
+            acting.add(name)
+            continue
+        severity = said(assembly, alarm).severity
+        assert severity, alarm.path
+        topic = {Severity.CRITICAL: "pages", Severity.WARNING: "notices"}[severity]
+        assert does == [("AWS::SNS::Topic", f"noria-{assembly.env}-{topic}")], alarm.path
+        told.add(name)
+    assert not told & set(covered), "these are told of twice"
+    known = {alarm.properties["AlarmName"] for _, alarm in (*alarms(assembly), *composites(assembly))}
+    assert known - told - set(covered) - acting == gates(assembly) | of_challengers(assembly)
     assert gates(assembly)
     assert of_challengers(assembly)
 
 
+def test_children_are_as_severe_as_what_speaks_for_them(assembly: Assembly) -> None:
+    by_name = {alarm.properties["AlarmName"]: alarm for _, alarm in alarms(assembly)}
+    for template, composite in composites(assembly):
+        names = children(assembly, template, composite)
+        assert len(names) >= 2, f"{composite.path}: one alarm can speak for itself"
+        for name in names:
+            assert said(assembly, by_name[name]).severity == said(assembly, composite).severity, name
+
+
+def test_one_cause_is_told_of_once(assembly: Assembly) -> None:
+    prefix = f"noria-{assembly.env}"
+    found = {c.properties["AlarmName"]: set(children(assembly, t, c)) for t, c in composites(assembly)}
+    queues = {q.properties["QueueName"] for q in assembly.all("AWS::SQS::Queue")}
+    assert found[f"{prefix}-dead-letters"] == {name for name in queues if name.endswith("-dlq")}
+    # An endpoint that fails is slow, too, and so is the door before it.
+    door = f"{prefix}-house-prices-front-door"
+    of_prices = {f"{prefix}-house-prices-endpoint-{what}" for what in ("errors", "latency")}
+    assert found[f"{prefix}-house-prices-serving"] == of_prices | {f"{door}-errors", f"{door}-latency"}
+    assert found[f"{prefix}-flight-delay-data"] == {
+        f"{prefix}-flight-delay-{name}"
+        for name in ("drift", "prediction-drift", "invalid", "outliers", "confidence", "attribution")
+    }
+    assert found[f"{prefix}-flight-delay-labels"] == {f"{prefix}-flight-delay-{n}" for n in ("quality", "calibration")}
+    assert len(found[f"{prefix}-flight-delay-bias"]) == 3
+    # Of the regression's labels one monitor speaks, for itself.
+    assert f"{prefix}-house-prices-labels" not in found
+
+
 def test_every_alarm_has_a_name_of_its_own(assembly: Assembly) -> None:
-    names = [alarm.properties["AlarmName"] for _, alarm in alarms(assembly)]
+    names = [alarm.properties["AlarmName"] for _, alarm in (*alarms(assembly), *composites(assembly))]
     assert len(names) == len(set(names))
     assert all(name.startswith(f"noria-{assembly.env}-") for name in names)
 
@@ -184,6 +247,8 @@ def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assemb
                 assert template.target(dimensions["ApiId"]).type == "AWS::ApiGatewayV2::Api", alarm.path
             else:
                 assert assembly.one("AWS::SageMaker::Endpoint", EndpointName=dimensions["EndpointName"]), alarm.path
+                if metric["MetricName"] == "HasBacklogWithoutCapacity":  # of an endpoint, not of a variant
+                    continue
                 of_challenger = alarm.properties["AlarmName"] in of_challengers(assembly)
                 assert dimensions["VariantName"] == ("challenger" if of_challenger else "champion"), alarm.path
 
@@ -248,30 +313,51 @@ def test_an_alarm_of_a_monitor_says_where_its_newest_report_is(assembly: Assembl
 # --- runbooks
 
 
+def said(assembly: Assembly, alarm: Resource) -> Told:
+    told = Told.read(assembly.flat(alarm.properties["AlarmDescription"]))
+    assert told, f"{alarm.path} names no runbook"
+    return told
+
+
 def runbook(assembly: Assembly, alarm: Resource) -> str:
-    found = RUNBOOK.search(assembly.flat(alarm.properties["AlarmDescription"]))
-    assert found, f"{alarm.path} names no runbook"
-    return found[0].rsplit("/", 1)[-1]
+    return f"{said(assembly, alarm).runbook}.md"
 
 
-def test_every_alarm_names_a_runbook_and_every_runbook_has_an_alarm(assembly: Assembly) -> None:
+def of_people(assembly: Assembly) -> Iterator[Resource]:
+    """The alarms that are for people: not the one that starts an asynchronous endpoint's first instance."""
+    for _, alarm in (*alarms(assembly), *composites(assembly)):
+        if not alarm.properties["AlarmName"].endswith("-scale-from-zero"):
+            yield alarm
+
+
+def test_every_alarm_names_a_runbook(assembly: Assembly) -> None:
+    for alarm in of_people(assembly):
+        assert (RUNBOOKS / runbook(assembly, alarm)).is_file(), alarm.path
+
+
+def test_every_runbook_has_an_alarm(assembly: Assembly) -> None:
     written = {path.name for path in RUNBOOKS.glob("*.md")} - {"README.md"}
-    assert {runbook(assembly, alarm) for _, alarm in alarms(assembly)} == written
+    assert {runbook(assembly, alarm) for alarm in of_people(assembly)} == written
 
 
 def test_every_runbook_speaks_of_the_alarms_that_name_it(assembly: Assembly) -> None:
-    for _, alarm in alarms(assembly):
+    for alarm in of_people(assembly):
         title = (RUNBOOKS / runbook(assembly, alarm)).read_text().splitlines()[0]
-        pattern = re.findall(r"`(.+)`", title)[0]
-        assert re.fullmatch(named(pattern, assembly), alarm.properties["AlarmName"]), title
+        patterns = re.findall(r"`(.+?)`", title)
+        assert any(re.fullmatch(named(pattern, assembly), alarm.properties["AlarmName"]) for pattern in patterns), title
 
 
 def test_the_index_is_one_table_with_the_name_and_page_of_every_alarm(assembly: Assembly) -> None:
     (table,) = re.findall(r"(?:^\|.*\n)+", (RUNBOOKS / "README.md").read_text(), re.MULTILINE)
-    rows = re.findall(r"^\| `(.+?)` \|.*\((.+?)\) \|$", table, re.MULTILINE)
-    for _, alarm in alarms(assembly):
-        pages = {page for name, page in rows if re.fullmatch(named(name, assembly), alarm.properties["AlarmName"])}
-        assert pages == {runbook(assembly, alarm)}, alarm.path
+    rows = re.findall(r"^\| `(.+?)` \|.*\| (\w+) \|(?: `(.+?)`)? \| \[.*\((.+?)\) \|$", table, re.MULTILINE)
+    by = {name: c.properties["AlarmName"] for t, c in composites(assembly) for name in children(assembly, t, c)}
+    for alarm in of_people(assembly):
+        name, told = alarm.properties["AlarmName"], said(assembly, alarm)
+        ((severity, cause, page),) = {row[1:] for row in rows if re.fullmatch(named(row[0], assembly), name)}
+        assert (severity, page) == (str(told.severity or "none").lower(), f"{told.runbook}.md"), alarm.path
+        if name in by:
+            assert cause in CAUSES, alarm.path
+            assert by[name].endswith(f"-{cause}"), alarm.path
 
 
 def named(pattern: str, assembly: Assembly) -> str:

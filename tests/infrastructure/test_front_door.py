@@ -128,7 +128,7 @@ def test_it_stands_on_nothing_that_another_stack_must_change(assembly: Assembly,
     (function,) = door.of("AWS::Lambda::Function")
     assert {door.target(layer).type for layer in function.properties["Layers"]} == {"AWS::Lambda::LayerVersion"}
     imported = {assembly.target(door, {"Fn::ImportValue": name}).type for name in _imports(door.body)}
-    assert imported == {"AWS::KMS::Key", "AWS::SNS::Topic"}
+    assert imported == {"AWS::KMS::Key"}
 
 
 def _imports(value: object) -> set[str]:

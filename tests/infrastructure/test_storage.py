@@ -103,14 +103,17 @@ def test_the_ledger_can_be_brought_back_to_any_second(stack: Template, key: Reso
     assert stack.target(ledger.find("SSESpecification", "KMSMasterKeyId")) == key
 
 
-def test_pages_are_encrypted_and_only_this_account_sends_them(stack: Template, key: Resource) -> None:
-    topic = stack.one("AWS::SNS::Topic")
-    assert stack.target(topic.properties["KmsMasterKeyId"]) == key
-    policy = stack.one("AWS::SNS::TopicPolicy").properties["PolicyDocument"]
-    assert denies_plain_http(policy)
-    for statement in statements(policy):
-        if statement["Effect"] == "Allow":
-            assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+def test_pages_and_notices_are_encrypted_and_only_this_account_sends_them(stack: Template, key: Resource) -> None:
+    topics = {topic.id: topic for topic in stack.of("AWS::SNS::Topic")}
+    assert {stack.target(topic.properties["KmsMasterKeyId"]).id for topic in topics.values()} == {key.id}
+    policies = stack.of("AWS::SNS::TopicPolicy")
+    assert {reference["Ref"] for policy in policies for reference in policy.properties["Topics"]} == set(topics)
+    for policy in policies:
+        document = policy.properties["PolicyDocument"]
+        assert denies_plain_http(document)
+        for statement in statements(document):
+            if statement["Effect"] == "Allow":
+                assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
 
 
 def test_alarms_and_events_can_use_the_key_that_pages_and_queues_are_encrypted_with(key: Resource) -> None:
@@ -171,21 +174,31 @@ def test_functions_and_the_command_find_what_they_need_by_name(assembly: Assembl
         f"/noria/{assembly.env}/data-bucket": "AWS::S3::Bucket",
         f"/noria/{assembly.env}/event-bus": "AWS::Events::EventBus",
         f"/noria/{assembly.env}/pages-topic": "AWS::SNS::Topic",
+        f"/noria/{assembly.env}/notices-topic": "AWS::SNS::Topic",
         f"/noria/{assembly.env}/ledger-table": "AWS::DynamoDB::Table",
         f"/noria/{assembly.env}/ledger-bucket": "AWS::S3::Bucket",
     }
 
 
 def test_people_are_paged_by_email_where_people_depend_on_it(local: Assembly, prod: Assembly) -> None:
-    (subscription,) = prod.all("AWS::SNS::Subscription")
-    assert subscription.properties["Endpoint"] == "oncall@example.com"
+    template = prod["noria-prod-foundation"]
+    reached = {
+        (template.target(s.properties["TopicArn"]).properties["TopicName"], s.properties["Endpoint"])
+        for s in prod.all("AWS::SNS::Subscription")
+    }
+    assert reached == {
+        ("noria-prod-pages", "oncall@example.com"),
+        # house-prices names an address of its own for what can wait.
+        ("noria-prod-notices", "oncall@example.com"),
+        ("noria-prod-notices", "estates@example.com"),
+    }
     assert local.all("AWS::SNS::Subscription") == []
 
 
 def test_money_is_watched_where_it_is_spent(local: Assembly, prod: Assembly) -> None:
     (budget,) = prod.all("AWS::Budgets::Budget")
     assert budget.find("Budget", "BudgetLimit", "Unit") == "USD"
-    topic = prod["noria-prod-foundation"].one("AWS::SNS::Topic")
+    topic = prod["noria-prod-foundation"].one("AWS::SNS::Topic", TopicName="noria-prod-pages")
     for notification in budget.properties["NotificationsWithSubscribers"]:
         (subscriber,) = notification["Subscribers"]
         assert prod["noria-prod-foundation"].target(subscriber["Address"]) == topic

@@ -12,6 +12,7 @@ from botocore.validate import ParamValidator
 from lambdas.predict_batch import handler as predict_batch
 from noria.serve import Serve
 from noria.spec import load_all
+from tests.infrastructure import test_alarms
 from tests.infrastructure.assembly import Assembly, Resource, Template
 from tests.infrastructure.conftest import WAYS
 from tests.infrastructure.deployed import Deployed
@@ -145,6 +146,14 @@ def alarms(ways: Assembly, model: str, role: str, **parameters: str) -> dict[str
     found = Deployed(serving(ways, model), **(parameters or LIVE)).of("AWS::CloudWatch::Alarm")
     names = {alarm.properties["AlarmName"]: alarm for alarm in found}
     return {name.removeprefix(start): alarm for name, alarm in names.items() if name.startswith(start)}
+
+
+def test_alarms_of_every_way_tell_somebody_and_look_at_what_is_published(ways: Assembly) -> None:
+    test_alarms.test_every_alarm_says_what_silence_means(ways)
+    test_alarms.test_every_alarm_tells_somebody_by_its_severity_or_is_a_child_of_one_that_does_or_acts(ways)
+    test_alarms.test_children_are_as_severe_as_what_speaks_for_them(ways)
+    test_alarms.test_every_alarm_looks_at_a_metric_that_something_publishes(ways, ways.directory.parent / "models")
+    test_alarms.test_every_alarm_names_a_runbook(ways)
 
 
 ALL = {"errors", "latency", "golden", "shift"}
