@@ -39,6 +39,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Pages
 from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, logger, reaction, tell
 from noria.events import Tick, TrainingEnded, parse
@@ -120,6 +121,7 @@ class Approver:
         return self.approvals.candidate(found)
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import BookingEnvironment
 from noria.aws.pages import Page, Pages
 from noria.aws.registry import OUTCOME, Registry
+from noria.aws.retries import retried_soon
 from noria.aws.rollout import Begun, CarriedOut, Rollout
 from noria.aws.schedules import Schedules
 from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, StackState, Update
@@ -75,6 +76,7 @@ class Other(StrEnum):
     OTHER = "OtherResource"
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = BookingEnvironment.from_os()

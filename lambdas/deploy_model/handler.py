@@ -32,6 +32,7 @@ from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
 from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, OUTCOME, Registry
+from noria.aws.retries import retried_soon
 from noria.aws.rollout import Begun, Rollout
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, reaction, tell
@@ -62,6 +63,7 @@ class Outcome(StrEnum):
     OTHER = "OtherResource"
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

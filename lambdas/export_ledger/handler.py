@@ -24,6 +24,7 @@ from noria.audit import Written
 from noria.aws.environment import LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger, written_item
 from noria.aws.pages import Page, Pages
+from noria.aws.retries import retried_soon
 from noria.aws.telemetry import reaction, tell
 from noria.events import TableChange, Tick, is_stream_failure, parse, table_changes
 
@@ -33,6 +34,7 @@ class Outcome(StrEnum):
     CHANGED = "LedgerChanged"
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()

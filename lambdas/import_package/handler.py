@@ -24,6 +24,7 @@ from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.pauses import pausable
 from noria.aws.registry import DESCRIPTION, Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import reaction, tell
 from noria.events import ModelPackageStateChange, parse
@@ -48,6 +49,7 @@ class Outcome(StrEnum):
     OTHER = "OtherResource"
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

@@ -16,6 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.aws.endpoints import CHAMPION
 from noria.aws.environment import Environment
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import reaction, tell
 from noria.logged import LogBatch, capture_files, parse_batch
@@ -28,6 +29,7 @@ class Outcome(StrEnum):
     OTHER = "OtherEndpoint"
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()

@@ -30,6 +30,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, reaction, tell
@@ -83,6 +84,7 @@ class Place:
     now: datetime
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

@@ -34,6 +34,7 @@ from noria.aws.pages import Page, Pages
 from noria.aws.probes import Answer, Deployment, ProbedEndpoint
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, reaction, tell
 from noria.deployment import WAY_BACK, Request, newest_request
@@ -79,6 +80,7 @@ class Outcome(StrEnum):
     NOTHING = "NothingToProbe"
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()

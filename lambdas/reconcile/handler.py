@@ -56,6 +56,7 @@ from noria.aws.pauses import Pauses
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.serving import ServingStack, StackState
 from noria.aws.stacks import Stacks
 from noria.aws.storage import ObjectVersion, Storage
@@ -109,6 +110,7 @@ class Missed:
     event: Mapping[str, Any]
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()

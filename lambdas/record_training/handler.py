@@ -19,6 +19,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pages import Page, Pages
 from noria.aws.pipelines import FINISHED, Pipelines, Step
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, reaction, tell
 from noria.evaluation import Evaluation
@@ -38,6 +39,7 @@ class Outcome(StrEnum):
     RUNNING = "TrainingRunning"
 
 
+@retried_soon
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = Environment.from_os()

@@ -29,6 +29,7 @@ from noria.aws.environment import BookingEnvironment, Variables
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.metrics import Measurements
 from noria.aws.pauses import pausable
+from noria.aws.retries import retried_soon
 from noria.aws.schedules import Schedules
 from noria.aws.telemetry import reaction, tell
 from noria.events import (
@@ -112,6 +113,7 @@ class Asked(BaseModel):
         return cls(request=request, why=why, alarm=alarm, ask=Ask(cause=cause, monitor=monitor, raised=raised))
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:

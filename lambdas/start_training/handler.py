@@ -21,6 +21,7 @@ from noria.aws.ledger import Ledger
 from noria.aws.pauses import pausable
 from noria.aws.pipelines import Pipelines
 from noria.aws.registry import Registry
+from noria.aws.retries import retried_soon
 from noria.aws.storage import Storage
 from noria.aws.telemetry import reaction, tell
 from noria.deployment import live_package
@@ -46,6 +47,7 @@ class Outcome(StrEnum):
     KNOWN = "TrainingKnown"
 
 
+@retried_soon
 @reaction
 @pausable
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
