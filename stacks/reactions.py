@@ -76,7 +76,7 @@ MLFLOW = (
 GROUP_OF_MODEL = "$.detail.model"
 """Of Noria's own events: what a queue is fair between."""
 
-LANES = 60
+LANES = 40
 """Models whose uploads have a rule of their own, for a group is not to be had from a key. A bus has 300 rules, in some
 regions 100, and the pattern of the rule for all others, which names these, 2,048 characters."""
 
@@ -881,7 +881,8 @@ class Reactions(Stack):
         """One trigger for each of these models, and one for what is put under a name that is none of theirs."""
         if not models:
             return [self._object_created("uploads", "incoming")]
-        others = {"anything-but": {"prefix": [f"{model}/" for model in models]}}
+        # And nothing that a reaction puts where no model is: it would be heard for each upload that is refused.
+        others = {"anything-but": {"wildcard": ["*/quarantine/*", "*/transforms/*", *(f"{m}/*" for m in models)]}}
         return [
             *(self._object_put(model, {"prefix": f"{model}/incoming/"}, group=model) for model in models),
             self._object_put("uploads", others),

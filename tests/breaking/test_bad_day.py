@@ -150,7 +150,7 @@ def test_a_bad_day_ends_as_if_it_had_not_been(
         differs = [line for line in differences(expected, found) if "noria.schedule" not in line]
         if not disturbance.lasts and set(endings) != {Ending.DONE}:
             differs = [f"a moment's fault was not mended by trying again: {endings}", *differs]
-        most = retries.PATIENCE.retries["total_max_attempts"]
+        most = retries.PATIENCE._user_provided_options["retries"]["total_max_attempts"]
         differs += [
             f"{what} was tried {often} times, of at most {most}"
             for what, often in _in_a_row(seen, disturbance.kind).items()

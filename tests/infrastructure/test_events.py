@@ -85,6 +85,7 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
 
     assert into("flight-delay/incoming/2013/january.csv") == {"validate-upload-flight-delay"}
     assert into("house-prices/incoming/2013.csv") == {"validate-upload-house-prices"}
+    assert into("unheard-of/quarantine/1/2013.csv") == set()
     assert into("unheard-of/incoming/2013.csv") == {"validate-upload-uploads"}, (
         "somebody must be told that it is refused"
     )
