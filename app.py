@@ -17,6 +17,8 @@ from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, PCIDSS321Checks
 from noria import business
 from noria.names import mixed_up
 from noria.spec import SpecError, load_all
+from noria.template import Assembly
+from stacks import stores
 from stacks.accounts import Promotion, hear, let_describe, let_follow
 from stacks.constructs.permissions import bound
 from stacks.controls import explain
@@ -147,7 +149,9 @@ def main() -> None:
         )
     except (SpecError, ValueError) as problem:
         sys.exit(str(problem))
-    app.synth()
+    # A store that would be replaced stops whatever asked for the synth: cdk deploy, too.
+    if lost := stores.problems(Assembly.read(Path(app.synth().directory))):
+        sys.exit("\n".join(lost))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ NO_VPC = (
     "there has to be one."
 )
 BOUNDED = (
-    "Its queue starts at most as many at a time as its event source says, or its events are few, a model's trainings and "
-    "deployments; reserved concurrency would take that many from the account's other functions for ever."
+    "Its queue starts at most as many at a time as its event source says, or its events are few: a model's trainings "
+    "and deployments. Reserved concurrency would take that many from the account's other functions for ever."
 )
 QUEUED = "A queue with dead letters of its own, which page, stands before it: nothing invokes it asynchronously."
 
