@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from local.cloud import LocalCloud
-from tests.breaking.delivery import Lambda
+from local.cloud import REGION, LocalCloud
+from tests.breaking.delivery import REGISTRY_BUCKET, Lambda
 from tests.breaking.report import Report
 from tests.integration.reactions.conftest import cloud, everything, place
 from tests.integration.reactions.place import Place
@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def functions(place: Place, cloud: LocalCloud, everything: None) -> Lambda:
     """Reactions that run in processes of their own."""
+    place.s3.create_bucket(Bucket=REGISTRY_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     return Lambda(place, Path(cloud.root) / "logs" / "functions.log")
 
 

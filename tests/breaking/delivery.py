@@ -21,6 +21,7 @@ from noria.aws.retries import patiently
 from tests.integration.reactions.place import Context, Place
 
 ROLE = "everything"
+REGISTRY_ENV, REGISTRY_BUCKET = "dev", "noria-dev-data"  # of which import_package is told
 
 
 class Ending(StrEnum):
@@ -94,6 +95,9 @@ class Lambda:
             "NORIA_QUEUE_ARN": queue,
             "NORIA_DEAD_LETTERS_ARN": f"{queue}-dlq",
             "NORIA_MODELS_DIR": str(self._only(model)),
+            "NORIA_REGISTRY_ENV": REGISTRY_ENV,
+            "NORIA_REGISTRY_ACCOUNT": ACCOUNT,
+            "NORIA_REGISTRY_BUCKET": REGISTRY_BUCKET,
             "NORIA_KEY_ARN": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000",
         }
 

@@ -20,7 +20,8 @@ from noria.aws import retries
 from tests.breaking.delivery import Ending, Lambda
 from tests.breaking.report import Report
 from tests.breaking.scenes import SCENES, Moment, Scene
-from tests.breaking.world import State, World, differences
+from tests.breaking.stage import Stage
+from tests.breaking.world import State, differences
 
 EVENTUALLY = ("sagemaker", "cloudformation")
 """What may answer with what was before. S3 never does, nor the ledger's table, which is asked consistently."""
@@ -62,23 +63,18 @@ def disturbances(calls: list[Call]) -> list[Disturbance]:
 
 
 @dataclass(frozen=True)
-class Day:
-    cloud: LocalCloud
-    functions: Lambda
-
+class Day(Stage):
     def undisturbed(self, scene: Scene) -> tuple[list[Call], State]:
-        moment, world = self._before(scene)
+        moment, world = self.before(scene)
         self.cloud.faults.set()
         endings = self._deliver(scene, moment)
-        calls = self._calls(scene)
-        self.cloud.faults.clear()
-        moment.settle()
+        calls = self.calls(scene)
         assert set(endings) == {Ending.DONE}
-        return calls, world.state()
+        return calls, self.after(scene, moment, world)
 
     def disturbed(self, scene: Scene, disturbance: Disturbance) -> tuple[list[Ending], list[Call], State]:
         """How the deliveries of the bad day ended, what was called meanwhile, and what there is once it is over."""
-        moment, world = self._before(scene)
+        moment, world = self.before(scene)
         own = self.functions.function(scene.reaction)
         if disturbance.kind is Kind.STALE:
             self.cloud.faults.set(Fault(kind=Kind.STALE, caller=own, service="sagemaker", times=None))
@@ -94,29 +90,16 @@ class Day:
                 )
             )
         endings = self._deliver(scene, moment)
-        calls = self._calls(scene)
+        calls = self.calls(scene)
         self.cloud.faults.clear()
         if Ending.DONE not in endings or disturbance.lasts:
             assert set(self._deliver(scene, moment, again=True)) == {Ending.DONE}
-        moment.settle()
-        return endings, calls, world.state()
+        return endings, calls, self.after(scene, moment, world)
 
     def _deliver(self, scene: Scene, moment: Moment, *, again: bool = False) -> list[Ending]:
         """Each message once; of what is delivered from the dead letters, as late as it comes from there."""
         later = scene.hidden if again else 0 * scene.hidden
-        return [
-            self.functions.call(scene.reaction, message, model=moment.model, later=later) for message in moment.messages
-        ]
-
-    def _before(self, scene: Scene) -> tuple[Moment, World]:
-        moment = scene.before(self.functions.place)
-        world = World(self.functions.place, moment.model)
-        world.forget()
-        return moment, world
-
-    def _calls(self, scene: Scene) -> list[Call]:
-        own = self.functions.function(scene.reaction)
-        return [call for call in self.cloud.faults.calls() if call.session == own]
+        return [self.call(scene, moment, message, later) for message in moment.messages]
 
 
 @pytest.fixture(name="day")

@@ -4,8 +4,6 @@ The calls are those that the undisturbed reaction was seen to make.
 """
 
 import random
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -13,55 +11,33 @@ from local.cloud import LocalCloud
 from local.faults import Call, Fault, Kind
 from tests.breaking.delivery import Ending, Lambda
 from tests.breaking.report import Report
-from tests.breaking.scenes import SCENES, Moment, Scene
-from tests.breaking.world import State, World, differences
+from tests.breaking.scenes import SCENES, Scene
+from tests.breaking.stage import Stage
+from tests.breaking.world import State, differences
+
+DELIVERIES = 3
 
 
-@dataclass(frozen=True)
-class Harness:
-    """Plays scenes; a message that was not done is delivered so many times in all."""
+def undisturbed(stage: Stage, scene: Scene) -> tuple[list[Call], State]:
+    """What the reaction calls, and what there is in the end."""
+    moment, world = stage.before(scene)
+    stage.cloud.faults.set()
+    for message in moment.messages:
+        assert stage.call(scene, moment, message) is Ending.DONE, f"see {stage.functions.log}"
+    calls = stage.calls(scene)
+    return calls, stage.after(scene, moment, world)
 
-    cloud: LocalCloud
-    functions: Lambda
-    deliveries: int = 3
 
-    def undisturbed(self, scene: Scene) -> tuple[list[Call], State]:
-        moment, world = self._before(scene)
-        self.cloud.faults.set()
-        for message in moment.messages:
-            assert self.functions.call(scene.reaction, message, model=moment.model) is Ending.DONE
-        calls = self._calls(scene)
-        self.cloud.faults.clear()
-        moment.settle()
-        return calls, world.state()
-
-    def killed(self, scene: Scene, kind: Kind, number: int) -> tuple[bool, State]:
-        """Whether that point was met, and what there is in the end."""
-        moment, world = self._before(scene)
-        self.cloud.faults.set(Fault(kind=kind, caller=self.functions.function(scene.reaction), nth=number))
-        for message in moment.messages:
-            self._deliver(scene, message, moment)
-        met = any(call.outcome == kind for call in self._calls(scene))
-        self.cloud.faults.clear()
-        moment.settle()
-        return met, world.state()
-
-    def _deliver(self, scene: Scene, message: dict[str, Any], moment: Moment) -> None:
-        """As a queue does: until it is done, each time when it is visible again."""
-        for again in range(self.deliveries):
-            later = again * scene.hidden
-            if self.functions.call(scene.reaction, message, model=moment.model, later=later) is Ending.DONE:
-                return
-
-    def _before(self, scene: Scene) -> tuple[Moment, World]:
-        moment = scene.before(self.functions.place)
-        world = World(self.functions.place, moment.model)
-        world.forget()
-        return moment, world
-
-    def _calls(self, scene: Scene) -> list[Call]:
-        own = self.functions.function(scene.reaction)
-        return [call for call in self.cloud.faults.calls() if call.session == own]
+def killed(stage: Stage, scene: Scene, kind: Kind, number: int, deliveries: int = DELIVERIES) -> tuple[bool, State]:
+    """Whether that point was met, and what there is in the end."""
+    moment, world = stage.before(scene)
+    stage.cloud.faults.set(Fault(kind=kind, caller=stage.functions.function(scene.reaction), nth=number))
+    for message in moment.messages:
+        for again in range(deliveries):  # as a queue does: until it is done, each time when it is visible again
+            if stage.call(scene, moment, message, again * scene.hidden) is Ending.DONE:
+                break
+    met = any(call.outcome == kind for call in stage.calls(scene))
+    return met, stage.after(scene, moment, world)
 
 
 def points(calls: list[Call], wanted: str, seed: int) -> list[tuple[int, Kind]]:
@@ -76,13 +52,13 @@ def points(calls: list[Call], wanted: str, seed: int) -> list[tuple[int, Kind]]:
 def test_a_death_at_any_call_changes_nothing(
     scene: Scene, cloud: LocalCloud, functions: Lambda, report: Report, pytestconfig: pytest.Config
 ) -> None:
-    harness = Harness(cloud, functions)
-    calls, expected = harness.undisturbed(scene)
+    stage = Stage(cloud, functions)
+    calls, expected = undisturbed(stage, scene)
     assert calls, "it was seen to do nothing"
     wrong = []
     for number, kind in points(calls, pytestconfig.getoption("points"), pytestconfig.getoption("seed")):
         how = f"{kind} call {number} of {len(calls)}, {calls[number - 1].what}"
-        met, found = harness.killed(scene, kind, number)
+        met, found = killed(stage, scene, kind, number)
         differs = differences(expected, found) if met else ["the call was not made this time"]
         report.add(scene.name, how, differs)
         wrong += [f"{how}: {line}" for line in differs]
@@ -91,8 +67,7 @@ def test_a_death_at_any_call_changes_nothing(
 
 def test_a_death_that_nothing_heals_is_seen(cloud: LocalCloud, functions: Lambda) -> None:
     """The comparison itself: without another delivery, no point but the last is like the undisturbed run."""
-    harness = Harness(cloud, functions, deliveries=1)
-    scene = next(scene for scene in SCENES if scene.reaction == "validate_upload")
-    calls, expected = harness.undisturbed(scene)
-    _, found = harness.killed(scene, Kind.KILL_BEFORE, len(calls))
+    stage, scene = Stage(cloud, functions), SCENES[0]
+    calls, expected = undisturbed(stage, scene)
+    _, found = killed(stage, scene, Kind.KILL_BEFORE, len(calls), deliveries=1)
     assert differences(expected, found)

@@ -7,12 +7,12 @@ What differs between two runs of the same thing is replaced by what kind of thin
 | the model's name, also inside of others                     | `MODEL`     |
 | a moment of today or about it, in any spelling              | `TIME`      |
 | a UUID, a version id, a hash, an execution's id, and the end of a name that CloudFormation made | `ID` |
-| how long something took                                     | `DURATION`  |
+| how long something took (`seconds`, `hours`, `took`)         | `DURATION`  |
 
 What may come more than once by contract, because whoever hears it expects that (pages, events, messages, points of a
 metric of which alarms see the maximum), counts once for each content. Claims are left out: they say who is busy, and
-end by themselves. All else is compared as it is: objects by key and the contents of all their versions, the ledger by
-its entries in their order, and by its whole chain being right.
+end by themselves. All else is compared as it is: objects by key and by what lies there now, the ledger by its
+entries in their order, and by its whole chain being right.
 """
 
 import json
@@ -34,22 +34,43 @@ from tests.integration.reactions.place import BUCKET, COPIES, REACTIONS, Place, 
 State = dict[str, Any]
 
 _TIMES = re.compile(
-    r"\b20(2[5-9]|[3-9]\d)-?\d\d-?\d\d([T ]?\d\d:?\d\d(:?\d\d([.,]\d+)?)?)?( ?Z| ?UTC|[+-]\d\d:?\d\d)?\b(?!-)"
+    r"\b20(2[5-9]|[3-9]\d)-?\d\d-?\d\d([T ]?\d\d(:?\d\d(:?\d\d([.,]\d+)?)?)?)?( ?Z| ?UTC|[+-]\d\d:?\d\d)?\b(?!-)"
+    r"|\b20(2[5-9]|[3-9]\d)/\d\d/\d\d(/\d\d(/\d\d-\d\d(-\d{3})?)?)?\b"  # of captured data
+    r"|\b1[78]\d{8}(\.\d+)?\b"  # seconds since 1970
 )
 _IDS = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # a UUID
-    r"|(?<=execution/)[a-z0-9]+|(?<=runs/)[a-z0-9]{12}(?=/)"
+    r"|(?<=execution/)[a-z0-9]+|(?<=runs/)[a-z0-9]{12}(?=/)|(?<=Execution )[a-z0-9]{12}\b"
+    r"|\b[0-9A-F]{16,18}\b"  # a sequencer of S3
     r"|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b"  # a hash, or a part of one
-    r"|(?<=-)[A-Z0-9]{8,13}\b|\b1[78]\d{8}(\.\d+)?\b"  # what CloudFormation adds; seconds since 1970
+    r"|(?<=-)[A-Z0-9]{8,13}\b"  # what CloudFormation adds to a name
 )
-_DURATIONS = re.compile(r'("(?:seconds|hours|took|duration\w*|latency\w*)": )[\d.]+')
+_DURATIONS = {"seconds", "hours", "took"}
 
 
 def normal(text: str, model: str) -> str:
     """Text of or about a model, without what no two runs have in common."""
     text = re.sub(rf"\b{re.escape(model)}\b", "MODEL", text)
-    text = _DURATIONS.sub(r"\1DURATION", text)
     return _IDS.sub("ID", _TIMES.sub("TIME", text))
+
+
+def normalised(what: Any, model: str) -> Any:
+    """The same of whatever JSON can hold, keys included."""
+    if isinstance(what, dict):
+        return {
+            normal(str(key), model): "DURATION" if key in _DURATIONS else normalised(value, model)
+            for key, value in what.items()
+        }
+    if isinstance(what, list | tuple):
+        return [normalised(each, model) for each in what]
+    if what is None or isinstance(what, bool | int):
+        return what
+    if isinstance(what, float):
+        return "TIME" if what > _LONG_AGO else what
+    return normal(str(what), model)
+
+
+_LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 
 
 def _told(what: Any) -> str:
@@ -89,32 +110,29 @@ class World:
             "metrics": self._metrics,
             "told": self._told_once,
         }
-        return {part: json.loads(normal(_told(look()), self.model)) for part, look in parts.items()}
+        return {part: normalised(look(), self.model) for part, look in parts.items()}
 
     # --- objects
 
     def _objects(self, bucket: str) -> dict[str, list[str]]:
-        found: dict[str, set[str]] = {}
-        pages = (
-            boto3.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"{self.model}/")
-        )
-        for page in pages:
-            for version in page.get("Versions", []):
-                key = normal(version["Key"], self.model)
-                found.setdefault(key, set()).add(self._content(bucket, version["Key"], version["VersionId"]))
-            for marker in page.get("DeleteMarkers", []):
-                found.setdefault(normal(marker["Key"], self.model), set()).add("(deleted)")
+        found: dict[str, list[str]] = {}
+        for each in _listed("s3", "list_objects_v2", Bucket=bucket, Prefix=f"{self.model}/"):
+            found.setdefault(normal(each["Key"], self.model), []).append(self._content(bucket, each["Key"]))
         return {key: sorted(contents) for key, contents in found.items()}
 
-    def _content(self, bucket: str, key: str, version: str) -> str:
-        given: Any = {} if version == "null" else {"VersionId": version}
-        body = boto3.client("s3").get_object(Bucket=bucket, Key=key, **given)["Body"].read()
+    def _content(self, bucket: str, key: str) -> str:
+        body = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         if key.endswith(".parquet"):
-            return _rows(body)
+            return "\n".join(sorted(_told(normalised(row, self.model)) for row in _rows(body)))
         try:
-            return normal(body.decode(), self.model)
+            text = body.decode()
         except UnicodeDecodeError:
-            return f"{len(body)} bytes"
+            return "an archive"
+        with suppress(ValueError):
+            return _told([normalised(json.loads(line), self.model) for line in text.splitlines()])
+        with suppress(ValueError):
+            return _told(normalised(json.loads(text), self.model))
+        return normal(text, self.model)
 
     # --- the ledger
 
@@ -225,22 +243,19 @@ class World:
 
     def _about(self, bodies: Iterable[str]) -> list[str]:
         own = re.compile(rf"\b{re.escape(self.model)}\b")
-        return sorted({normal(self._content_of(body), self.model) for body in bodies if own.search(body)})
+        return sorted({self._content_of(json.loads(body)) for body in bodies if own.search(body)})
 
-    @staticmethod
-    def _content_of(body: str) -> str:
+    def _content_of(self, message: dict[str, Any]) -> str:
         """A page's words, or what an event says; the envelope is the messenger's."""
-        message = json.loads(body)
-        if "Subject" in message:
-            return f"{message['Subject']}\n{message['Message']}"
-        return _told({part: message.get(part) for part in ("source", "detail-type", "detail")})
+        parts = ("Subject", "Message") if "Subject" in message else ("source", "detail-type", "detail")
+        return _told(normalised([message.get(part) for part in parts], self.model))
 
 
-def _rows(parquet: bytes) -> str:
+def _rows(parquet: bytes) -> list[tuple[Any, ...]]:
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         file.write(parquet)
         file.flush()
-        return "\n".join(sorted(str(row) for row in duckdb.read_parquet(file.name).fetchall()))
+        return duckdb.read_parquet(file.name).fetchall()
 
 
 def _listed(service: str, operation: str, **arguments: Any) -> list[Any]:
