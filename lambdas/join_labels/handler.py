@@ -329,8 +329,17 @@ def _measure(session: Session, told: Told) -> Found:
         quality=None if isinstance(quality, Unknown) else quality,
         problem=quality.reason if isinstance(quality, Unknown) else "",
         hard_cases=session.hard_cases(live=live),
-        datasets=session.publish() if session.spec.monitor.labels.train else [],
+        datasets=_published(session, entries) if session.spec.monitor.labels.train else [],
     )
+
+
+def _published(session: Session, entries: Sequence[Entry]) -> list[str]:
+    """Uploads of the joined days that no entry names: a join that died may have made some, and said nothing."""
+    named: set[str] = set()
+    for entry in entries:
+        if entry.kind is Kind.LABELS_JOINED and isinstance(datasets := entry.details.get("datasets"), list):
+            named.update(datasets)
+    return [upload for upload in session.publish() if upload not in named]
 
 
 def _registered(entries: Sequence[Entry], session: Session, registry: Registry) -> Evaluation | None:

@@ -401,7 +401,7 @@ class Session:
         return labelled.hard_cases(paths, told, self.spec, variant=CHAMPION, since=since, until=self.now)
 
     def publish(self) -> list[str]:
-        """Upload the joined rows of each day as training data, where they are not what they were; their keys.
+        """Upload the joined rows of each day as training data, where they are not what they were; the keys of all.
 
         A day's change with those of the day before, from which is learnt what was asked on both.
         """
@@ -415,7 +415,9 @@ class Session:
             rows, state = labelled.dataset(table[0], path, self.spec, number=number, to=made)
             last = max((file.key for file in storage.list(feedback.folder_of(self.spec.model, day))), default="")
             target = feedback.dataset_key(self.spec.model, day, number=number, state=state)
-            if rows and target > last and not last.endswith(f"-{state}.parquet"):
+            if rows and last.endswith(f"-{state}.parquet"):
+                published.append(last)
+            elif rows and target > last:
                 storage.replace(target, made, etag=None)
                 published.append(target)
         return published
