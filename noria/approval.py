@@ -77,12 +77,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A package as the registry has it now. `content` is None to those who may not look at its model data."""
+    """A package as the registry has it now. `content` is None to those who may not look at its model data.
+
+    `data_modified` is when the newest of its model files was put where it lies now, to the second.
+    """
 
     package: str
     approval: str
     created: datetime
     content: str | None = None
+    data_modified: datetime | None = None
     registered_by: str | None = None
 
 
@@ -249,6 +253,8 @@ def approve(
         raise Refusal(f"{spec.model} is retired: a person brings it back (noria approve or noria rollback)")
     if late := expired(spec, entries, candidate, now):
         raise Refusal(f"{version(package)} cannot be approved: {late}")
+    if other := replaced(entries, candidate):
+        raise Refusal(f"{version(package)} cannot be approved: {other}; train a new version")
     if before := rollback_of(entries, package):
         raise Refusal(f"{version(package)} was rolled back before: {before.summary}")
     if approval.independent and person(by) in authors(entries, candidate):
@@ -296,21 +302,33 @@ def expired(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at:
 
 
 def changed(entries: Sequence[Entry], candidate: Candidate) -> str | None:
-    """Why the approval of a package that the ledger knows is void: its content is another now."""
+    """Why what the package serves now is not what was approved last; None where it is, or none ever was."""
     words = [entry for entry in entries if entry.details.get("package") == candidate.package]
-    word = latest(words, Kind.PACKAGE_APPROVED, Kind.APPROVAL_VOIDED)
-    if word is None or word.kind is Kind.APPROVAL_VOIDED or candidate.content is None:
+    word = latest(words, Kind.PACKAGE_APPROVED)
+    approved = word.details.get("content") if word else None
+    if not approved or candidate.content is None or approved == candidate.content:
         return None
-    approved = word.details.get("content")
-    if not approved or approved == candidate.content:
+    return f"it was changed: its content is {candidate.content[:12]}, and {str(approved)[:12]} was approved"
+
+
+def replaced(entries: Sequence[Entry], candidate: Candidate) -> str | None:
+    """Why its gates say nothing of what a package serves: another file lies there, which was never approved."""
+    moment = candidate.data_modified
+    if moment is None or moment <= candidate.created:
         return None
-    return f"its content is {candidate.content[:12]}, and {str(approved)[:12]} was approved"
+    known = {"package": candidate.package, "content": candidate.content}
+    words = (e for e in entries if e.kind in {Kind.APPROVAL_GIVEN, Kind.PACKAGE_APPROVED})
+    if any(known.items() <= entry.details.items() for entry in words):
+        return None
+    return f"its model file was replaced at {moment:%Y-%m-%d %H:%M:%S} UTC, after it was registered"
 
 
 def void(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, at: datetime) -> str | None:
     """Why an approval that the registry shows since `at` does not count; None where it does."""
     if late := expired(spec, entries, candidate, at):
         return late
+    if other := replaced(entries, candidate):
+        return other
     ruling = judge(spec, entries, candidate, TAKEN_BACK)
     if spec.approval.strict and not ruling.approved:
         return f"mode strict asks for {ruling.rule}, through noria approve: {ruling.because}"
@@ -323,10 +341,14 @@ def word(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: d
         return State.EXPIRED
     if candidate.approval != APPROVED:
         return candidate.approval
+    return PENDING if unfit(spec, entries, candidate, now) else APPROVED
+
+
+def unfit(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> str | None:
+    """Why nothing may be served from a package as it is now, whatever the registry says of it."""
     known = any(e.kind is Kind.PACKAGE_APPROVED and e.details.get("package") == candidate.package for e in entries)
     # What deploy_model has not heard of yet may have been approved by any hand.
-    against = changed(entries, candidate) if known else void(spec, entries, candidate, now)
-    return PENDING if against else APPROVED
+    return changed(entries, candidate) if known else void(spec, entries, candidate, now)
 
 
 # --- states

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, changed, judge, rule, void
+from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, judge, rule, unfit, void
 from noria.deployment import (
     NONE,
     OF_CHAMPION,
@@ -159,11 +159,11 @@ class Decisions:
         return self._request(id_, desired, cause, why, decision=decided.name, at=decided.at, by=decided.by, said=said)
 
     def changed(self, decided: Decided) -> Verdict:
-        """Something of an approved package was changed: if that is its content, nobody approved it."""
+        """Something of an approved package may be another now: if that is its content, nobody approved it."""
         candidate = decided.candidate
-        if candidate is None or (why := changed(self.entries, candidate)) is None:
+        if candidate is None or (why := unfit(self.spec, self.entries, candidate, self.now)) is None:
             return Verdict(outcome=Outcome.NOTHING)
-        return self._put_back(f"{decided.package}#{candidate.content}", decided, f"it was changed: {why}")
+        return self._put_back(f"{decided.package}#{candidate.content}", decided, why)
 
     def _void(self, decided: Decided, candidate: Candidate) -> str | None:
         told = next((e for e in self.entries if e.kind is Kind.APPROVAL_VOIDED and e.subject == decided.name), None)

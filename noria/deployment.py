@@ -56,6 +56,10 @@ class Desired:
     shadow: str | None = None
 
     @property
+    def packages(self) -> frozenset[str]:
+        return frozenset(package for package in (self.package, self.challenger, self.shadow) if package)
+
+    @property
     def variants(self) -> int:
         """How many variants answer: SageMaker guards no deployment that changes this."""
         return bool(self.package) + bool(self.challenger)

@@ -480,6 +480,8 @@ class Reactions(Stack):
             self._on("endpoint", "DescribeEndpoint"),
             self._on_generated("DescribeEndpointConfig", "DeleteEndpointConfig", "DescribeModel", "DeleteModel"),
             self._on("model-package", "DescribeModelPackage", "UpdateModelPackage"),
+            self._objects("runs", actions=("GetObject",)),
+            self._list("runs"),
             self._serving_stacks("DescribeStackEvents", "DescribeStacks", "ListStackResources", "UpdateStack"),
             self._pass_deployers(),
             *self._ledger("Query"),

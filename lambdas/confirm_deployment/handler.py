@@ -12,7 +12,8 @@ cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its out
 cloudformation.amazonaws.com, and on NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; scheduler:CreateSchedule in
 group NORIA_SCHEDULE_GROUP; sagemaker:DescribeEndpoint, sagemaker:DescribeEndpointConfig, sagemaker:DescribeModel,
 sagemaker:DeleteEndpointConfig and sagemaker:DeleteModel; sagemaker:DescribeModelPackage and
-sagemaker:UpdateModelPackage on the model's packages; sqs:GetQueueUrl and sqs:SendMessage on the queues of
+sagemaker:UpdateModelPackage on the model's packages; s3:GetObject on */runs/* and s3:ListBucket, for what their model
+data is now; sqs:GetQueueUrl and sqs:SendMessage on the queues of
 probe_deployment and its own; events:PutEvents; sns:Publish; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
 kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 """
@@ -22,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -37,8 +37,8 @@ from noria.aws.rollout import Begun, CarriedOut, Rollout
 from noria.aws.schedules import Schedules
 from noria.aws.serving import CONFIG_TYPE, MODEL, MODEL_TYPE, StackState, Update
 from noria.aws.telemetry import follow, reaction, tell
-from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
+from noria.decisions import Verdict
 from noria.deployment import (
     RESTORES,
     WAY_BACK,
@@ -127,6 +127,8 @@ def confirm_deployment(
     if settlement.outcome is Outcome.CHANGING:
         return settlement.outcome
     if carried_out:
+        # SageMaker loads a model file when an instance starts: later than it was looked at before the deployment.
+        rollout.void_unfit(observed.live, now=now)
         told = _Told(
             spec=spec,
             request=carried_out.request,
@@ -142,7 +144,7 @@ def confirm_deployment(
             _announce(told, used, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
         if settlement.outcome is Outcome.LIVE:
             _collect_garbage(rollout, endpoint, used, observed.live, before=carried_out.request.at)
-    _not_left(spec, rollout, registry, now=now)
+    _not_left(rollout, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
     elif rollout.begin_next(now=now) is Begun.NOTHING:
@@ -195,12 +197,8 @@ class _Used:
         return cls(config=None, models=(stack.outputs[MODEL],) if MODEL in stack.outputs else ())
 
 
-def _not_left(spec: ModelSpec, rollout: Rollout, registry: Registry, *, now: datetime) -> None:
-    def decide(entries: Sequence[Entry]) -> Verdict:
-        approval = partial(registry.approval, rollout.names.model(spec.model))
-        return Decisions(spec=spec, entries=entries, approval=approval, now=now).not_left()
-
-    rollout.record(decide, now=now)
+def _not_left(rollout: Rollout, *, now: datetime) -> None:
+    rollout.record(lambda entries: rollout.decisions(entries, now=now).not_left(), now=now)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,21 +24,19 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.approval import PENDING
 from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
 from noria.aws.environment import Environment
 from noria.aws.metrics import Measurements
 from noria.aws.pauses import pausable
-from noria.aws.registry import DESCRIPTION, OUTCOME, Registry
+from noria.aws.registry import OUTCOME
 from noria.aws.retries import retried_soon
 from noria.aws.rollout import Begun, Rollout
-from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, reaction, tell
 from noria.decisions import Decided, Decisions, Verdict
 from noria.decisions import Outcome as Decision
-from noria.deployment import live_package
+from noria.deployment import Desired, live_package
 from noria.events import (
     AlarmStateChange,
     Deployment,
@@ -79,7 +77,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         trigger=trigger,
         spec=spec,
         rollout=rollout,
-        approvals=Approvals(registry=rollout.registry, storage=Storage(bucket=env.data_bucket)),
         measurements=Measurements(),
         bus=Bus(name=env.event_bus),
         now=datetime.now(UTC),
@@ -106,30 +103,22 @@ def deploy_model(
     trigger: Trigger,
     spec: ModelSpec,
     rollout: Rollout,
-    approvals: Approvals,
     measurements: Measurements,
     bus: Bus,
     now: datetime,
 ) -> Outcome | Decision | Begun:
     """Decide what the trigger asks for, record it, and begin it if the stack is free."""
     follow(_correlation(trigger, rollout.ledger.entries(rollout.model)))
-    question = _question(trigger, rollout=rollout, approvals=approvals, measurements=measurements, now=now)
+    question = _question(trigger, rollout=rollout, measurements=measurements, now=now)
     if question is None:
         return rollout.begin_next(now=now) if isinstance(trigger, StackStatusChange) else Outcome.NO_DECISION
-    group = rollout.names.model(spec.model)
 
     def answer(entries: Sequence[Entry]) -> Verdict:
-        def approval(package: str) -> str | None:
-            return approvals.word(spec, group, entries, package, now)
+        return question(rollout.decisions(entries, now=now))
 
-        return question(Decisions(spec=spec, entries=entries, approval=approval, now=now))
-
-    announce = partial(_announce, rollout=rollout, registry=approvals.registry, bus=bus)
+    announce = partial(_announce, rollout=rollout, bus=bus)
     verdict = rollout.record(answer, now=now, announce=announce)
-    if verdict.put_back:
-        # After the ledger: who dies here finds the package approved again at the next delivery, and puts it back then.
-        reason = f"Put back: {verdict.refusal}"
-        approvals.registry.decide(verdict.put_back, PENDING, reason=reason[:DESCRIPTION])
+    rollout.put_back(verdict)
     if verdict.outcome is Decision.WAITING and isinstance(trigger, Tick):
         deployment = trigger.detail.deployment or ""
         message = Tick.message("Advance Challenger", model=spec.model, time=now, deployment=deployment)
@@ -154,13 +143,11 @@ def _correlation(trigger: Trigger, entries: Sequence[Entry]) -> str | None:
 Question = Callable[[Decisions], Verdict]
 
 
-def _question(
-    trigger: Trigger, *, rollout: Rollout, approvals: Approvals, measurements: Measurements, now: datetime
-) -> Question | None:
+def _question(trigger: Trigger, *, rollout: Rollout, measurements: Measurements, now: datetime) -> Question | None:
     """What to decide; None where there is nothing to."""
     match trigger:
         case ModelPackageStateChange() if trigger.is_decision or trigger.is_change:
-            return _word(trigger, approvals)
+            return _word(trigger, rollout.approvals)
         case ServingRequested():
             return lambda decisions: decisions.requested(trigger.detail)
         case AlarmStateChange() if trigger.detail.state.value == "ALARM":
@@ -170,7 +157,8 @@ def _question(
             deployment = trigger.detail.deployment or ""
             raised = measurements.raised(rollout.names.challenger_alarms(rollout.model))
             # An alarm may have been raised while nobody heard it: a step is judged when it ends, too.
-            if raised:
+            # Unless another deployment is under way: alarms are about what that one brings.
+            if raised and rollout.under_way_at(now) is None:
                 why = f"It was raised when {deployment} was to go on."
                 return _alarm(raised[0], now, why, rollout)
             return _step(deployment, rollout, measurements, now=now)
@@ -182,6 +170,8 @@ def _step(deployment: str, rollout: Rollout, measurements: Measurements, *, now:
     entries = rollout.ledger.entries(rollout.model)
     live = next((e for e in entries if e.kind is Kind.DEPLOYED and e.subject == deployment), None)
     endpoint = rollout.names.model(rollout.model)
+    if live:
+        rollout.void_unfit(Desired.of(live.details), now=now)
     answered = measurements.requests(endpoint, CHALLENGER, since=live.at, until=now) if live else 0
     return lambda decisions: decisions.advance(deployment, answered=answered)
 
@@ -212,10 +202,10 @@ def _word(change: ModelPackageStateChange, approvals: Approvals) -> Question | N
             return None
 
 
-def _announce(verdict: Verdict, *, rollout: Rollout, registry: Registry, bus: Bus) -> None:
+def _announce(verdict: Verdict, *, rollout: Rollout, bus: Bus) -> None:
     if verdict.blamed is None:
         return
-    registry.mark(verdict.blamed, OUTCOME, "rolled-back")
+    rollout.registry.mark(verdict.blamed, OUTCOME, "rolled-back")
     bus.publish(
         ModelRolledBack.of(
             Deployment(

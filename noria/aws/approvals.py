@@ -20,8 +20,9 @@ class Approvals:
     storage: Storage
 
     def candidate(self, package: Package) -> Candidate:
-        etags = {url: self.storage.etag(key) or "nothing" for url, key in self._model_data(package.described)}
-        return candidate(package, etags)
+        lies = {url: self.storage.head(key) for url, key in self._model_data(package.described)}
+        etags = {url: head.etag if head else "nothing" for url, head in lies.items()}
+        return candidate(package, etags, max((head.modified for head in lies.values() if head), default=None))
 
     def word(self, spec: ModelSpec, group: str, entries: Sequence[Entry], package: str, now: datetime) -> str | None:
         """What the registry's word on a package of that group is worth; None where it has no such package."""
@@ -36,12 +37,15 @@ class Approvals:
                 yield url, self.storage.key_of(url)
 
 
-def candidate(package: Package, etags: Mapping[str, str] | None = None) -> Candidate:
+def candidate(
+    package: Package, etags: Mapping[str, str] | None = None, data_modified: datetime | None = None
+) -> Candidate:
     """A package by what the registry says; with `etags` of its model data, also what an approval of it is of."""
     return Candidate(
         package=package.arn,
         approval=package.approval,
         created=package.created,
         content=None if etags is None else content(package.described, etags),
+        data_modified=data_modified,
         registered_by=package.described.get("CreatedBy", {}).get("IamIdentity", {}).get("Arn"),
     )

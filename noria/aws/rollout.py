@@ -7,17 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Self
 
+from noria.approval import PENDING
+from noria.aws.approvals import Approvals
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger, LedgerBusyError
 from noria.aws.pages import Page, Pages
 from noria.aws.queues import Queues
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
+from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, tell
-from noria.decisions import PERMITTED, Verdict, superseded
-from noria.deployment import Desired, Guard, Request, decided_against, guard, live, newest_request, unsettled
+from noria.decisions import PERMITTED, Decided, Decisions, Verdict, superseded
+from noria.deployment import WAY_BACK, Desired, Guard, Request, decided_against, guard, live, newest_request, unsettled
 from noria.events import Tick
 from noria.ledger import Entry, Fact, Kind, correlation_of, latest
 from noria.names import Names, version
@@ -51,29 +55,37 @@ class CarriedOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """`strict`: in that mode versions are approved by its rule, and by nothing else."""
-
-    model: str
-    strict: bool
+    spec: ModelSpec
     names: Names
     stack: ServingStack
     ledger: Ledger
-    registry: Registry
+    approvals: Approvals
     pages: Pages
     queues: Queues
 
     @classmethod
     def of(cls, spec: ModelSpec, env: Environment) -> Self:
         return cls(
-            model=spec.model,
-            strict=spec.approval.strict,
+            spec=spec,
             names=env.names,
             stack=ServingStack(name=env.names.stack(spec.model, "serving")),
             ledger=Ledger(table=env.ledger_table),
-            registry=Registry(),
+            approvals=Approvals(registry=Registry(), storage=Storage(bucket=env.data_bucket)),
             pages=Pages(topic=env.pages_topic),
             queues=Queues(),
         )
+
+    @property
+    def model(self) -> str:
+        return self.spec.model
+
+    @property
+    def group(self) -> str:
+        return self.names.model(self.model)
+
+    @property
+    def registry(self) -> Registry:
+        return self.approvals.registry
 
     def record(
         self,
@@ -100,6 +112,40 @@ class Rollout:
             if self.ledger.append(verdict.facts, after=entries[-1] if entries else None):
                 return verdict
         raise LedgerBusyError(f"{self.model}: nothing decided after {_ATTEMPTS} attempts")
+
+    def decisions(self, entries: Sequence[Entry], *, now: datetime) -> Decisions:
+        def approval(package: str) -> str | None:
+            return self.approvals.word(self.spec, self.group, entries, package, now)
+
+        return Decisions(spec=self.spec, entries=entries, approval=approval, now=now)
+
+    def put_back(self, verdict: Verdict) -> None:
+        """Have a package wait for approval again, as the verdict says and the ledger has it already.
+
+        Who dies before this finds the package approved at the next delivery, and puts it back then.
+        """
+        if verdict.put_back:
+            self.registry.decide(verdict.put_back, PENDING, reason=f"Put back: {verdict.refusal}"[:DESCRIPTION])
+
+    def void_unfit(self, desired: Desired, *, now: datetime) -> set[str]:
+        """Look at what these packages would serve now; the approvals of those that are something else now are void.
+
+        Returns these. A model file lies in S3 for as long as its package waits, or answers: it may be replaced.
+        """
+        unfit = set()
+        for package in desired.packages:
+            found = self.registry.find(self.group, package)
+            if found is None:
+                continue
+            decided = Decided(package=found.arn, at=now, by=found.decided_by, candidate=self.approvals.candidate(found))
+            verdict = self.record(partial(self._changed, decided, now=now), now=now)
+            self.put_back(verdict)
+            if verdict.refusal:
+                unfit.add(package)
+        return unfit
+
+    def _changed(self, decided: Decided, entries: Sequence[Entry], *, now: datetime) -> Verdict:
+        return self.decisions(entries, now=now).changed(decided)
 
     def page(self, page: Page, subject: str, *, now: datetime) -> bool:
         """Tell a person, unless somebody tells them the same at this moment."""
@@ -142,11 +188,7 @@ class Rollout:
             return Begun.NOTHING
         follow(correlation_of(entries, newest.id))
         if under_way is None:
-            if against := decided_against(entries, newest.desired):
-                self._supersede(newest, f"{version(against)} was decided against before it began", now=now)
-                return Begun.NOTHING
-            if waits := self._not_permitted(newest, live(entries)):
-                why = f"{version(waits)} waits for approval again; ask for it once it is approved (noria approve)"
+            if why := self._against(newest, entries, now=now):
                 self._supersede(newest, why, now=now)
                 return Begun.NOTHING
             return self._begin(newest, guard=guard(live(entries), newest.desired, newest.cause), now=now)
@@ -155,6 +197,19 @@ class Rollout:
         if under_way.operation is None:
             return self._unchanged(now=now)
         return Begun.WAITING
+
+    def _against(self, request: Request, entries: Sequence[Entry], *, now: datetime) -> str | None:
+        """Why what was asked for, and perhaps waited, may not begin any more."""
+        if against := decided_against(entries, request.desired):
+            return f"{version(against)} was decided against before it began"
+        now_live = live(entries)
+        # The way back is open: an endpoint that leaves a bad version goes on with what it answers by already.
+        answer = now_live.packages if now_live and request.cause in WAY_BACK else frozenset()
+        if unfit := self.void_unfit(request.desired, now=now) - answer:
+            return f"what {' and '.join(map(version, sorted(unfit)))} would serve now is not what was approved"
+        if waits := self._not_permitted(request, now_live):
+            return f"{version(waits)} waits for approval again; ask for it once it is approved (noria approve)"
+        return None
 
     def _begin(self, request: Request, *, guard: Guard, now: datetime) -> Begun:
         match self.stack.update(request.desired, guard=guard, token=request.id):
@@ -178,10 +233,10 @@ class Rollout:
 
         Not in mode strict: there it is the package that cannot go live, unless it answers already.
         """
-        answer = {live.package, live.challenger, live.shadow} if live else set()
+        answer = live.packages if live else frozenset()
         for package in (request.desired.challenger, request.desired.shadow):
-            if package and self.registry.approval(self.names.model(self.model), package) == "PendingManualApproval":
-                if not self.strict:
+            if package and self.registry.approval(self.group, package) == PENDING:
+                if not self.spec.approval.strict:
                     self.registry.decide(package, "Approved", reason=f"{PERMITTED}{request.reason}"[:DESCRIPTION])
                 elif package not in answer:
                     return package

@@ -31,6 +31,14 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Head:
+    """`etag` names a content; `modified` is when it was put there, to the second."""
+
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredObject:
     key: str
     size: int
@@ -70,14 +78,15 @@ class Storage:
                 size += file.write(chunk)
         return Download(sha256=digest.hexdigest(), size=size, modified=answer["LastModified"], etag=answer["ETag"])
 
-    def etag(self, key: str) -> str | None:
-        """Names the content that lies there now; None where nothing does."""
+    def head(self, key: str) -> Head | None:
+        """What lies there now; None where nothing does."""
         try:
-            return self.client.head_object(Bucket=self.bucket, Key=key)["ETag"]
+            answer = self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if error.response["Error"]["Code"] == "404":
                 return None
             raise
+        return Head(etag=answer["ETag"], modified=answer["LastModified"])
 
     def open(self, key: str) -> IO[bytes]:
         """An object as a stream."""

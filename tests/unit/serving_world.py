@@ -159,6 +159,7 @@ class World:
     live_config: str | None = None
     failure: str | None = None
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     schedules: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)
     raised: set[str] = field(default_factory=set)
@@ -245,8 +246,25 @@ class World:
             "CreationTime": self.now,
             "LastModifiedTime": self.now,
             "CustomerMetadataProperties": {},
+            "InferenceSpecification": {
+                "Containers": [{"Image": "image", "ModelDataUrl": f"s3://b/{self.model_file(arn)}"}]
+            },
         }
+        self.files[self.model_file(arn)] = ("trained", self.now)
         return arn
+
+    @staticmethod
+    def model_file(package: str) -> str:
+        return f"{MODEL}/runs/{package.rpartition('/')[2]}/model.tar.gz"
+
+    def replace(self, package: str, etag: str) -> None:
+        """Put another file where a package's model lies; SageMaker does not hear of it."""
+        self.now += timedelta(seconds=1)
+        self.files[self.model_file(package)] = (etag, self.now)
+
+    def etags(self, package: str) -> dict[str, str]:
+        key = self.model_file(package)
+        return {f"s3://b/{key}": self.files[key][0]}
 
     def decide(self, package: str, decision: Decision, *, heard: bool) -> None:
         self.now += timedelta(seconds=1)
@@ -479,6 +497,10 @@ class World:
         if ModelApprovalStatus:
             self.decide(ModelPackageArn, ModelApprovalStatus, heard=True)
             package["ApprovalDescription"] = ApprovalDescription
+
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803
+        etag, modified = self.files[Key]
+        return {"ETag": etag, "LastModified": modified}
 
     def get_queue_url(self, *, QueueName: str) -> dict[str, str]:  # noqa: N803
         return {"QueueUrl": QueueName}

@@ -39,7 +39,7 @@ from noria.aws.schedules import Schedules
 from noria.aws.serving import ServingStack
 from noria.aws.storage import Storage
 from noria.aws.transforms import Transforms
-from noria.deployment import SETTLED, WAY_BACK, Desired, live, rollback_of, unsettled
+from noria.deployment import SETTLED, WAY_BACK, Desired, Request, live, rollback_of, unsettled
 from noria.events import (
     AlarmStateChange,
     EndpointStateChange,
@@ -76,12 +76,11 @@ class Serving:
         self.aws = aws = world.client(world)
         self.ledger = Ledger(table="ledger", client=world.client(world.table))
         self.rollout = Rollout(
-            model=MODEL,
-            strict=model.approval.strict,
+            spec=model,
             names=NAMES,
             stack=ServingStack(name=STACK, client=aws),
             ledger=self.ledger,
-            registry=Registry(client=aws),
+            approvals=Approvals(registry=Registry(client=aws), storage=Storage(bucket="b", client=aws)),
             pages=Pages(topic="topic", client=aws),
             queues=Queues(client=aws),
         )
@@ -105,7 +104,6 @@ class Serving:
                 ),
                 spec=self.spec,
                 rollout=self.rollout,
-                approvals=Approvals(registry=self.registry, storage=self.storage),
                 measurements=self.measurements,
                 bus=self.bus,
                 now=now,
@@ -208,7 +206,11 @@ class ServingMachine(History):
         self.say(Kind.APPROVAL_GIVEN, f"{package}#ben#{content}#{len(self.functions.entries())}", details)
 
     def content(self, package: str) -> str:
-        return approval.content(self.world.packages[package])
+        return approval.content(self.world.packages[package], self.world.etags(package))
+
+    @rule(data=st.data(), etag=st.sampled_from(["forged", "forged", "trained"]))
+    def replace(self, data: st.DataObject, etag: str) -> None:
+        self.world.replace(data.draw(st.sampled_from(sorted(self.world.packages))), etag)
 
     @rule(
         data=st.data(),
@@ -298,8 +300,16 @@ class ServingMachine(History):
     def check_update(self, desired: Desired) -> None:
         """Nothing begins to answer that was decided against."""
         entries, now = self.functions.entries(), self.world.live
-        for package in {desired.package, desired.challenger} - {now.package, now.challenger, None}:
-            assert rollback_of(entries, package or "") is None, f"{package} was rolled back"
+        back = desired == now or Request.of(newest(entries, Kind.DEPLOYMENT_REQUESTED)).cause in WAY_BACK
+        for package in desired.packages - (now.packages if back else set()):
+            words = [entry for entry in entries if entry.details.get("package") == package]
+            approved = latest(words, Kind.PACKAGE_APPROVED)
+            if approved:
+                assert approved.details["content"] == self.content(package), f"{package} is not what was approved"
+            else:
+                assert self.world.etags(package).popitem()[1] == "trained", f"{package} is not what was registered"
+        for package in desired.packages - {desired.shadow, now.package, now.challenger}:
+            assert rollback_of(entries, package) is None, f"{package} was rolled back"
             words = [entry for entry in entries if entry.details.get("package") == package]
             word = latest(words, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED)
             assert word is None or word.kind is Kind.PACKAGE_APPROVED, f"{package} was decided against"

@@ -1,6 +1,7 @@
 """Who may let a version go live, and that nobody else does; and a model that is to answer nobody any more."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,13 @@ def asks(by: str, package: str, reason: str = "looked at it", path: str | None =
 def word(served: Served, package: str) -> str:
     status: str = served.place.sagemaker.describe_model_package(ModelPackageName=package)["ModelApprovalStatus"]
     return status
+
+
+def replace(served: Served, package: str) -> None:
+    """Put another model where a package has its own."""
+    data = served.place.sagemaker.describe_model_package(ModelPackageName=package)["InferenceSpecification"]
+    key = data["Containers"][0]["ModelDataUrl"].split("/", 3)[3]
+    served.place.put(key, archive({"version": "9", "code/inference.py": SCRIPT}))
 
 
 def hears(served: Served, package: str) -> dict[str, Any]:
@@ -113,9 +121,7 @@ def test_an_approval_is_void_once_something_else_lies_where_the_model_was(make: 
     else:
         event = served.approve(one)
     served.confirm()
-    data = served.place.sagemaker.describe_model_package(ModelPackageName=one)["InferenceSpecification"]["Containers"]
-    key = data[0]["ModelDataUrl"].split("/", 3)[3]
-    served.place.put(key, archive({"version": "9", "code/inference.py": SCRIPT}))
+    replace(served, one)
     event["detail"]["UpdatedModelPackageFields"] = ["InferenceSpecification"]
     for _ in range(2):
         served.place.deliver(deploy_model, event)
@@ -124,6 +130,41 @@ def test_an_approval_is_void_once_something_else_lies_where_the_model_was(make: 
     (page,) = served.place.pages(served.model)
     assert "it was changed" in page
     assert "It answers" in page
+
+
+@pytest.mark.parametrize("mode", ["open", "strict"])
+def test_what_waited_its_turn_is_looked_at_again_before_it_begins(make: Make, mode: str) -> None:
+    served = make(mode=mode)
+    one, two = served.register(), served.register()
+    for package in (one, two):
+        if mode == "strict":
+            assert asks(ANA, package)[1]["approved"] is True
+            hears(served, package)
+        else:
+            served.approve(package)
+    assert Kind.DEPLOYMENT_WAITING in served.kinds(), "the stack is busy with the first"
+    replace(served, two)
+    served.confirm()
+    assert word(served, two) == "PendingManualApproval"
+    assert [kind for kind in served.kinds() if kind in {Kind.APPROVAL_VOIDED, Kind.DEPLOYMENT_SUPERSEDED}] == [
+        Kind.APPROVAL_VOIDED,
+        Kind.DEPLOYMENT_SUPERSEDED,
+    ]
+    assert served.wanted() == one
+    assert served.answers() == "1"
+    assert sum("it was changed" in page for page in served.place.pages(served.model)) == 1
+
+
+def test_in_mode_open_too_nobody_approves_another_file_than_was_registered(make: Make) -> None:
+    served = make()
+    package = served.register()
+    time.sleep(1)  # S3 tells times to the second
+    replace(served, package)
+    served.approve(package)
+    assert word(served, package) == "PendingManualApproval"
+    assert served.wanted() == "none"
+    (page,) = served.place.pages(served.model)
+    assert "its model file was replaced" in page
 
 
 def test_a_retired_model_has_no_endpoint_keeps_its_record_and_comes_back_with_an_approval(make: Make) -> None:
