@@ -28,10 +28,10 @@ from noria.sql import (
     MODEST,
     HeaderError,
     Resources,
-    connect,
     csv,
     csv_with_rejects,
     csv_without_rejects,
+    cursor,
     header,
     identifier,
     one_row,
@@ -190,7 +190,7 @@ def check_captured(source: Source, spec: ModelSpec, *, resources: Resources = MO
     """
     asked = [rule for rule in rules.of_features(spec, spec.features) if rule.rule != "formula"]
     required = {name for name, feature in spec.features.items() if not feature.missing}
-    with connect(resources) as db:
+    with cursor(resources) as db:
         live = _live(db, source, spec, asked, required)
         over = {v.column for v in live.violations if v.rule == "missing" and v.column is not None}
         return _live(db, source, spec, asked, required | over) if over - required else live
@@ -377,7 +377,7 @@ def refused_lines(connection: duckdb.DuckDBPyConnection, *, sensitive: bool = Fa
 
 def _scan(file: "_File", resources: Resources) -> _Found:
     try:
-        with connect(resources) as connection:
+        with cursor(resources) as connection:
             return _found(connection, file)
     except HeaderError as error:
         wrong = Violation(rule="header", message=str(error))

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from noria import capture, sketch, tally
 from noria.sketch import BUCKETS, LEVELS, Sketch, index
 from noria.spec import FeatureType, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, identifier, listing, literal, number, one_row, tables
+from noria.sql import MODEST, Resources, cursor, identifier, listing, literal, number, one_row, tables
 
 Kind = Literal["number", "category"]
 
@@ -251,7 +251,7 @@ def edges(source: Source, spec: ModelSpec, *, resources: Resources = MODEST) -> 
     Numbers: deciles, of a sample of 200,000 rows where there are more rows and not few values, or one bin per value
     where there are at most 8. Categories: the 100 most frequent; values of a segment the same.
     """
-    with connect(resources) as db:
+    with cursor(resources) as db:
         relation = _read(db, source, spec)
         return _edges(db, relation, spec, _tallies(db, relation))
 
@@ -282,7 +282,7 @@ def profile(source: Source, spec: ModelSpec, cut: Edges | None = None, *, resour
     Without `cut`, edges are found first. A column that `cut` does not know is counted in one bin. Where there are
     categories that it does not know, naming them costs another scan, unless the column is of Parquet with few values.
     """
-    with connect(resources) as db:
+    with cursor(resources) as db:
         relation = _read(db, source, spec)
         tallies = _tallies(db, relation)
         cut = cut or _edges(db, relation, spec, tallies)
@@ -459,7 +459,7 @@ def typed(expression: str, kind: Kind, given: str = "VARCHAR") -> str:
 
 def column(values: Sequence[float | str | None], kind: Kind, cut: Cut | None = None) -> ColumnProfile:
     """Describe one column that is in memory: floats or texts, None where missing. Without `cut`, edges are found."""
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         texts = [value if value is None else str(value) for value in values]
         db.execute("CREATE TEMP TABLE given AS SELECT unnest(?::VARCHAR[]) AS x", [texts])
         return column_of(db, "SELECT x FROM given", kind, cut)

@@ -1,0 +1,35 @@
+"""Databases that are kept for the next who asks."""
+
+import duckdb
+import pytest
+
+from noria.sql import connect, cursor
+from tests.unit.engine_data import SMALL
+
+
+def test_who_comes_next_sees_no_table_of_who_came_before() -> None:
+    with cursor(SMALL) as db:
+        db.execute("CREATE TEMP TABLE mine AS SELECT 1")
+    with cursor(SMALL) as db, pytest.raises(duckdb.CatalogException):
+        db.execute("FROM mine")
+
+
+def test_a_database_that_raised_an_error_is_not_used_again() -> None:
+    def opened() -> bool:
+        """Whether the database is new, and marked from now on."""
+        with cursor(SMALL) as db:
+            ((marked,),) = db.execute("SELECT current_setting('user') = 'marked'").fetchall()
+            db.execute("SET GLOBAL user = 'marked'")
+        return not marked
+
+    opened()
+    assert not opened()
+    with pytest.raises(RuntimeError), cursor(SMALL):
+        raise RuntimeError
+    assert opened()
+
+
+def test_both_ways_to_ask_are_settled_alike() -> None:
+    wanted = "SELECT name, value FROM duckdb_settings() WHERE name NOT IN ('temp_directory', 'user', 'username')"
+    with connect(SMALL) as own, cursor(SMALL) as kept:
+        assert own.execute(wanted).fetchall() == kept.execute(wanted).fetchall()
