@@ -1,5 +1,6 @@
 """AWS list prices, from `prices.yaml` beside this file, where each has its source and its date."""
 
+from collections.abc import Iterable
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,10 @@ class Prices(_Strict):
         if name not in self.by_name:
             raise NoPrice(f"no price of {name!r} in {self.region}: add it to noria/prices.yaml, with its source")
         return self.by_name[name]
+
+    def cost(self, paid: Iterable[tuple[str, float]]) -> float:
+        """Of so many units of each price, at list prices."""
+        return sum((self[name].cost(quantity) for name, quantity in paid), 0.0)
 
 
 @cache

@@ -688,12 +688,25 @@ def destroy(
             raise Refused("Nothing was removed.")
     removed = teardown.run(progress=lambda line: typer.echo(line, err=True))
     kept = "\n".join(f"  {line}" for line in removed.kept)
+    found = "\n".join(f"  {line}" for line in removed.scan.sentences()) if removed.scan else "  nothing was looked for"
     say(
         removed,
         f"Removed {len(removed.stacks)} stacks, {removed.packages} packages and {removed.objects} objects. "
         f"What is left:\n{kept}",
         as_json=as_json,
     )
+
+
+@app.command()
+def leftovers(
+    env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
+    model: Annotated[str | None, typer.Option("--model", help="only what is of this model")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What of an environment or a model is in the account, by name and by tag, with what each costs a month."""
+    scan = Teardown(env=env, model=model).scan()
+    if scan:
+        say(scan, "\n".join(scan.sentences()), as_json=as_json)
 
 
 @app.command()

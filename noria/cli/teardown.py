@@ -9,11 +9,13 @@ from pydantic import BaseModel
 from noria.aws.cards import Cards
 from noria.aws.endpoints import Endpoint
 from noria.aws.flags import FlagStore
+from noria.aws.leftovers import Leftovers
 from noria.aws.registry import Registry
 from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
 from noria.aws.stacks import Stack, Stacks
 from noria.aws.storage import Storage
 from noria.card import sagemaker as cards
+from noria.cli.leftovers import Scan, scan
 from noria.cli.output import Refused
 from noria.names import Names, Part
 
@@ -24,13 +26,14 @@ _WINDOW_DAYS = 30
 
 
 class Removed(BaseModel):
-    """What was removed, and what is still there, each line with the reason."""
+    """What was removed, what is kept and why, and what a scan then found of it in the account."""
 
     env: str
     stacks: list[str]
     packages: int
     objects: int
     kept: list[str]
+    scan: Scan | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +105,26 @@ class Teardown:
             "log groups /aws/sagemaker/*Jobs: SageMaker made them and shares them among all of the account's jobs"
         )
         return Removed(
-            env=self.env, stacks=[stack.name for stack in stacks], packages=packages, objects=objects, kept=kept
+            env=self.env,
+            stacks=[stack.name for stack in stacks],
+            packages=packages,
+            objects=objects,
+            kept=kept,
+            scan=self.scan(),
         )
+
+    def scan(self) -> Scan | None:
+        """None where one part of a model is meant, since the rest of it stays."""
+        if self.part:
+            return None
+        stacks = self.stacks.named(f"{self.names.prefix}-")
+        others = {
+            stack.name.removeprefix(f"{self.names.prefix}-").removesuffix("-training")
+            for stack in stacks
+            if stack.name.endswith("-training")
+        } - {self.model}
+        region = self.stacks.client.meta.region_name
+        return scan(Leftovers(env=self.env, model=self.model, others=others), region=region)
 
     def _retired(self, stack: Stack) -> list[tuple[str, str]]:
         """Endpoint configs and models of a serving stack, those included that it keeps when it replaces them."""

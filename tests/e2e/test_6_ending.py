@@ -18,6 +18,8 @@ def test_destroy_removes_every_stack_and_names_what_it_leaves(world: World) -> N
     removed = run(world, "destroy", "--env", "local", answers="local\n")
     assert removed.returncode == 0, removed.stderr
     assert "pending deletion for 30 days" in removed.stdout
+    assert "could not look for" not in removed.stdout
+    assert "Leaving it there costs 0.00 USD a month" in removed.stdout or "found nothing of it" in removed.stdout
     stacks = world.client("cloudformation").describe_stacks()["Stacks"]
     assert [stack["StackName"] for stack in stacks if stack["StackName"].startswith("noria-")] == []
     assert not world.sagemaker.list_endpoints()["Endpoints"]
