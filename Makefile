@@ -78,7 +78,13 @@ diff: setup aws-environment
 	@$(BIN)/noria preflight --env $(ENV)
 	@npx cdk diff --all -c env=$(ENV)
 
-## destroy: remove every stack of ENV; says what it keeps
+## cost: what the stacks of ENV cost in a month, at list prices (AGAINST=<folder of cdk synth>: how that differs)
+.PHONY: cost
+cost: setup
+	@npx cdk synth --quiet -c env=$(ENV)
+	@$(BIN)/noria cost $(if $(AGAINST),--against $(AGAINST))
+
+## destroy: remove every stack of ENV; says what it keeps, what is left and what that costs
 .PHONY: destroy
 destroy: setup aws-environment
 	@$(BIN)/noria destroy --env $(ENV)

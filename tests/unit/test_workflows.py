@@ -99,6 +99,20 @@ def test_a_pull_request_of_this_repository_is_told_what_would_change_and_changes
     assert _role(job).endswith("-compare")
 
 
+def test_a_pull_request_is_told_what_it_would_cost_beside_what_would_change(deploy: dict[Any, Any]) -> None:
+    steps = deploy["jobs"]["diff"]["steps"]
+    base = next(step for step in steps if step.get("with", {}).get("path") == "base")
+    assert base["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+    price = next(step["run"] for step in steps if step.get("name") == "price")
+    assert "cd base && " in price
+    assert "--output ../before.out" in price
+    assert "noria cost --against before.out | tee cost.txt" in price
+    say = next(step["run"] for step in steps if "gh pr comment" in step.get("run", ""))
+    assert "cost.txt" in say
+    held = sum(map(int, re.findall(r"--bytes=(\d+)", say)))
+    assert held < 65_000  # of the 65,536 characters that a comment holds
+
+
 def test_main_goes_from_environment_to_environment_each_with_its_own_role(deploy: dict[Any, Any]) -> None:
     assert deploy[ON]["push"] == {"branches": ["main"]}
     for before, env in zip([None, *ENVIRONMENTS], ENVIRONMENTS, strict=False):
