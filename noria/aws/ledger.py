@@ -134,6 +134,11 @@ class Ledger:
         self._read[model] = (*known, *(Entry.model_validate_json(item["body"]["S"]) for item in items))
         return list(self._read[model])
 
+    def ends_with(self, entry: Entry) -> bool:
+        """Whether the head agrees that this is the newest entry, or knows of newer ones that were written since."""
+        number, digest = self._head(entry.model)
+        return number > entry.number or (number, digest) == (entry.number, entry.hash)
+
     def newest(self, models: Iterable[str], *, limit: int | None = None) -> list[Entry]:
         """The newest entries of several models, newest first; a model's own keep the order in which they were written.
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from noria.cli.doctor import Doctor
 from noria.cli.ledger import moment
 from noria.cli.logs import Follower
-from noria.cli.output import show
+from noria.cli.output import show, write_json
 from noria.cli.state import Deployed
 
 app = typer.Typer()
@@ -47,3 +48,20 @@ def logs(
         as_json=as_json,
         empty=f"Nothing was logged about {asked}.",
     )
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="one model, and what all share; every model when left out")
+    ] = None,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What is wrong now: since when, what it means, its runbook, and the one command to try first. Exit code 1 then."""
+    diagnosis = Doctor(Deployed(env), model, datetime.now(UTC)).look()
+    if as_json:
+        write_json(diagnosis.model_dump(mode="json"))
+    else:
+        typer.echo(diagnosis.text)
+    raise typer.Exit(code=1 if diagnosis.findings else 0)
