@@ -142,6 +142,10 @@ class Train(Part):
     )
     holdout: float = Field(0.2, gt=0, lt=0.9, description="share of rows, the newest, kept for the gates")
     timeout: Duration = timedelta(hours=1)
+    spot: bool = Field(
+        False,
+        description="train on Spot instances, which cost less; an interrupted job begins anew, and waits its turn",
+    )
     seed: int = 7
 
 

@@ -16,7 +16,7 @@ from constructs import Construct
 
 from noria.names import Area
 from noria.serve import Mode
-from noria.spec import ModelSpec
+from noria.spec import ModelSpec, Train
 from pipelines.bundle import digest
 from stacks import bundles
 from stacks.constructs.generated import generated_arns
@@ -119,7 +119,10 @@ class Training(Stack):
         role = self._pipeline_role(code, wheels, spec)
         definition = _filled(
             json.dumps(
-                _placed(json.loads(DEFINITION.read_text(encoding="utf-8")), self._placement), separators=(",", ":")
+                _on_spot(
+                    _placed(json.loads(DEFINITION.read_text(encoding="utf-8")), self._placement), self._spec.train
+                ),
+                separators=(",", ":"),
             ),
             {
                 "NORIA_ROLE_ARN": role.role_arn,
@@ -471,6 +474,19 @@ def _placed(definition: dict[str, Any], placement: Placement | None) -> dict[str
                 step["Arguments"]["NetworkConfig"]["VpcConfig"] = placement.of_jobs()
             case "Training":
                 step["Arguments"]["VpcConfig"] = placement.of_jobs()
+    return definition
+
+
+def _on_spot(definition: dict[str, Any], train: Train) -> dict[str, Any]:
+    """Where the spec wants it. No parameter could say so: without Spot, SageMaker refuses a time to wait.
+
+    A fit of scikit-learn cannot be taken up in its middle, so there are no checkpoints: an interrupted job begins
+    anew, and has as long again to get through (SageMaker guide, `model-managed-spot-training`). Processing has no Spot.
+    """
+    if train.spot:
+        for step in (each for each in definition["Steps"] if each["Type"] == "Training"):
+            step["Arguments"]["EnableManagedSpotTraining"] = True
+            step["Arguments"]["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * int(train.timeout.total_seconds())
     return definition
 
 

@@ -14,7 +14,7 @@ from local.sagemaker.api import Document, invalid
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import Container
 from local.sagemaker.jobs import Job, Jobs
-from local.sagemaker.programs import Program
+from local.sagemaker.programs import DEFAULT_SECONDS, Program
 from local.sagemaker.storage import download, upload
 from local.sagemaker.tags import Tags
 
@@ -44,6 +44,14 @@ class _Training(Program):
                 raise invalid(f"The local SageMaker reads files, not compressed: channel {channel['ChannelName']}.")
         if "CheckpointConfig" in request:
             raise invalid("The local SageMaker keeps no checkpoints: leave CheckpointConfig out.")
+        limits = request.get("StoppingCondition", {})
+        if "MaxWaitTimeInSeconds" in limits:
+            if not request.get("EnableManagedSpotTraining"):
+                raise invalid(
+                    "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
+                )
+            if limits["MaxWaitTimeInSeconds"] < limits.get("MaxRuntimeInSeconds", DEFAULT_SECONDS):
+                raise invalid("Invalid MaxWaitTimeInSeconds. It must be equal to or greater than MaxRuntimeInSeconds.")
 
     def initial(self, request: Document) -> Document:
         now = self._cloud.now()

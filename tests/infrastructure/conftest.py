@@ -19,7 +19,7 @@ task: regression
 target: price
 time: sold
 features: {rooms: {type: integer, min: 1}, district: {type: category}}
-train: {instance: ml.c5.xlarge, timeout: 30m}
+train: {instance: ml.c5.xlarge, timeout: 30m, spot: true}
 serve:
   {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0, front_door: {rate: 20, burst: 40}}
 monitor:

@@ -54,6 +54,18 @@ def test_jobs_run_on_what_the_spec_asks_for(definition: dict[str, Any], spec: Mo
     assert steps["Train"]["StoppingCondition"]["MaxRuntimeInSeconds"] == spec.train.timeout.total_seconds()
 
 
+def test_a_training_is_on_spot_where_the_spec_wants_it_and_may_wait_as_long_as_it_may_take(
+    definition: dict[str, Any], spec: ModelSpec
+) -> None:
+    """Of the two models one is. Without Spot, SageMaker refuses a time to wait; and processing jobs have none."""
+    for step in definition["Steps"]:
+        on_spot = spec.train.spot and step["Type"] == "Training"
+        arguments = step["Arguments"]
+        assert bool(arguments.get("EnableManagedSpotTraining")) is on_spot
+        limits = arguments.get("StoppingCondition", {})
+        assert limits.get("MaxWaitTimeInSeconds") == (2 * spec.train.timeout.total_seconds() if on_spot else None)
+
+
 def test_jobs_have_no_network_and_their_volumes_and_outputs_are_encrypted(definition: dict[str, Any]) -> None:
     for step in definition["Steps"]:
         arguments = step["Arguments"]

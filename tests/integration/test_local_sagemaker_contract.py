@@ -458,6 +458,21 @@ def training_arguments() -> dict[str, Any]:
     return arguments | {"InputDataConfig": [train, code], "HyperParameters": {}}
 
 
+def test_only_a_job_on_spot_may_wait_and_at_least_as_long_as_it_may_run(sagemaker: Any) -> None:
+    request = job_request("Training", "on-spot") | {"StoppingCondition": {"MaxRuntimeInSeconds": 60}}
+    waiting = request | {"StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120}}
+    with pytest.raises(ClientError, match="only supported when EnableManagedSpotTraining"):
+        sagemaker.create_training_job(**waiting)
+    on_spot = {"EnableManagedSpotTraining": True}
+    short = {"StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 59}}
+    with pytest.raises(ClientError, match="equal to or greater than MaxRuntimeInSeconds"):
+        sagemaker.create_training_job(**(waiting | on_spot | short))
+    sagemaker.create_training_job(**(waiting | on_spot))
+    described = sagemaker.describe_training_job(TrainingJobName="on-spot")
+    assert described["EnableManagedSpotTraining"] is True
+    sagemaker.stop_training_job(TrainingJobName="on-spot")
+
+
 @pytest.mark.parametrize("kind", ["Processing", "Training"])
 def test_jobs_run_alone_and_are_stopped(sagemaker: Any, kind: str) -> None:
     noun = kind.lower()
