@@ -294,6 +294,18 @@ def _workgroup_of_query(body: bytes) -> str | None:
     return None
 
 
+def _archive_or_replay(body: bytes, region: str, account: str) -> str | None:
+    """Of requests about one: MiniStack knows buses and rules alone."""
+    with suppress(ValueError, TypeError, AttributeError):
+        asked = json.loads(body)
+        if str(source := asked.get("EventSourceArn")).startswith("arn:") and ":archive/" in source:
+            return str(source)
+        for field_name, kind in (("ArchiveName", "archive"), ("ReplayName", "replay")):
+            if field_name in asked:
+                return f"arn:aws:events:{region}:{account}:{kind}/{asked[field_name]}"
+    return None
+
+
 def _resource(  # noqa: PLR0917 - MiniStack's signature
     name: str,
     method: str,
@@ -308,6 +320,8 @@ def _resource(  # noqa: PLR0917 - MiniStack's signature
         arn: str = _extract_resource(name, method, path, headers, body, query, region, account)
         if name == "scheduler" and ":schedule/default/" in arn:  # MiniStack knows no other group here
             arn = arn.replace(":schedule/default/", f":schedule/{_schedule_group(body, query)}/")
+        if name == "events":
+            arn = _archive_or_replay(body, region, account) or arn
         if name == "athena" and (workgroup := _workgroup_of_query(body)):
             arn = f"arn:aws:athena:{region}:{account}:workgroup/{workgroup}"
         return arn
@@ -929,11 +943,17 @@ def _fire_with_version(*args: Any, version_id: str | None = None, **kwargs: Any)
 
 
 def _dispatch_with_version(event: dict[str, Any], view: Any = None) -> Any:
-    """Say which version of an object an event is about, as AWS does in versioned buckets and MiniStack does not."""
-    if event["Source"] == "aws.s3" and (version := _object_version.get()):
-        detail = json.loads(event["Detail"])
-        detail["object"]["version-id"] = version
-        event = {**event, "Detail": json.dumps(detail)}
+    """Say which version of an object an event is about, as AWS does in versioned buckets and MiniStack does not.
+
+    And keep S3's events in archives, where MiniStack keeps what comes through PutEvents alone.
+    """
+    if event["Source"] == "aws.s3" and "ReplayName" not in event:
+        if version := _object_version.get():
+            detail = json.loads(event["Detail"])
+            detail["object"]["version-id"] = version
+            event = {**event, "Detail": json.dumps(detail)}
+        at = int(datetime.fromisoformat(event["Time"]).timestamp())  # as MiniStack compares it with a replay's times
+        eventbridge._archive_event({**event, "Time": at})
     return _dispatch(event, view)
 
 
@@ -1146,7 +1166,23 @@ def next_cron(expression: str, after: datetime) -> datetime | None:
     return due
 
 
-eventbridge._invoke_target = _invoke_scheduled
+# --- replays ------------------------------------------------------------------------------------------------------
+
+
+def _invoke_replayed(target: dict[str, Any], event: dict[str, Any], rule: dict[str, Any], view: Any = None) -> None:
+    """Send what is replayed to the rules that the replay names, and say how far it is; MiniStack sends it to all.
+
+    https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_ReplayDestination.html
+    """
+    if replay := eventbridge._replays.get(event.get("ReplayName", "")):
+        replay["EventLastReplayedTime"] = event["Time"]
+        named = replay["Destination"].get("FilterArns") or [rule["Arn"]]
+        if rule["Arn"] not in named:
+            return
+    _invoke_scheduled(target, event, rule, view)
+
+
+eventbridge._invoke_target = _invoke_replayed
 eventbridge._SCHEDULER_TICK_INTERVAL = scheduler._SCHEDULE_TICK_INTERVAL = 1  # seconds between looks at what is due
 
 

@@ -181,23 +181,31 @@ class Roles(Stack):
         )
 
     def _operates(self) -> tuple[Grant, ...]:
-        """`noria traffic`, `shadow`, `promote`, `abandon`, `rollback` and `monitor`; runbooks: logs, dead letters."""
+        """What changes what answers, and what is for who is on call: queues, dead letters, archives, pauses, logs."""
         return (
-            self._says("Serving Requested"),
+            self._says("Serving Requested", "Pause Requested", "Events Sent Again"),
             Grant(
                 actions=["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"],
                 resources=[self._queue("*")],
                 because="Reactions, and so their queues, are shared by all models: a redrive gives back what was sent.",
             ),
             Grant(
-                actions=[
-                    "sqs:DeleteMessage",
-                    "sqs:ListMessageMoveTasks",
-                    "sqs:ReceiveMessage",
-                    "sqs:StartMessageMoveTask",
-                ],
+                actions=["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"],
                 resources=[self._queue("*-dlq")],
                 because="Dead letters of any reaction: which there are is the reactions stack's to say.",
+            ),
+            Grant(
+                actions=["events:ListRules", "sqs:ListQueues"],
+                resources=["*"],
+                because="Lists of names, of the whole account: the commands pick the environment's by their prefix.",
+            ),
+            Grant(
+                actions=["events:DescribeArchive", "events:DescribeReplay", "events:StartReplay"],
+                resources=[
+                    self.format_arn(service="events", resource=kind, resource_name=f"{self._prefix}-*")
+                    for kind in ("archive", "replay")
+                ],
+                because="A replay is called after its archive; archives hold what was told of all models.",
             ),
             self._encrypts("sqs"),
             self._decrypts("sqs"),
@@ -210,9 +218,42 @@ class Roles(Stack):
                 because="Functions are shared by all models, and log no payload; an endpoint's group is its model's.",
             ),
             Grant(
+                actions=["logs:FilterLogEvents"],
+                resources=[
+                    self._log_group(f"/aws/sagemaker/{kind}Jobs{all_}")
+                    for kind in ("Processing", "Training", "Transform")
+                    for all_ in ("", ":*")
+                ],
+                because="noria logs reads streams of one job each; SageMaker puts all jobs of an account into one group.",
+            ),
+            *self._diagnoses(),
+            Grant(
                 actions=["logs:DescribeLogGroups"],
                 resources=["*"],
                 because="DescribeLogGroups searches all groups by prefix: IAM narrows it to none.",
+            ),
+        )
+
+    def _diagnoses(self) -> tuple[Grant, ...]:
+        """What `noria doctor` looks at besides."""
+        return (
+            Grant(
+                actions=[
+                    "cloudformation:DescribeStacks",
+                    "events:ListRules",
+                    "lambda:ListEventSourceMappings",
+                    "lambda:ListFunctions",
+                    "scheduler:ListSchedules",
+                ],
+                resources=["*"],
+                because="Lists of the whole account, of which noria doctor picks the environment's by their prefix.",
+            ),
+            Grant(actions=["kms:DescribeKey"], resources=[self._foundation.key.key_arn]),
+            Grant(
+                actions=["budgets:ViewBudget"],
+                resources=[
+                    self.format_arn(service="budgets", region="", resource="budget", resource_name=self._prefix)
+                ],
             ),
         )
 
@@ -353,11 +394,11 @@ class Roles(Stack):
             because="CloudWatch narrows neither to single alarms or metrics; they tell numbers, and no data.",
         )
 
-    def _says(self, detail_type: str) -> Grant:
+    def _says(self, *detail_types: str) -> Grant:
         return Grant(
             actions=["events:PutEvents"],
             resources=[self._foundation.bus.event_bus_arn],
-            conditions={"StringEquals": {"events:source": EVENT_SOURCE, "events:detail-type": detail_type}},
+            conditions={"StringEquals": {"events:source": EVENT_SOURCE, "events:detail-type": list(detail_types)}},
         )
 
     def _decrypts(self, *services: str) -> Grant:

@@ -135,6 +135,6 @@ def moment(text: str, *, now: datetime, option: str = "--at") -> datetime:
         found = datetime.fromisoformat(text)  # a date alone is its beginning
     except ValueError as error:
         raise Refused(
-            f"{option} {text!r} is no time: write it as 2026-11-21T14:30:00Z, 2026-11-21 14:30, or how long ago, as 24h."
+            f"{option} {text!r} is no time: write it as 2026-11-21T14:30:00Z, 2026-11-21 14:30, or as how long ago: 24h"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from noria.aws.archives import Archives, NoArchiveError, Replay, Rule
 from noria.aws.bus import Bus
-from noria.aws.failures import Failures
+from noria.aws.logs import Logs, Place
 from noria.aws.queues import DEAD_LETTERS, Letter, Queues, ages
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
@@ -156,8 +156,7 @@ class Recovery:
         error = letter.undelivered
         if error is None and number < EXPLAINED:
             heard = Heard.of({"Records": [{"body": letter.body, "messageId": letter.id}]}).event or letter.id
-            function = self.deployed.names.function(reaction)
-            error = Failures().last_line(function, heard, since=letter.received or letter.sent)
+            error = self._last_error(reaction, heard, since=letter.received or letter.sent)
         return DeadLetter(
             reaction=reaction,
             model=self._model(letter),
@@ -167,6 +166,17 @@ class Recovery:
             error=error,
             id=letter.id,
         )
+
+    def _last_error(self, reaction: str, event: str, *, since: datetime) -> str | None:
+        """The last line of what a reaction failed on; a function that was stopped has said nothing of its end."""
+        place = Place(group=f"/aws/lambda/{self.deployed.names.function(reaction)}", name=reaction)
+        lines = self._logs.lines([place], since=since, word=event)
+        errors = [line.exception or line.message for line in lines if line.event == event and line.level == "ERROR"]
+        return errors[-1].strip().splitlines()[-1] if errors else None
+
+    @cached_property
+    def _logs(self) -> Logs:
+        return Logs()
 
     def _model(self, letter: Letter) -> str | None:
         return model_of(event_in(letter.body), names=[self.deployed.names], models=self.deployed.models)
@@ -240,7 +250,7 @@ class Recovery:
         started: list[Replay] = []
         try:
             for archive, rules in plan.by_archive.items():
-                name = f"{archive}-{request[:8]}"[-64:]
+                name = f"{archive}-{request[:8]}"
                 why = f"noria replay, {self._who}"
                 started.append(self._archives.replay(name, rules, since=plan.since, until=plan.until, why=why))
         except NoArchiveError as error:

@@ -192,15 +192,30 @@ CALLS: dict[str, Call] = {
     "delete a stack": lambda aws, model, _: aws("cloudformation").delete_stack(StackName=stack(model)),
     "ask for a training": say("Retraining Wanted"),
     "ask for a change of what answers": say("Serving Requested"),
+    "ask for a pause": say("Pause Requested"),
     "forge what Noria tells": say("Model Deployed"),
     "speak for a service": say("Retraining Wanted", source="mine"),
     "read dead letters": lambda aws, _, __: aws("sqs").receive_message(QueueUrl=queue("deploy-model-dlq")),
     "send a dead letter again": lambda aws, _, __: aws("sqs").send_message(
         QueueUrl=queue("deploy-model"), MessageBody="{}"
     ),
+    "leave a dead letter as it was": lambda aws, _, __: aws("sqs").change_message_visibility(
+        QueueUrl=queue("deploy-model-dlq"), ReceiptHandle="none", VisibilityTimeout=0
+    ),
+    "hide what a reaction works on": lambda aws, _, __: aws("sqs").receive_message(QueueUrl=queue("deploy-model")),
+    "have archived events sent again": lambda aws, _, __: aws("events").start_replay(
+        ReplayName="noria-local-own-1",
+        EventSourceArn=f"arn:aws:events:{REGION}:{ACCOUNT}:archive/noria-local-own",
+        EventStartTime=0,
+        EventEndTime=1,
+        Destination={"Arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/noria-local"},
+    ),
+    "delete an archive": lambda aws, _, __: aws("events").delete_archive(ArchiveName="noria-local-own"),
     "empty a queue": lambda aws, _, __: aws("sqs").purge_queue(QueueUrl=queue("deploy-model-dlq")),
     "read a function's log": log(lambda _: "/aws/lambda/noria-local-deploy-model"),
     "read an endpoint's log": log(lambda model: f"/aws/sagemaker/Endpoints/noria-local-{model}"),
+    "read a job's log": log(lambda _: "/aws/sagemaker/TrainingJobs"),
+    "see what hears events": lambda aws, _, __: aws("lambda").list_event_source_mappings(),
     "delete a log": lambda aws, model, _: aws("logs").delete_log_group(
         logGroupName=f"/aws/sagemaker/Endpoints/noria-local-{model}"
     ),
