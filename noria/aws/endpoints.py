@@ -10,6 +10,7 @@ from noria.deployment import Desired, percent
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import DescribeEndpointConfigOutputTypeDef, DescribeEndpointOutputTypeDef
 
 CHAMPION: Final = "champion"
 CHALLENGER = "challenger"
@@ -20,7 +21,7 @@ _CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointState:
-    """`models`, `packages` and `weights` by variant, shadows too.
+    """`models`, `packages`, `weights` and `instances`, type and number, by variant, shadows too.
 
     `config` is the live one: during an update still the old one.
     """
@@ -31,6 +32,7 @@ class EndpointState:
     models: dict[str, str]
     packages: dict[str, str | None]
     weights: dict[str, float]
+    instances: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def changing(self) -> bool:
@@ -80,6 +82,7 @@ class Endpoint:
             models=models,
             packages={variant: self.package_of(model) for variant, model in models.items()},
             weights={v["VariantName"]: v.get("InitialVariantWeight", 1) for v in variants},
+            instances=instances(endpoint, described),
         )
 
     def package_of(self, model: str) -> str | None:
@@ -102,6 +105,23 @@ class Endpoint:
         except ClientError as error:
             if not _missing(error):
                 raise
+
+
+def instances(
+    endpoint: "DescribeEndpointOutputTypeDef", config: "DescribeEndpointConfigOutputTypeDef"
+) -> dict[str, tuple[str, int]]:
+    """Type and number of the instances that run now, by variant; serverless ones have none."""
+    types = {
+        variant["VariantName"]: variant["InstanceType"]
+        for variant in [*config["ProductionVariants"], *config.get("ShadowProductionVariants", [])]
+        if "InstanceType" in variant
+    }
+    running = [*endpoint.get("ProductionVariants", []), *endpoint.get("ShadowProductionVariants", [])]
+    return {
+        variant["VariantName"]: (types[variant["VariantName"]], variant.get("CurrentInstanceCount", 0))
+        for variant in running
+        if variant["VariantName"] in types
+    }
 
 
 def _missing(error: ClientError) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from noria.aws.endpoints import instances
 from noria.names import Names
 from noria.prices import HOURS
 
@@ -112,21 +113,9 @@ class Leftovers:
             config = self.client("sagemaker").describe_endpoint_config(
                 EndpointConfigName=described["EndpointConfigName"]
             )
-            instances = {
-                variant["VariantName"]: variant["InstanceType"]
-                for variant in [*config["ProductionVariants"], *config.get("ShadowProductionVariants", [])]
-                if "InstanceType" in variant
-            }
-            running = [*described.get("ProductionVariants", []), *described.get("ShadowProductionVariants", [])]
-            yield Left(
-                type=each.type,
-                name=each.name,
-                paid=tuple(
-                    (instances[variant["VariantName"]], float(HOURS * variant.get("CurrentInstanceCount", 0)))
-                    for variant in running
-                    if variant["VariantName"] in instances
-                ),
-            )
+            running = instances(described, config).values()
+            paid = tuple((instance, float(HOURS * count)) for instance, count in running)
+            yield Left(type=each.type, name=each.name, paid=paid)
 
     def _alarms(self) -> Iterator[Left]:
         kinds = ["MetricAlarm", "CompositeAlarm"]

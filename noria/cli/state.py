@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 
 import boto3
@@ -11,15 +11,18 @@ from pydantic import BaseModel
 
 from noria.approval import state as state_of
 from noria.aws.approvals import candidate
-from noria.aws.endpoints import Endpoint, EndpointState
+from noria.aws.endpoints import CHAMPION, Endpoint, EndpointState
 from noria.aws.ledger import Ledger
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
+from noria.aws.traffic import TrafficMetrics
 from noria.cli.output import Refused
 from noria.deployment import Desired, live
+from noria.idle import IDLE_AFTER, idle, looks_idle
 from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
+from noria.prices import HOURS, NoPrice, prices
 
 
 class ModelStatus(BaseModel):
@@ -178,12 +181,27 @@ class Deployed:
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             report=self._report(model),
-            warning=_warning(entries, package),
+            warning=_warning(entries, package) or self._idle(model, state, deployed),
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(
                 model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
             ),
         )
+
+    def _idle(self, model: str, state: EndpointState | None, deployed: Entry | None) -> str | None:
+        """What an endpoint costs that nobody asks; prices of a region or instance that we do not know are left out."""
+        now = datetime.now(UTC)
+        if state is None or deployed is None or not looks_idle(since=deployed.at, now=now):
+            return None
+        traffic = TrafficMetrics(endpoint=self.names.model(model))
+        asked = traffic.served(CHAMPION, since=now - IDLE_AFTER, until=now, within_ms=None)
+        paid = [(instance, float(HOURS * count)) for instance, count in state.instances.values() if count]
+        usd: float | None
+        try:
+            usd = prices(traffic.client.meta.region_name).cost(paid) if paid else 0.0
+        except NoPrice:
+            usd = None
+        return idle(model, requests=asked.requests, usd=usd)
 
     def front_door(self, model: str) -> Mapping[str, str] | None:
         """The outputs of a model's front-door stack; None when the model has none."""
