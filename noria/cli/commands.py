@@ -33,6 +33,7 @@ from noria.cost import Load
 from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
+from noria.pause import paused
 from noria.serve import impossible
 
 app = typer.Typer(
@@ -106,6 +107,7 @@ def status(
         as_json=as_json,
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
         below=[
+            *(f"{row.model} is {row.paused}" for row in rows if row.paused),
             *(f"{row.model}: {row.warning}" for row in rows if row.warning),
             *(f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report),
         ],
@@ -270,9 +272,11 @@ def _decide(deployed: Deployed, reference: str, decision: Decision, reason: str,
     decided = approvals.decide(deployed, reference, decision, reason)
     because = f" ({decided.because})" if decided.because else ""
     model = deployed.names.model_of(decided.package.split("/")[-2]) or ""
+    waits = decision == "Approved" and paused(deployed.ledger.entries(model), datetime.now(UTC))
     say(
         decided,
-        f"{decided.decision} {decided.package}: {reason}{because}\nFollow it with: noria events {model}",
+        f"{decided.decision} {decided.package}: {reason}{because}\nFollow it with: noria events {model}"
+        + f"\n{model} is paused: it goes live when that ends (noria resume {model})." * bool(waits),
         as_json=as_json,
     )
 

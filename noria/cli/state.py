@@ -13,6 +13,7 @@ from noria.approval import state as state_of
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import CHAMPION, Endpoint, EndpointState
 from noria.aws.ledger import Ledger
+from noria.aws.pauses import held
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
@@ -22,7 +23,9 @@ from noria.deployment import Desired, live
 from noria.idle import IDLE_AFTER, idle, looks_idle
 from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
+from noria.pause import paused
 from noria.prices import HOURS, NoPrice, prices
+from noria.units import count
 
 
 class ModelStatus(BaseModel):
@@ -42,6 +45,7 @@ class ModelStatus(BaseModel):
     url: str | None
     alarms: list[str]
     report: str | None
+    paused: str | None
     warning: str | None
     newest: str
     summary: str
@@ -181,12 +185,20 @@ class Deployed:
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             report=self._report(model),
+            paused=self._paused(model, entries),
             warning=_warning(entries, package) or self._idle(model, state, deployed),
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(
                 model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
             ),
         )
+
+    def _paused(self, model: str, entries: Sequence[Entry]) -> str | None:
+        pause = paused(entries, datetime.now(UTC))
+        if pause is None:
+            return None
+        waiting = sum(1 for _ in held(Storage(bucket=self.parameter("data-bucket")), model))
+        return f"{pause}; {count(waiting, 'event')} wait for noria resume {model}"
 
     def _idle(self, model: str, state: EndpointState | None, deployed: Entry | None) -> str | None:
         """What an endpoint costs that nobody asks; prices of a region or instance that we do not know are left out."""
