@@ -6,16 +6,18 @@ Of mode batch, the dashboard alone.
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from aws_cdk import ArnFormat, Duration, Environment, Stack
+from aws_cdk import ArnFormat, Environment, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
 from noria.alarms import CAUSES, CauseName, Severity, Told
+from noria.boards import of_model, of_monitor
 from noria.monitors import Monitor, monitors
-from noria.names import METRIC_NAMESPACE, dimension, key
+from noria.names import key
 from noria.serve import Mode
 from noria.spec import ModelSpec
 from stacks.constructs.captured_requests import CapturedRequests
+from stacks.constructs.dashboard import Dashboard, drawn
 from stacks.constructs.endpoint_metrics import EndpointMetrics
 from stacks.constructs.paging import OnePage, tell
 from stacks.foundation import Foundation
@@ -55,10 +57,10 @@ class Monitoring(Stack):
             asynchronous=spec.serve.mode is Mode.ASYNC,
         )
 
-        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._name)
+        if settings.model_dashboards or not spec.serve.mode.has_endpoint:  # a batch model has nothing else here
+            Dashboard(self, "Board", board=of_model(settings.names, spec))
         if not spec.serve.mode.has_endpoint:
             # Nothing is captured of transform jobs, so there is no window to compare.
-            self._show_batches(dashboard)
             return
         reactions.clock.schedule(
             self,
@@ -77,9 +79,6 @@ class Monitoring(Stack):
         for cause in sorted({monitor.cause for monitor in alarms if monitor.cause}):
             self._once(cause, [alarm for monitor, alarm in alarms.items() if monitor.cause == cause])
         self._once("serving", [*self._endpoint_alarms(), *self._doors(front_door)])
-        self._show_endpoint(dashboard)
-        self._show_window(dashboard)
-        self._show_monitors(dashboard)
 
     def _once(self, cause: CauseName, alarms: Sequence[cloudwatch.IAlarm]) -> None:
         OnePage(self, f"Cause-{cause}", cause=cause, of=self._name, alarms=alarms, foundation=self._foundation)
@@ -108,7 +107,7 @@ class Monitoring(Stack):
             alarm_description=Told(severity=Severity.WARNING, runbook=monitor.runbook).describe(
                 f"{spec.model}: {monitor.meaning}. Newest report: {newest}"
             ),
-            metric=self._of(monitor),
+            metric=drawn(of_monitor(spec, monitor)),
             threshold=monitor.limit,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
             if monitor.breaches == "above"
@@ -139,87 +138,6 @@ class Monitoring(Stack):
                 datapoints_to_alarm=3,
                 treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             )
-
-    def _show_endpoint(self, dashboard: cloudwatch.Dashboard) -> None:
-        dashboard.add_widgets(
-            cloudwatch.GraphWidget(title="Requests a minute", left=[self._endpoint.requests()], width=8),
-            cloudwatch.GraphWidget(title="Share answered 5XX", left=[self._endpoint.error_rate()], width=8),
-            cloudwatch.GraphWidget(title="Latency, p95 (ms)", left=[self._endpoint.latency_p95_ms()], width=8),
-        )
-
-    def _show_window(self, dashboard: cloudwatch.Dashboard) -> None:
-        psi = self._spec.monitor.psi
-        dashboard.add_widgets(
-            cloudwatch.GraphWidget(
-                title="Population stability index",
-                left=[self._own("MaxPsi"), self._own("PredictionPsi")],
-                left_annotations=[cloudwatch.HorizontalAnnotation(value=psi, label="may have drifted")],
-                width=12,
-            ),
-            cloudwatch.GraphWidget(
-                title="Rows of a window, and records that could not be read",
-                left=[self._own("Rows")],
-                right=[self._own("MalformedRecords")],
-                width=12,
-            ),
-        )
-
-    def _show_monitors(self, dashboard: cloudwatch.Dashboard) -> None:
-        dashboard.add_widgets(
-            *(
-                cloudwatch.GraphWidget(
-                    title=monitor.title,
-                    left=[self._of(monitor)],
-                    left_annotations=[
-                        cloudwatch.HorizontalAnnotation(value=monitor.limit, label=f"alarms {monitor.breaches}")
-                    ],
-                    width=6,
-                )
-                for monitor in monitors(self._spec)
-            )
-        )
-
-    def _show_batches(self, dashboard: cloudwatch.Dashboard) -> None:
-        """What predict_batch says came of the uploaded files."""
-        dashboard.add_widgets(
-            cloudwatch.GraphWidget(
-                title="Files begun and answered, an hour",
-                left=[self._outcome("BatchStarted"), self._outcome("BatchPredicted")],
-                width=12,
-            ),
-            cloudwatch.GraphWidget(
-                title="Files refused or failed, an hour",
-                left=[self._outcome("BatchRefused"), self._outcome("BatchFailed")],
-                width=12,
-            ),
-        )
-
-    def _outcome(self, name: str) -> cloudwatch.Metric:
-        """A count by `noria.aws.telemetry.tell`; the dimension `service` is Powertools' own."""
-        return cloudwatch.Metric(
-            namespace=METRIC_NAMESPACE,
-            metric_name=name,
-            dimensions_map={"Model": self._spec.model, "service": "noria"},
-            statistic=cloudwatch.Stats.SUM,
-            period=Duration.hours(1),
-        )
-
-    def _of(self, monitor: Monitor) -> cloudwatch.Metric:
-        """The worst that was measured in a window's time, as when a person asked for one of their own besides."""
-        worst = cloudwatch.Stats.MAXIMUM if monitor.breaches == "above" else cloudwatch.Stats.MINIMUM
-        return self._own(monitor.metric, segment=monitor.segment, statistic=worst)
-
-    def _own(
-        self, name: str, *, segment: str | None = None, statistic: str = cloudwatch.Stats.MAXIMUM
-    ) -> cloudwatch.Metric:
-        of_segment = {"Segment": dimension(segment)} if segment else {}
-        return cloudwatch.Metric(
-            namespace=METRIC_NAMESPACE,
-            metric_name=name,
-            dimensions_map={"Model": self._spec.model, **of_segment},
-            statistic=statistic,
-            period=Duration.seconds(self._spec.monitor.every.total_seconds()),
-        )
 
 
 def _rate(every: timedelta) -> str:

@@ -15,12 +15,14 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from noria.boards import of_environment
 from noria.events import CONTENT_FIELDS
 from noria.feedback import FOLDER
 from noria.logged import LOG_GROUP
 from noria.monitors import monitors
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
+from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.http_api import stage
 from stacks.constructs.paging import OnePage
@@ -170,13 +172,17 @@ class Reactions(Stack):
         for reaction in self.pausable:
             reaction.allow(self._objects("held", actions=("PutObject",)))
         self.reconcile = self._reconcile()
+        reactions = [reaction for reaction in self.node.children if isinstance(reaction, Reaction)]
         OnePage(
             self,
             "DeadLetters",
             cause="dead-letters",
             of=self._prefix,
-            alarms=[reaction.alarm for reaction in self.node.children if isinstance(reaction, Reaction)],
+            alarms=[reaction.alarm for reaction in reactions],
             foundation=foundation,
+        )
+        Dashboard(
+            self, "Board", board=of_environment(settings.names, specs, sorted(reaction.name for reaction in reactions))
         )
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the

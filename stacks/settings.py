@@ -93,6 +93,10 @@ class Settings:
     stack that binds everybody, AWS included; it can be made longer, not shorter: docs/decisions/0021-locked-copies.md.
     """
     pages_by_email: bool = True
+    model_dashboards: bool = True
+    """CloudWatch gives three dashboards of an account away, and takes 3 USD a month for each more: this environment's,
+    and one for each model, which `False` leaves out.
+    """
     monthly_budget: int | None = None
     network: OwnVpc | ExistingVpc | None = None
     permissions_boundary: str | None = None

@@ -126,12 +126,12 @@ class Reaction(Construct):
         super().__init__(scope, id_)
         self._surroundings = surroundings
         self._settings = surroundings.settings
-        self._name = name.replace("_", "-")
+        self.name = name.replace("_", "-")
 
-        self.dead_letters = self._queue("DeadLetters", f"{self._name}-dlq")
+        self.dead_letters = self._queue("DeadLetters", f"{self.name}-dlq")
         self.queue = self._queue(
             "Queue",
-            self._name,
+            self.name,
             # Six times the function's timeout, as the Lambda guide advises for queues as event sources.
             visibility_timeout=Duration.seconds(6 * work.timeout),
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=ATTEMPTS),
@@ -144,7 +144,7 @@ class Reaction(Construct):
         self.function = function(
             self,
             folder=name,
-            name=self._settings.names.function(self._name),
+            name=self._settings.names.function(self.name),
             role=self.role,
             surroundings=surroundings,
             work=work,
@@ -177,7 +177,7 @@ class Reaction(Construct):
         rule = events.CfnRule(
             self,
             f"On-{trigger.name}",
-            name=f"{self._settings.names.function(self._name)}-{trigger.name}",
+            name=f"{self._settings.names.function(self.name)}-{trigger.name}",
             event_bus_name=trigger.bus.event_bus_name if trigger.bus else None,
             event_pattern={
                 "source": [trigger.source],
@@ -213,9 +213,9 @@ class Reaction(Construct):
         return cloudwatch.Alarm(
             self,
             "DeadLettersAlarm",
-            alarm_name=f"{self._settings.names.queue(self._name)}-dlq",
+            alarm_name=f"{self._settings.names.queue(self.name)}-dlq",
             alarm_description=Told(severity=CAUSES["dead-letters"].severity, runbook="dead-letters").describe(
-                f"An event could not be handled by {self._name}."
+                f"An event could not be handled by {self.name}."
             ),
             metric=self.dead_letters.metric_approximate_number_of_messages_visible(
                 period=Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM

@@ -1,12 +1,19 @@
 """The monitoring stack: when windows are compared, when that is an alarm, and what a person sees."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lambdas.predict_batch import handler as predict_batch
+from lambdas.record_training import handler as record_training
+from lambdas.start_training import handler as start_training
+from lambdas.validate_upload import handler as validate_upload
 from noria.monitors import monitors
 from noria.names import METRIC_NAMESPACE
-from noria.spec import ModelSpec
+from noria.spec import ModelSpec, load_all
 from tests.infrastructure.assembly import Assembly, Resource, Template
 from tests.infrastructure.test_alarms import OF_AWS, published
 
@@ -59,35 +66,90 @@ def test_what_is_live_pages_later_than_a_deployment_goes_back(assembly: Assembly
         assert live.properties["DatapointsToAlarm"] > gate.properties["EvaluationPeriods"]
 
 
-def test_a_dashboard_shows_what_is_published_of_this_model(
-    assembly: Assembly, stack: Template, spec: ModelSpec, name: str
-) -> None:
-    dashboard = stack.one("AWS::CloudWatch::Dashboard")
-    assert dashboard.properties["DashboardName"] == name
-    widgets = json.loads(assembly.flat(dashboard.properties["DashboardBody"]))["widgets"]
-    shown = [
-        metric for widget in widgets for metric in widget["properties"]["metrics"] if not isinstance(metric[0], dict)
-    ]
-    assert shown
-    for namespace, metric, *rest in shown:
-        pairs = [part for part in rest if isinstance(part, str)]
-        dimensions = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        if namespace == METRIC_NAMESPACE:
-            assert (metric, frozenset(dimensions)) in published(spec), metric
-            assert dimensions["Model"] == spec.model
+BOARDS = ("reactions", "flight-delay-monitoring", "house-prices-monitoring")
+
+
+def board(assembly: Assembly, stack: str) -> tuple[str, list[dict[str, Any]]]:
+    """Name and widgets of a stack's dashboard."""
+    dashboard = assembly[f"noria-{assembly.env}-{stack}"].one("AWS::CloudWatch::Dashboard")
+    body = json.loads(assembly.flat(dashboard.properties["DashboardBody"]))
+    return dashboard.properties["DashboardName"], body["widgets"]
+
+
+def shown(widgets: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Namespace, name and dimensions of each metric; CloudWatch writes `.` for what is as in the line before."""
+    for widget in widgets:
+        before: list[str] = []
+        for metric in widget["properties"].get("metrics", []):
+            if isinstance(metric[0], dict):  # an expression
+                continue
+            said = [part for part in metric if isinstance(part, str)]
+            before = [old if part == "." else part for part, old in zip(said, before or said, strict=False)]
+            assert len(before) == len(said)
+            yield before[0], before[1], dict(zip(before[2::2], before[3::2], strict=True))
+
+
+OUTCOMES = {
+    outcome.value
+    for handler in (predict_batch, record_training, start_training, validate_upload)
+    for outcome in handler.Outcome
+}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_dashboard_shows_what_is_published(assembly: Assembly, models: Path, name: str) -> None:
+    queues = {queue.properties["QueueName"] for queue in assembly.all("AWS::SQS::Queue")}
+    endpoints = {endpoint.properties["EndpointName"] for endpoint in assembly.all("AWS::SageMaker::Endpoint")}
+    specs = {spec.model: spec for spec in load_all(models)}
+    _, widgets = board(assembly, name)
+    found = list(shown(widgets))
+    assert found
+    for namespace, metric, dimensions in found:
+        if namespace == METRIC_NAMESPACE and "service" in dimensions:
+            assert metric in OUTCOMES
+            assert (set(dimensions), dimensions["service"]) == ({"Model", "service"}, "noria")
+        elif namespace == METRIC_NAMESPACE:
+            assert (metric, frozenset(dimensions)) in published(specs[dimensions["Model"]]), metric
+        elif namespace == "AWS/SQS":
+            assert metric in OF_AWS[namespace] | {"ApproximateAgeOfOldestMessage"}
+            assert dimensions["QueueName"] in queues
         else:
             assert metric in OF_AWS[namespace]
-            assert dimensions == {"EndpointName": name, "VariantName": "champion"}
+            assert dimensions["EndpointName"] in endpoints
+            assert dimensions["VariantName"] in {"champion", "challenger", "shadow"}
 
 
-def test_the_dashboard_shows_the_limit_of_the_spec(assembly: Assembly, stack: Template, spec: ModelSpec) -> None:
-    body = json.loads(assembly.flat(stack.one("AWS::CloudWatch::Dashboard").properties["DashboardBody"]))
-    limits = [
-        line["value"]
-        for widget in body["widgets"]
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_dashboard_shows_the_state_of_alarms_that_there_are(assembly: Assembly, name: str) -> None:
+    _, widgets = board(assembly, name)
+    (states,) = (widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm")
+    kinds = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
+    known = {alarm.properties["AlarmName"] for kind in kinds for alarm in assembly.all(kind)}
+    assert states
+    assert {arn.rsplit(":", 1)[-1] for arn in states} <= known
+
+
+def test_dashboards_of_an_environment_and_two_models_are_those_that_cloudwatch_gives_away(assembly: Assembly) -> None:
+    """Three, each with up to 50 metrics. Source: CloudWatch's pricing."""
+    assert len(assembly.all("AWS::CloudWatch::Dashboard")) == 3
+    for stack in BOARDS:
+        _, widgets = board(assembly, stack)
+        distinct = {(namespace, metric, tuple(of.items())) for namespace, metric, of in shown(widgets)}
+        assert len(distinct) <= 50, stack
+
+
+def test_the_dashboard_of_a_model_shows_each_monitor_with_its_limit(
+    assembly: Assembly, spec: ModelSpec, name: str
+) -> None:
+    called, widgets = board(assembly, f"{spec.model}-monitoring")
+    assert called == name
+    lines = {
+        (widget["properties"]["title"], line["value"])
+        for widget in widgets
         for line in widget["properties"].get("annotations", {}).get("horizontal", [])
-    ]
-    assert set(limits) >= {spec.monitor.psi, *(monitor.limit for monitor in monitors(spec))}
+    }
+    assert lines >= {(monitor.title, monitor.limit) for monitor in monitors(spec)}
+    assert ("Share answered 5XX", spec.serve.error_rate) in lines
 
 
 def test_captured_requests_are_a_table_of_projected_hours(

@@ -12,7 +12,7 @@ from botocore.validate import ParamValidator
 from lambdas.predict_batch import handler as predict_batch
 from noria.serve import Serve
 from noria.spec import load_all
-from tests.infrastructure import test_alarms
+from tests.infrastructure import test_alarms, test_monitoring
 from tests.infrastructure.assembly import Assembly, Resource, Template
 from tests.infrastructure.conftest import WAYS
 from tests.infrastructure.deployed import Deployed
@@ -328,12 +328,11 @@ def test_of_a_model_without_an_endpoint_nothing_is_captured_to_compare_and_what_
     watching = ways["noria-dev-nightly-monitoring"]
     (dashboard,) = watching.resources  # CloudFormation refuses a stack without any
     widgets = json.loads(ways.flat(dashboard.properties["DashboardBody"]))["widgets"]
-    shown = {tuple(metric[:6]) for widget in widgets for metric in widget["properties"]["metrics"]}
     # As `tell` of noria.aws.telemetry counts them.
-    counted = {("Noria", outcome.value, "Model", "nightly", "service", "noria") for outcome in predict_batch.Outcome}
-    assert shown
-    assert shown <= counted
-    assert {each[1] for each in shown} == {"BatchStarted", "BatchPredicted", "BatchFailed", "BatchRefused"}
+    shown = list(test_monitoring.shown(widgets))
+    assert all((space, of) == ("Noria", {"Model": "nightly", "service": "noria"}) for space, _, of in shown)
+    counted = {outcome.value for outcome in predict_batch.Outcome}
+    assert {name for _, name, _ in shown} & counted == {"BatchStarted", "BatchPredicted", "BatchFailed", "BatchRefused"}
 
 
 @pytest.mark.parametrize("model", WITH_ENDPOINT)
