@@ -29,6 +29,11 @@ test: setup sdk .noria/chromium/.ready
 unit: .venv/.ready
 	@$(BIN)/python -m pytest tests/unit
 
+## fuzz: give hostile input to every door, guided by what it reaches, a minute each (SECONDS_EACH=600); Linux only
+.PHONY: fuzz
+fuzz: .venv/.ready .noria/atheris/.ready
+	@PYTHONPATH=$(CURDIR):.noria/atheris $(BIN)/python -m tests.fuzz
+
 ## lint: style, security (ruff's S rules are bandit's) and types; templates are scanned by the tests
 .PHONY: lint
 lint: .venv/.ready
@@ -158,6 +163,11 @@ node_modules/.ready: package-lock.json
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@TMPDIR=$(CURDIR)/$(@D) AWS_EXECUTION_ENV=AWS_Lambda_nodejs20.x node --input-type=module \
 		-e "import chromium from '@sparticuz/chromium'; await chromium.executablePath()"
+	@touch $@
+
+.noria/atheris/.ready: tests/fuzz/requirements.lock | .venv/.ready
+	@echo "· what fuzzes"
+	@$(BIN)/uv pip install -q --no-deps --require-hashes --python $(BIN)/python --target $(@D) -r tests/fuzz/requirements.lock
 	@touch $@
 
 .noria/mlflow/.ready: local/tracking/requirements.lock | .venv/.ready

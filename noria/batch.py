@@ -338,7 +338,7 @@ def _prepare_lines(source: IO[bytes], signature: Signature, target: IO[str], fou
         found.rows += 1
         try:
             row = json.loads(line, parse_constant=_no_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             found.tell("json", f"the line is not JSON ({error}): write one object a line")
             continue
         if not isinstance(row, dict):

@@ -584,7 +584,7 @@ def parse(message: Mapping[str, Any], /, *types: type[Event]) -> Event:
     try:
         (record,) = message["Records"]
         body = json.loads(record["body"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise EventError(f"not an SQS event of one record with a JSON body: {error}") from error
     if not isinstance(body, dict):
         raise EventError(f"the record's body is not an event but {type(body).__name__}")

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from noria.documents import DocumentError, text_of
+from noria.documents import parse as document_of
 from noria.names import slug
 from noria.objectives import Objectives
 from noria.policy import Retrain
@@ -376,7 +378,10 @@ class SpecError(ValueError):
 
 def load(path: Path) -> ModelSpec:
     """Read one model spec, or raise `SpecError` with every problem found in it."""
-    return parse(path.read_text(encoding="utf-8"), name=str(path))
+    try:
+        return parse(text_of(path), name=str(path))
+    except DocumentError as error:
+        raise SpecError(str(error)) from error
 
 
 def load_all(directory: Path) -> tuple[ModelSpec, ...]:
@@ -392,13 +397,12 @@ def load_all(directory: Path) -> tuple[ModelSpec, ...]:
 
 def parse(text: str, *, name: str) -> ModelSpec:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{name}:{line}: not YAML: {error.problem}; check indentation, colons and quotes") from error
+        root, document = document_of(text, name=name)
+    except DocumentError as error:
+        raise SpecError(str(error)) from error
     if not isinstance(document, dict):
-        raise SpecError(f"{name}:1: a model spec is a mapping that starts with `model: <name>`, not {document!r}")
+        told = f"{document!r:.80}"
+        raise SpecError(f"{name}:1: a model spec is a mapping that starts with `model: <name>`, not {told}")
     try:
         return ModelSpec.model_validate(document)
     except ValidationError as error:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from noria.aws.flags import FlagDeployment, FlagsMovingError, FlagStore, NothingBeforeError, RefusedFlagsError
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
+from noria.documents import DocumentError, parse, text_of
 from noria.flags import Flags
 from noria.ledger import Fact, Kind
 
@@ -113,9 +113,10 @@ class ModelFlags:
 def read(file: Path) -> Flags:
     """Flags from a YAML or JSON file."""
     try:
-        return Flags.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    except yaml.YAMLError as error:
-        raise Refused(f"{file}: not YAML: {error}") from error
+        _, document = parse(text_of(file), name=str(file))
+        return Flags.model_validate(document or {})
+    except DocumentError as error:
+        raise Refused(str(error)) from error
     except ValidationError as error:
         problems = (
             f"{file}: {'.'.join(map(str, problem['loc'])) or '(whole file)'}: "
