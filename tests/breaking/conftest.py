@@ -1,6 +1,8 @@
 """A cloud to break, and what breaks it."""
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from local.cloud import REGION, LocalCloud
 from tests.breaking.delivery import REGISTRY_BUCKET, Lambda
 from tests.breaking.report import Report
+from tests.breaking.stage import Stage
 from tests.integration.reactions.conftest import cloud, everything, place
 from tests.integration.reactions.place import Place
 
@@ -26,15 +29,21 @@ def functions(place: Place, cloud: LocalCloud, everything: None) -> Lambda:
     return Lambda(place, Path(cloud.root) / "logs" / "functions.log")
 
 
+@pytest.fixture
+def stage(cloud: LocalCloud, functions: Lambda) -> Iterator[Stage]:
+    yield Stage(cloud, functions)
+    cloud.faults.clear()
+
+
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Write past pytest's capture, so that who waits sees how far it is."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
 
     def line(text: str) -> None:
-        if reporter:
-            reporter.ensure_newline()
-            reporter.write_line(text)
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     return line
 

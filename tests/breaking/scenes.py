@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Scene:
     """One kind of event of one reaction.
 
     `hidden` is how long a message that was not done stays hidden, `age` how old the event is when it first comes.
+    `parts` are those of the world that are the same whichever of several events comes first; () for all.
     """
 
     reaction: str
@@ -54,6 +56,7 @@ class Scene:
     before: Callable[[Place], Moment]
     hidden: timedelta = timedelta(minutes=6)
     age: timedelta = timedelta(0)
+    parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,14 +64,21 @@ class Scene:
 
 
 SCENES: list[Scene] = []
+NEIGHBOURS: list[Scene] = []
+"""Of several events each, any of which may come first."""
+
+Before = Callable[[Place], Moment]
 
 
-def scene(reaction: str, what: str, **more: Any) -> Callable[[Callable[[Place], Moment]], Callable[[Place], Moment]]:
-    def add(before: Callable[[Place], Moment]) -> Callable[[Place], Moment]:
-        SCENES.append(Scene(reaction, what, before, **more))
+def scene(reaction: str, what: str, *, to: list[Scene] = SCENES, **more: Any) -> Callable[[Before], Before]:
+    def add(before: Before) -> Before:
+        to.append(Scene(reaction, what, before, **more))
         return before
 
     return add
+
+
+neighbours = partial(scene, to=NEIGHBOURS)
 
 
 PACKAGE_CHANGE = "SageMaker Model Package State Change"
@@ -465,3 +475,124 @@ def untold(place: Place) -> Moment:
     place.put(f"{spec.model}/incoming/lost.csv", "x")
     tick = {"source": "noria.schedule", "detail-type": "Reconcile", "detail": {"time": "2026-11-21T10:00:00Z"}}
     return Moment(spec.model, (queued(tick),))
+
+
+# --- neighbours
+
+
+@neighbours("validate_upload", "two files", hidden=DATA_HIDDEN)
+def two_files(place: Place) -> Moment:
+    spec = place.model()
+    bodies = {"january.csv": uploads.table(spec), "february.csv": uploads.table(spec, rows=50)}
+    return Moment(spec.model, tuple(_incoming(place, spec.model, name, body) for name, body in bodies.items()))
+
+
+@neighbours("validate_upload", "the same bytes under two names", hidden=DATA_HIDDEN, parts=("endpoint", "left behind"))
+def same_bytes(place: Place) -> Moment:
+    spec = place.model()
+    body = uploads.table(spec)
+    return Moment(spec.model, tuple(_incoming(place, spec.model, name, body) for name in ("a.csv", "b.csv")))
+
+
+def _incoming(place: Place, model: str, name: str, body: bytes) -> dict[str, Any]:
+    key = f"{model}/incoming/{name}"
+    return queued(place.uploaded(key, place.put(key, body), len(body)))
+
+
+@neighbours("request_retraining", "an alarm and the data that it needs", parts=("executions", "metrics"))
+def alarm_and_data(place: Place) -> Moment:
+    spec = place.model()
+    accepted = retraining.accept(place, spec, "february")
+    return Moment(spec.model, (queued(retraining.alarm(place, spec)), queued(accepted)))
+
+
+@neighbours("deploy_model", "approvals of two versions", parts=("stack", "packages"))
+def two_approvals(place: Place) -> Moment:
+    served = Served(place, place.model().model).create()
+    events = [served.decide(served.register(), "Approved") for _ in range(2)]
+    return _until_quiet(served, events)
+
+
+@neighbours("deploy_model", "an approval and a rejection of the same version", parts=("stack", "packages"))
+def approved_and_rejected(place: Place) -> Moment:
+    served = _live(place, versions=1)
+    two = served.register()
+    events = [served.decide(two, "Approved"), served.decide(two, "Rejected")]
+    return _until_quiet(served, events)
+
+
+def _until_quiet(served: Served, events: list[dict[str, Any]]) -> Moment:
+    """Until what waited for its turn has had it: each end of an update is told."""
+
+    def settle() -> None:
+        while True:
+            before = served.parameters
+            served.confirm()
+            if served.parameters == before:
+                return
+
+    return Moment(served.model, tuple(map(queued, events)), settle)
+
+
+@neighbours("confirm_deployment", "the endpoint's word and the stack's")
+def two_words(place: Place) -> Moment:
+    served = _live(place, versions=1)
+    served.approve(served.register())
+    settled = served.settled()
+    detail = {"EndpointName": served.name, "EndpointStatus": "IN_SERVICE"}
+    said = place.event("aws.sagemaker", "SageMaker Endpoint State Change", detail)
+    return Moment(served.model, (queued(settled), queued(said)), served.stack)
+
+
+@neighbours("approve_package", "two people who are both needed", parts=("packages",))
+def both_at_once(place: Place) -> Moment:
+    return both(place)
+
+
+@neighbours(
+    "join_labels", "two files that say different things of one prediction", hidden=DATA_HIDDEN, parts=("objects",)
+)
+def second_word(place: Place) -> Moment:
+    spec = place.model(segments=[], monitor={"min_rows": 2})
+    labels.capture(place, spec)
+    events = []
+    for name, text in (("one.csv", labels.LABELS), ("two.csv", labels.LABELS.replace("first,0,1", "first,0,0"))):
+        key = f"{spec.model}/labels/{name}"
+        events.append(queued(place.uploaded(key, place.put(key, text), len(text))))
+    detail = {"model": spec.model, "time": datetime.now(UTC).isoformat()}
+    tick = {"source": "noria.schedule", "detail-type": "Join Labels", "detail": detail}
+    return Moment(spec.model, tuple(events), afterwards=(queued(tick),))
+
+
+@neighbours("export_ledger", "two entries in two batches")
+def two_entries(place: Place) -> Moment:
+    whole = streamed(place)
+    (message,) = whole.messages
+    return Moment(whole.model, tuple({"Records": [record]} for record in message["Records"]))
+
+
+@neighbours("keep_predictions", "two batches of log lines")
+def two_batches(place: Place) -> Moment:
+    model = place.model().model
+    group = f"/aws/sagemaker/Endpoints/{place.names.model(model)}"
+    now = datetime.now(UTC)
+    sent = tuple(logged.event(logged.printed(name), at=now, logGroup=group) for name in ("a", "b"))
+    return Moment(model, sent)
+
+
+@neighbours("monitor_model", "two windows", hidden=DATA_HIDDEN, parts=("metrics", "packages"))
+def two_windows(place: Place) -> Moment:
+    watched = _watched(place)
+    ticks = []
+    for hour in (0, 1):
+        watched.captured(monitoring.even(), at=watched.noon + timedelta(hours=hour, minutes=30))
+        detail = {"model": watched.spec.model, "time": (watched.noon + timedelta(hours=hour, minutes=70)).isoformat()}
+        ticks.append(queued({"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}))
+    return Moment(watched.spec.model, tuple(ticks))
+
+
+@neighbours("write_card", "two events about one version")
+def two_changes(place: Place) -> Moment:
+    served = Served(place, place.model().model).create()
+    package = served.register()
+    return Moment(served.model, tuple(queued(served.decide(package, word)) for word in ("Approved", "Rejected")))

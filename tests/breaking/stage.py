@@ -1,5 +1,6 @@
 """Where scenes are played: before the event, the calls of its reaction, and what there is in the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,6 +30,13 @@ class Stage:
     def call(self, scene: Scene, moment: Moment, message: dict[str, Any], later: timedelta = timedelta(0)) -> Ending:
         """Deliver a message once, so much later than it would have come."""
         return self.functions.call(scene.reaction, message, model=moment.model, later=scene.age + later)
+
+    def call_at_once(self, scene: Scene, moment: Moment, messages: Sequence[dict[str, Any]]) -> list[Ending]:
+        """Deliver each message once, all at the same instant."""
+        begun = [
+            self.functions.begin(scene.reaction, message, model=moment.model, later=scene.age) for message in messages
+        ]
+        return [self.functions.wait(process) for process in begun]
 
     def calls(self, scene: Scene) -> list[Call]:
         """What the reaction called since faults were set."""

@@ -7,9 +7,8 @@ import random
 
 import pytest
 
-from local.cloud import LocalCloud
 from local.faults import Call, Fault, Kind
-from tests.breaking.delivery import Ending, Lambda
+from tests.breaking.delivery import Ending
 from tests.breaking.report import Report
 from tests.breaking.scenes import SCENES, Scene
 from tests.breaking.stage import Stage
@@ -50,9 +49,8 @@ def points(calls: list[Call], wanted: str, seed: int) -> list[tuple[int, Kind]]:
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_a_death_at_any_call_changes_nothing(
-    scene: Scene, cloud: LocalCloud, functions: Lambda, report: Report, pytestconfig: pytest.Config
+    scene: Scene, stage: Stage, report: Report, pytestconfig: pytest.Config
 ) -> None:
-    stage = Stage(cloud, functions)
     calls, expected = undisturbed(stage, scene)
     assert calls, "it was seen to do nothing"
     wrong = []
@@ -65,9 +63,9 @@ def test_a_death_at_any_call_changes_nothing(
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_death_that_nothing_heals_is_seen(cloud: LocalCloud, functions: Lambda) -> None:
+def test_a_death_that_nothing_heals_is_seen(stage: Stage) -> None:
     """The comparison itself: without another delivery, no point but the last is like the undisturbed run."""
-    stage, scene = Stage(cloud, functions), SCENES[0]
+    scene = SCENES[0]
     calls, expected = undisturbed(stage, scene)
     _, found = killed(stage, scene, Kind.KILL_BEFORE, len(calls), deliveries=1)
     assert differences(expected, found)
