@@ -34,6 +34,16 @@ unit: .venv/.ready
 fuzz: .venv/.ready .noria/atheris/.ready
 	@PYTHONPATH=$(CURDIR):.noria/atheris $(BIN)/python -m tests.fuzz
 
+## gameday: break the local cloud in an order drawn from SEED, and time what notices and mends it; about five minutes
+.PHONY: gameday
+gameday: setup
+	@$(BIN)/python -m local.gameday $(if $(SEED),--seed $(SEED))
+
+## flood: ten thousand uploads at once (UPLOADS=), and what became of each; about fifteen minutes
+.PHONY: flood
+flood: setup
+	@$(BIN)/python -m local.gameday --flood $(or $(UPLOADS),10000)
+
 ## lint: style, security (ruff's S rules are bandit's) and types; templates are scanned by the tests
 .PHONY: lint
 lint: .venv/.ready
