@@ -1,12 +1,14 @@
 """What `noria.doctor` judges, read from the services that know it. Each method asks one of them."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from noria.aws.endpoints import Endpoint
 from noria.aws.ledger import Ledger
@@ -16,7 +18,7 @@ from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack
 from noria.doctor import Alarm, Answering, Budget, DeadLetters, Function, Key, Model, Off, Stack, Version, Waiting
 from noria.messages import event_in, model_of
-from noria.names import Names
+from noria.names import Names, Part
 from noria.serve import Mode
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
+
+_AT_ONCE = 8
 
 _LOOKED_AT = 10
 """Dead letters of a queue that are read: which models it is about, and since when."""
@@ -106,17 +110,22 @@ class Health:
         return queue.removeprefix(f"{self.names.prefix}-")
 
     def stacks(self) -> list[Stack]:
-        pages = self.cloudformation.get_paginator("describe_stacks").paginate()
-        return [
-            Stack(
-                name=stack["StackName"],
-                status=stack["StackStatus"],
-                changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
-            )
-            for page in pages
-            for stack in page["Stacks"]
-            if stack["StackName"].startswith(f"{self.names.prefix}-")
-        ]
+        """Those of the environment and of the models; one that there is not is none of them."""
+        names = [self.names.environment_stack(part) for part in ("foundation", "network", "reactions", "roles")]
+        parts: tuple[Part, ...] = get_args(Part)
+        names += [self.names.stack(model, part) for model in self.models for part in parts]
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            return [stack for stack in pool.map(self._stack, names) if stack]
+
+    def _stack(self, name: str) -> Stack | None:
+        try:
+            (stack,) = self.cloudformation.describe_stacks(StackName=name)["Stacks"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        changed = stack.get("LastUpdatedTime", stack["CreationTime"])
+        return Stack(name=stack["StackName"], status=stack["StackStatus"], changed=changed)
 
     def model(self, model: str) -> Model:
         entries = self.ledger.entries(model)
