@@ -228,16 +228,6 @@ class Roles(Stack):
             ),
             *self._diagnoses(),
             Grant(
-                actions=["logs:FilterLogEvents"],
-                resources=[
-                    self._log_group(f"/aws/sagemaker/{kind}Jobs{all_}")
-                    for kind in ("Processing", "Training", "Transform")
-                    for all_ in ("", ":*")
-                ],
-                because="noria logs reads streams of one job each; SageMaker puts all jobs of an account into one group.",
-            ),
-            *self._diagnoses(),
-            Grant(
                 actions=["logs:DescribeLogGroups"],
                 resources=["*"],
                 because="DescribeLogGroups searches all groups by prefix: IAM narrows it to none.",
@@ -248,32 +238,12 @@ class Roles(Stack):
         """What `noria doctor` looks at besides."""
         return (
             Grant(
-                actions=[
-                    "cloudformation:DescribeStacks",
-                    "events:ListRules",
-                    "lambda:ListEventSourceMappings",
-                    "lambda:ListFunctions",
-                    "scheduler:ListSchedules",
-                ],
-                resources=["*"],
-                because="Lists of the whole account, of which noria doctor picks the environment's by their prefix.",
-            ),
-            Grant(actions=["kms:DescribeKey"], resources=[self._foundation.key.key_arn]),
-            Grant(
-                actions=["budgets:ViewBudget"],
-                resources=[
-                    self.format_arn(service="budgets", region="", resource="budget", resource_name=self._prefix)
-                ],
-            ),
-        )
-
-    def _diagnoses(self) -> tuple[Grant, ...]:
-        """What `noria doctor` looks at besides."""
-        return (
-            Grant(
                 actions=["cloudformation:DescribeStacks"],
                 resources=[
-                    *(self._stack(f"{self._prefix}-{part}") for part in ("foundation", "network", "reactions", "roles")),
+                    *(
+                        self._stack(f"{self._prefix}-{part}")
+                        for part in ("foundation", "network", "reactions", "roles")
+                    ),
                     *(self._stack(f"{self._prefix}-{OWN}-{part}") for part in ("training", "monitoring")),
                 ],
                 because="The stack's id follows its name; the environment's own are shared by all models.",

@@ -216,8 +216,6 @@ CALLS: dict[str, Call] = {
     "read an endpoint's log": log(lambda model: f"/aws/sagemaker/Endpoints/noria-local-{model}"),
     "read a job's log": log(lambda _: "/aws/sagemaker/TrainingJobs"),
     "see what hears events": lambda aws, _, __: aws("lambda").list_event_source_mappings(),
-    "read a job's log": log(lambda _: "/aws/sagemaker/TrainingJobs"),
-    "see what hears events": lambda aws, _, __: aws("lambda").list_event_source_mappings(),
     "delete a log": lambda aws, model, _: aws("logs").delete_log_group(
         logGroupName=f"/aws/sagemaker/Endpoints/noria-local-{model}"
     ),
