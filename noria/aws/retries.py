@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import botocore.session
@@ -15,7 +15,7 @@ from noria.aws.queues import Queues
 from noria.aws.telemetry import logger
 from noria.patience import wait
 
-Handler = Callable[[dict[str, Any], LambdaContext], None]
+Answer = TypeVar("Answer")
 
 PATIENCE = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
 """For every call that says nothing else: throttled, refused with 5xx or unanswered, it is made again after a second or
@@ -28,7 +28,9 @@ _DENIED = {"AuthorizationError", "AuthorizationErrorException", "UnauthorizedOpe
 """Besides those that say AccessDenied."""
 
 
-def retried_soon(handler: Handler) -> Handler:
+def retried_soon(
+    handler: Callable[[dict[str, Any], LambdaContext], Answer],
+) -> Callable[[dict[str, Any], LambdaContext], Answer]:
     """A handler whose calls have `PATIENCE`, and whose messages are tried again soon after it failed on them.
 
     Otherwise they stay hidden for the queue's visibility timeout, which must be many times as long as the function may
@@ -37,9 +39,9 @@ def retried_soon(handler: Handler) -> Handler:
     patiently()
 
     @wraps(handler)
-    def handle(event: dict[str, Any], context: LambdaContext) -> None:
+    def handle(event: dict[str, Any], context: LambdaContext) -> Answer:
         try:
-            handler(event, context)
+            return handler(event, context)
         except Exception as error:
             for record in event.get("Records", []):
                 if "receiptHandle" in record:
