@@ -102,6 +102,7 @@ class LocalCloud:
     def _start(self, *, with_parent: bool) -> subprocess.Popen[bytes]:
         if self.running:
             raise CannotStart(f"A local cloud already runs in {self.root}: stop it first (python -m local down).")
+        self.stop()  # what one that was killed left behind
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
