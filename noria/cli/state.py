@@ -11,20 +11,19 @@ from pydantic import BaseModel
 
 from noria.approval import state as state_of
 from noria.aws.approvals import candidate
-from noria.aws.endpoints import CHAMPION, Endpoint, EndpointState
+from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.ledger import Ledger
 from noria.aws.pauses import held
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
 from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
+from noria.cli.idle import idle_warning
 from noria.cli.output import Refused
 from noria.deployment import Desired, live
-from noria.idle import IDLE_AFTER, idle, looks_idle
 from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
 from noria.pause import paused
-from noria.prices import HOURS, NoPrice, prices
 from noria.units import count
 
 
@@ -201,19 +200,10 @@ class Deployed:
         return f"{pause}; {count(waiting, 'event')} wait for noria resume {model}"
 
     def _idle(self, model: str, state: EndpointState | None, deployed: Entry | None) -> str | None:
-        """What an endpoint costs that nobody asks; prices of a region or instance that we do not know are left out."""
-        now = datetime.now(UTC)
-        if state is None or deployed is None or not looks_idle(since=deployed.at, now=now):
+        if state is None or deployed is None:
             return None
         traffic = TrafficMetrics(endpoint=self.names.model(model))
-        asked = traffic.served(CHAMPION, since=now - IDLE_AFTER, until=now, within_ms=None)
-        paid = [(instance, float(HOURS * count)) for instance, count in state.instances.values() if count]
-        usd: float | None
-        try:
-            usd = prices(traffic.client.meta.region_name).cost(paid) if paid else 0.0
-        except NoPrice:
-            usd = None
-        return idle(model, requests=asked.requests, usd=usd)
+        return idle_warning(model, state=state, since=deployed.at, now=datetime.now(UTC), traffic=traffic)
 
     def front_door(self, model: str) -> Mapping[str, str] | None:
         """The outputs of a model's front-door stack; None when the model has none."""

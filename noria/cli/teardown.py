@@ -104,6 +104,7 @@ class Teardown:
         kept.append(
             "log groups /aws/sagemaker/*Jobs: SageMaker made them and shares them among all of the account's jobs"
         )
+        progress("looking for what is left")
         return Removed(
             env=self.env,
             stacks=[stack.name for stack in stacks],
