@@ -20,6 +20,9 @@ class _Part(BaseModel):
 
 
 class Iam(_Part):
+    """Who signed the request, as IAM found. Source: API Gateway guide, `http-api-develop-integrations-lambda`."""
+
+    account_id: str | None = None
     user_arn: str | None = None
 
 
@@ -59,6 +62,14 @@ class HttpRequest(_Part):
     @property
     def media_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def signer(self) -> str | None:
+        """The ARN of the IAM identity that signed the request; None where the event has less than IAM tells of one."""
+        iam = self.request_context.authorizer.iam
+        if iam is None or not iam.user_arn or not iam.account_id:
+            return None
+        return iam.user_arn if iam.user_arn.split(":")[4:5] == [iam.account_id] else None
 
     @property
     def caller(self) -> Caller:

@@ -16,7 +16,7 @@ from constructs import Construct
 
 from noria.names import EVENT_SOURCE, Area, Parameter
 from stacks.constructs.generated import generated_arns
-from stacks.constructs.permissions import Grant, allow
+from stacks.constructs.permissions import Grant, allow, deny
 from stacks.foundation import Foundation
 from stacks.settings import Settings
 
@@ -25,6 +25,18 @@ Person = Literal["data-scientist", "approver", "operator", "auditor", "platform-
 MODEL_TAG = "noria:model"
 OWN = f"${{aws:PrincipalTag/{MODEL_TAG}}}"
 """The model of whoever asks; without that tag, a statement with it allows nothing (IAM guide, policy variables)."""
+
+IN_ANOTHERS_NAME = (
+    "lambda:AddPermission",
+    "lambda:CreateEventSourceMapping",
+    "lambda:CreateFunctionUrlConfig",
+    "lambda:InvokeFunction",
+    "lambda:InvokeFunctionUrl",
+    "lambda:UpdateFunctionCode",
+    "lambda:UpdateFunctionConfiguration",
+)
+"""The approval function believes its event, which API Gateway writes, about who asks. Who invokes it writes that event
+too: none of our people may, even with another policy that lets them invoke any function."""
 
 TAGGED = {"StringEquals": {f"aws:ResourceTag/{MODEL_TAG}": OWN}}
 
@@ -64,6 +76,7 @@ class Roles(Stack):
             description=f"Noria ({self._settings.env}): {person}, docs/security.md",
         )
         allow(policy, *grants)
+        deny(policy, *IN_ANOTHERS_NAME, resources=self._approving())
         CfnOutput(self, f"Policy-{person}", value=policy.managed_policy_arn, description="To attach to a role")
 
     # --- what each may do
@@ -446,6 +459,14 @@ class Roles(Stack):
         return self.format_arn(
             service="logs", resource="log-group", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
+
+    def _approving(self) -> list[str]:
+        """The function that approves versions, and each of its versions and aliases."""
+        name = self._settings.names.function("approve-package")
+        function = self.format_arn(
+            service="lambda", resource="function", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        return [function, f"{function}:*"]
 
     def _iam(self, kind: str, name: str) -> str:
         return self.format_arn(service="iam", region="", resource=kind, resource_name=name)

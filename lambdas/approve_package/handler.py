@@ -167,9 +167,9 @@ def answer(request: HttpRequest, *, env: Environment, approver: Approver) -> dic
     model = env.names.model_of(group)
     # IAM looks at the path: it, and not the body, says of which model who asks may approve versions.
     spec = env.spec(model) if model and (request.path_parameters or {}).get("model") == model else None
-    by = request.caller.id
+    by = request.signer
     if spec is None or not by:
-        because = f"no model of this path has the package group {group}" if by else "nobody is known to ask"
+        because = f"no model of this path has the package group {group}" if by else "IAM names nobody who asks"
         tell(Outcome.REFUSED, model="none", because=because)
         return _problem(404 if by else 403, because)
     try:

@@ -49,6 +49,11 @@ def allow(to: iam.Role | iam.ManagedPolicy, *grants: Grant) -> None:
             answer(to, "IAMNoInlinePolicy", OF_ONE_ROLE)
 
 
+def deny(to: iam.ManagedPolicy, *actions: str, resources: Sequence[str]) -> None:
+    """Refuse these actions to whoever has the policy, whatever other policies they have."""
+    to.add_statements(iam.PolicyStatement(effect=iam.Effect.DENY, actions=list(actions), resources=list(resources)))
+
+
 def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
     """Accept one finding of cdk-nag on `construct` and what is under it; `reason` is one sentence of its own."""
     Validations.of(construct).acknowledge(Acknowledgment(id=rule, reason=reason))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from noria.spec import ModelSpec
-from tests.infrastructure.assembly import Assembly, Resource, Template
+from tests.infrastructure.assembly import Assembly, Resource, Template, statements
 
 
 @pytest.fixture
@@ -52,6 +52,21 @@ def test_its_api_takes_approvals_from_iam_identities_alone(reactions: Template, 
     )
     assert permission.properties["Principal"] == "apigateway.amazonaws.com"
     assert "/approvals" in str(permission.properties["SourceArn"])
+
+
+def test_no_role_may_invoke_it_so_that_the_api_alone_says_who_asks(assembly: Assembly, function: Resource) -> None:
+    for policy in (*assembly.all("AWS::IAM::Policy"), *assembly.all("AWS::IAM::ManagedPolicy")):
+        for statement in statements(policy.properties["PolicyDocument"]):
+            invoking = [action for action in statement["Action"] if action.startswith("lambda:Invoke")]
+            assert not invoking or statement["Effect"] == "Deny", policy.path
+    name = function.properties["FunctionName"]
+    for policy in assembly.all("AWS::IAM::ManagedPolicy"):
+        denied = [s for s in statements(policy.properties["PolicyDocument"]) if s["Effect"] == "Deny"]
+        assert any(
+            "lambda:InvokeFunction" in statement["Action"]
+            and any(assembly.flat(resource).endswith(f":function:{name}") for resource in statement["Resource"])
+            for statement in denied
+        ), policy.path
 
 
 def test_people_find_it_for_models_in_mode_strict_alone(

@@ -369,6 +369,23 @@ def test_each_cell_of_the_document_is_so(world: World, person: tuple[str, Client
     assert seen == said
 
 
+def test_whatever_else_somebody_may_nobody_asks_the_approval_function_in_anothers_name(
+    world: World, person: tuple[str, Client]
+) -> None:
+    who, aws = person
+    document = {"Effect": "Allow", "Action": ["lambda:InvokeFunction"], "Resource": "*"}
+    root = Client(world.session, world.cloud)("iam")
+    root.put_role_policy(
+        RoleName=f"{MINE}-{who}",
+        PolicyName="any-function",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [document]}),
+    )
+    for function, may in (("deploy-model", True), ("approve-package", False), ("approve-package:1", False)):
+        call: Call = lambda aws, _, __, name=function: aws("lambda").invoke(FunctionName=f"noria-local-{name}")  # type: ignore[misc] # noqa: E731
+        assert allowed(call, aws, MINE, world) is may, function
+    root.delete_role_policy(RoleName=f"{MINE}-{who}", PolicyName="any-function")
+
+
 def test_who_has_no_model_may_do_nothing_about_any_until_a_session_is_given_one(world: World) -> None:
     root = Client(world.session, world.cloud)
     for who in ("data-scientist", "approver", "operator"):

@@ -27,7 +27,13 @@ def make(place: Place, everything: None) -> Make:
     return lambda **approval: Served(place, place.model(approval=approval).model).create()
 
 
-def asks(by: str, package: str, reason: str = "looked at it", path: str | None = None) -> tuple[int, dict[str, Any]]:
+def asks(
+    by: str,
+    package: str,
+    reason: str = "looked at it",
+    path: str | None = None,
+    authorizer: dict[str, Any] | None = None,
+) -> tuple[int, dict[str, Any]]:
     """What the function answers to a person, as API Gateway hands it on. Shape: `tests/unit/test_front_door.py`."""
     event = {
         "version": "2.0",
@@ -35,7 +41,7 @@ def asks(by: str, package: str, reason: str = "looked at it", path: str | None =
         "pathParameters": {"model": path or package.split("/")[-2].removeprefix("noria-local-")},
         "headers": {"content-type": "application/json"},
         "requestContext": {
-            "authorizer": {"iam": {"userArn": by, "accountId": ACCOUNT}},
+            "authorizer": {"iam": {"userArn": by, "accountId": ACCOUNT}} if authorizer is None else authorizer,
             "domainName": "api",
             "requestId": "r",
         },
@@ -94,6 +100,15 @@ def test_two_people_who_did_not_make_a_version_let_it_go_live_and_the_record_nam
     (approved,) = served.place.entries(served.model, Kind.PACKAGE_APPROVED)
     assert approved.details["approver"] == f"{ANA}, {BEN}"
     assert served.place.pages(served.model) == []
+
+
+def test_who_asks_is_whom_iam_names_and_nobody_else(make: Make) -> None:
+    served = make(mode="strict")
+    package = served.register()
+    claims = {"jwt": {"claims": {"sub": BEN}}}
+    for authorizer in ({}, claims, {"iam": {"userArn": BEN}}, {"iam": {"userArn": BEN, "accountId": "210987654321"}}):
+        assert asks(ANA, package, authorizer=authorizer)[0] == 403
+    assert served.kinds() == []
 
 
 def test_what_another_hand_approves_is_put_back_recorded_and_paged_once(make: Make) -> None:
