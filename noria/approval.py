@@ -7,7 +7,8 @@
 | the spec's rule                 | who approves                                                                      |
 |---------------------------------|-----------------------------------------------------------------------------------|
 | mode open                       | who may change a package in the registry, alone                                   |
-| mode strict, `approvers: N`     | N people, none of them its author, each with a reason, through approve_package    |
+| mode strict, `approvers: N`     | N people, none of them its author, each with a reason, through approve_package;   |
+|                                 | one more where its author is not known as a person                                |
 | `automatic_below` above `risk`  | its gates                                                                         |
 
 An approval is of a package's content. It is void once that is another, and in mode strict where it came another way.
@@ -154,6 +155,36 @@ def _told_authors(entries: Sequence[Entry], package: str) -> Iterator[str]:
         before.append(entry)
 
 
+def author_unknown(entries: Sequence[Entry], candidate: Candidate) -> str | None:
+    """Why not everybody who made a package is known as a person; None where everybody is.
+
+    S3's event tells of who sent a file the account alone (S3 guide, `ev-events`: `requester`), and a copy of another
+    account's package was made by people there.
+    """
+    package = candidate.package
+    origin = next((e for e in entries if e.kind is Kind.PACKAGE_IMPORTED and e.details.get("package") == package), None)
+    if origin:
+        return f"it is a copy of a version of account {origin.details.get('account')}"
+    learnt_from = _datasets(entries, package)
+    if learnt_from is None:
+        return None if candidate.registered_by else "neither ledger nor registry name anybody"
+    senders = {e.subject: str(e.details.get("uploaded_by") or "") for e in entries if e.kind is Kind.DATASET_ACCEPTED}
+    for dataset in learnt_from:
+        sender = senders.get(dataset, "")
+        if not sender.startswith("arn:"):
+            return f"who sent dataset {dataset[:12]} is known as {f'account {sender}' if sender else 'nobody'} alone"
+    return None
+
+
+def _datasets(entries: Sequence[Entry], package: str) -> list[str] | None:
+    """What a package was trained on; None where the ledger knows nothing of its training."""
+    trained = {e.subject for e in entries if e.kind is Kind.TRAINING_SUCCEEDED and e.details.get("package") == package}
+    started = [e for e in entries if e.kind is Kind.TRAINING_STARTED and e.details.get("execution") in trained]
+    if not started:
+        return None
+    return [str(each) for entry in started if isinstance(told := entry.details.get("datasets"), list) for each in told]
+
+
 # --- the rule
 
 
@@ -205,12 +236,27 @@ def judge(
                 return Ruling(approved=True, approvers=(AUTOMATIC,), rule=rule(approval), because="its gates approved")
         elif not (approval.independent and person(approver) in made_by):
             people.setdefault(person(approver), approver)
-    missing = approval.approvers - len(people)
-    so_far = f"{len(people)} of {approval.approvers} approved"
+    unknown = author_unknown(entries, candidate) if approval.independent else None
+    # Whoever the author is, so many of them are somebody else.
+    needed = approval.approvers + (unknown is not None)
+    so_far = f"{len(people)} of {needed} approved"
+    one_more = f"; one more than approval.approvers, because its author is not known: {unknown}" if unknown else ""
     stale = f"; {other} approved another content" if other else ""
     return Ruling(
-        approved=missing <= 0, approvers=tuple(people.values()), rule=rule(approval), because=f"{so_far}{stale}"
+        approved=len(people) >= needed,
+        approvers=tuple(people.values()),
+        rule=f"{rule(approval)}, and one more, as its author is not known" if unknown else rule(approval),
+        because=f"{so_far}{one_more}{stale}",
     )
+
+
+def author(entries: Sequence[Entry], candidate: Candidate) -> str:
+    """Who made a package, as far as the record tells, for the record of its approval."""
+    known = ", ".join(sorted(authors(entries, candidate)))
+    unknown = author_unknown(entries, candidate)
+    if unknown is None:
+        return known or "nobody: the schedule trained it"
+    return f"not known: {unknown}" + (f"; known are {known}" if known else "")
 
 
 class Refusal(Exception):
@@ -275,6 +321,7 @@ def approve(
             "reason": reason,
             "rule": rule(approval),
             "content": candidate.content,
+            "author": author(entries, candidate),
         },
     )
 

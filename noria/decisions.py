@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, judge, rule, unfit, void
+from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, author, judge, rule, unfit, void
 from noria.deployment import (
     NONE,
     OF_CHAMPION,
@@ -551,6 +551,7 @@ class Decisions:
             "approver": ", ".join(ruling.approvers) if counted else decided.by,
             "rule": ruling.rule if counted else rule(self.spec.approval),
             "content": candidate.content,
+            "author": author(self.entries, candidate),
         }
 
     def _request(

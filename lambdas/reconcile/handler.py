@@ -47,6 +47,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.approval import PENDING, Candidate, given, judge, told_by_time
+from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
@@ -408,14 +409,14 @@ class Search:
         if spec.approval == Approval():
             return
         for summary in self.registry.packages(self.env.names.model(self.model)):
-            candidate = Candidate(package=summary.arn, approval=summary.approval, created=summary.created)
-            due = told_by_time(spec, self.entries, candidate, self.now)
+            listed = Candidate(package=summary.arn, approval=summary.approval, created=summary.created)
+            due = told_by_time(spec, self.entries, listed, self.now)
             waits = summary.approval == PENDING and not due
             words = given(self.entries, summary.arn)
             complete = waits and words and self._settled(words[-1].at)
             if due:
                 subject, why = f"{due[0].kind} {summary.arn}", f"Version {summary.version} {due[0].kind}"
-            elif complete and judge(spec, self.entries, candidate).approved:
+            elif complete and judge(spec, self.entries, candidate(self.registry.describe(summary.arn))).approved:
                 subject = f"approvals {summary.arn} {words[-1].number}"
                 why = f"Version {summary.version} has the approvals that it needs, and waits"
             else:

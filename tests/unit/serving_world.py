@@ -244,6 +244,7 @@ class World:
             "ModelPackageVersion": version,
             "ModelApprovalStatus": "PendingManualApproval",
             "CreationTime": self.now,
+            "CreatedBy": {"IamIdentity": {"Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/Pipeline/SageMaker"}},
             "LastModifiedTime": self.now,
             "CustomerMetadataProperties": {},
             "InferenceSpecification": {

@@ -45,6 +45,7 @@ def spec(**approval: Any) -> ModelSpec:
 
 
 def candidate(approval: str = PENDING, *, content: str = HASH, **known: Any) -> Candidate:
+    known = {"registered_by": "arn:aws:sts::123456789012:assumed-role/Pipeline/SageMaker", **known}
     return Candidate(package=THREE, approval=approval, created=AT, content=content, **known)
 
 
@@ -127,6 +128,38 @@ def test_who_made_a_version_does_not_approve_it() -> None:
     assert not judge(rule, told.entries, candidate()).approved
     assert not judge(rule, told.gives(EVE).entries, candidate(registered_by=EVE)).approved
     assert judge(rule, told.entries, candidate()).approvers == (EVE,)
+
+
+@pytest.mark.parametrize(
+    ("sender", "reason"),
+    [("123456789012", "account 123456789012 alone"), (None, "nobody alone"), ("s3.amazonaws.com", "s3.amazonaws.com")],
+)
+def test_one_more_approves_where_the_author_is_not_known_as_a_person(sender: str | None, reason: str) -> None:
+    rule, told = spec(mode="strict"), History()
+    told.say(Kind.DATASET_ACCEPTED, "a" * 64, uploaded_by=sender)
+    told.say(Kind.TRAINING_STARTED, "t", execution="run", datasets=["a" * 64], cause="schedule")
+    told.say(Kind.TRAINING_SUCCEEDED, "run", package=THREE)
+    told.gives(ANA)
+    one = judge(rule, told.entries, candidate())
+    assert not one.approved
+    assert "1 of 2 approved; one more than approval.approvers" in one.because
+    assert reason in one.because
+    both = judge(rule, told.gives(BEN).entries, candidate())
+    assert both.approved
+    assert "author is not known" in both.rule
+    verdict = told.decides(rule, candidate(APPROVED))
+    assert str(verdict.facts[0].details["author"]).startswith("not known: who sent dataset aaaaaaaaaaaa")
+    assert judge(spec(mode="strict", not_author=False), History().gives(ANA).entries, candidate()).approved
+
+
+def test_one_more_approves_a_copy_of_another_account_and_what_nobody_is_named_for() -> None:
+    rule, told = spec(mode="strict"), History().gives(ANA)
+    assert judge(rule, told.entries, candidate()).approved
+    assert not judge(rule, told.entries, candidate(registered_by=None)).approved
+    told.say(Kind.PACKAGE_IMPORTED, "origin", package=THREE, account="210987654321")
+    ruling = judge(rule, told.entries, candidate())
+    assert not ruling.approved
+    assert "account 210987654321" in ruling.because
 
 
 def test_an_approval_is_of_a_content_and_ends_with_a_rejection() -> None:
@@ -287,6 +320,7 @@ def test_approve_records_who_and_why_once_and_refuses_with_the_reason() -> None:
         "reason": "good",
         "rule": "2 people who did not make it",
         "content": HASH,
+        "author": EVE,
     }
     told.record(fact)
     assert gives(ANA) == []
