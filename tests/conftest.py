@@ -4,8 +4,13 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_CLOUDS = ("tests/integration/reactions/",)
+_CLOUDS = ("tests/integration/reactions/", "tests/breaking/")
 """Folders of which all files ask the same cloud."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--points", default="2", help="tests/breaking: in how many ways to break each scene, or all")
+    parser.addoption("--seed", type=int, default=0, help="tests/breaking: chooses them")
 
 
 class ByCloud(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

@@ -17,11 +17,6 @@ from tests.integration.reactions.place import Place
 __all__ = ["cloud", "everything", "place"]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--points", default="2", help="how many points of each scene to break at, or all")
-    parser.addoption("--seed", type=int, default=0, help="chooses the points")
-
-
 @pytest.fixture(scope="session")
 def functions(place: Place, cloud: LocalCloud, everything: None) -> Lambda:
     """Reactions that run in processes of their own."""

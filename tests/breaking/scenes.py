@@ -1,6 +1,7 @@
 """The moment before each event, reaction by reaction: a world of its own for each model that is made."""
 
 import json
+import random
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -48,7 +49,8 @@ class Scene:
     """One kind of event of one reaction.
 
     `hidden` is how long a message that was not done stays hidden, `age` how old the event is when it first comes.
-    `parts` are those of the world that are the same whichever of several events comes first; () for all.
+    `parts` are those of the world that are the same whichever of several events comes first, `folders` those of the
+    model's objects; () for all.
     """
 
     reaction: str
@@ -57,6 +59,7 @@ class Scene:
     hidden: timedelta = timedelta(minutes=6)
     age: timedelta = timedelta(0)
     parts: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +82,11 @@ def scene(reaction: str, what: str, *, to: list[Scene] = SCENES, **more: Any) ->
 
 
 neighbours = partial(scene, to=NEIGHBOURS)
+
+
+def drawn(scenes: list[Scene], wanted: str, few: int, seed: int) -> list[Scene]:
+    """All of them, or a few."""
+    return scenes if wanted == "all" else random.Random(seed).sample(scenes, min(few, len(scenes)))  # noqa: S311
 
 
 PACKAGE_CHANGE = "SageMaker Model Package State Change"
@@ -544,13 +552,17 @@ def two_words(place: Place) -> Moment:
     return Moment(served.model, (queued(settled), queued(said)), served.stack)
 
 
-@neighbours("approve_package", "two people who are both needed", parts=("packages",))
+@neighbours("approve_package", "two people who are both needed", parts=("approvals", "ledger"))
 def both_at_once(place: Place) -> Moment:
     return both(place)
 
 
 @neighbours(
-    "join_labels", "two files that say different things of one prediction", hidden=DATA_HIDDEN, parts=("objects",)
+    "join_labels",
+    "two files that contradict each other",
+    hidden=DATA_HIDDEN,
+    parts=("objects",),
+    folders=("labelled/", "reports/quality/"),  # a report is of what had come by then
 )
 def second_word(place: Place) -> Moment:
     spec = place.model(segments=[], monitor={"min_rows": 2})

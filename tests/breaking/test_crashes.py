@@ -7,14 +7,21 @@ import random
 
 import pytest
 
+from local.cloud import REPOSITORY
 from local.faults import Call, Fault, Kind
 from tests.breaking.delivery import Ending
 from tests.breaking.report import Report
-from tests.breaking.scenes import SCENES, Scene
+from tests.breaking.scenes import SCENES, Scene, drawn
 from tests.breaking.stage import Stage
 from tests.breaking.world import State, differences
 
+ELSEWHERE = {
+    "front_door": "it answers a caller and changes nothing",
+    "track_training": "its calls go to MLflow's own server: make tracking-test",
+}
 DELIVERIES = 3
+FEW = 6
+"""Scenes that are drawn where not all are played."""
 
 
 def undisturbed(stage: Stage, scene: Scene) -> tuple[list[Call], State]:
@@ -47,7 +54,12 @@ def points(calls: list[Call], wanted: str, seed: int) -> list[tuple[int, Kind]]:
     return sorted(random.Random(seed).sample(there, min(int(wanted), len(there))))  # noqa: S311 - no secret
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "scene" in metafunc.fixturenames:
+        wanted, seed = metafunc.config.getoption("points"), metafunc.config.getoption("seed")
+        metafunc.parametrize("scene", drawn(SCENES, wanted, FEW, seed), ids=lambda scene: scene.name)
+
+
 def test_a_death_at_any_call_changes_nothing(
     scene: Scene, stage: Stage, report: Report, pytestconfig: pytest.Config
 ) -> None:
@@ -69,3 +81,8 @@ def test_a_death_that_nothing_heals_is_seen(stage: Stage) -> None:
     calls, expected = undisturbed(stage, scene)
     _, found = killed(stage, scene, Kind.KILL_BEFORE, len(calls), deliveries=1)
     assert differences(expected, found)
+
+
+def test_every_reaction_has_a_scene() -> None:
+    there = {folder.parent.name for folder in (REPOSITORY / "lambdas").glob("*/handler.py")}
+    assert there - {scene.reaction for scene in SCENES} == set(ELSEWHERE)

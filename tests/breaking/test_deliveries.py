@@ -4,7 +4,6 @@ What comes twice or late must leave all as it would have been. What comes in ano
 is said to be the same whichever came first (`Scene.parts`); the ledger then tells the same in another order.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,12 +12,14 @@ import pytest
 
 from tests.breaking.delivery import Ending
 from tests.breaking.report import Report
-from tests.breaking.scenes import NEIGHBOURS, SCENES, Moment, Scene
+from tests.breaking.scenes import NEIGHBOURS, SCENES, Moment, Scene, drawn
 from tests.breaking.stage import Stage
 from tests.breaking.world import State, differences
 
 HOURS = timedelta(hours=5)
 DELIVERIES = 4
+FEW = 3
+"""Scenes, and pairs of neighbours, that are drawn where not all are played."""
 Way = Callable[[Stage, Scene, Moment], None]
 
 
@@ -72,12 +73,10 @@ def played(stage: Stage, scene: Scene, way: Way) -> State:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """All scenes with `--points all`, otherwise so many."""
     wanted, seed = metafunc.config.getoption("points"), metafunc.config.getoption("seed")
     for name, there in (("scene", SCENES), ("neighbours", NEIGHBOURS)):
         if name in metafunc.fixturenames:
-            few = there if wanted == "all" else random.Random(seed).sample(there, min(int(wanted), len(there)))  # noqa: S311
-            metafunc.parametrize(name, few, ids=lambda scene: scene.name)
+            metafunc.parametrize(name, drawn(there, wanted, FEW, seed), ids=lambda scene: scene.name)
 
 
 def test_an_event_may_come_twice_and_late(scene: Scene, stage: Stage, report: Report) -> None:
@@ -103,5 +102,10 @@ def test_neighbours_may_come_in_any_order(neighbours: Scene, stage: Stage, repor
 def of_any_order(scene: Scene, state: State) -> State:
     """The parts that must be the same whatever came first; the ledger without the order of its entries."""
     entries = sorted(state["ledger"]["entries"], key=str)
-    state = {**state, "ledger": {**state["ledger"], "entries": entries}}
+    objects = {
+        key: contents
+        for key, contents in state["objects"].items()
+        if not scene.folders or key.partition("/")[2].startswith(scene.folders)
+    }
+    state = {**state, "objects": objects, "ledger": {**state["ledger"], "entries": entries}}
     return {part: what for part, what in state.items() if not scene.parts or part in scene.parts}

@@ -42,7 +42,7 @@ _IDS = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # a UUID
     r"|(?<=execution/)[a-z0-9]+|(?<=runs/)[a-z0-9]{12}(?=/)|(?<=Execution )[a-z0-9]{12}\b"
     r"|\b[0-9A-F]{16,18}\b"  # a sequencer of S3
-    r"|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b"  # a hash, or a part of one
+    r"|(?<!\.)\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b"  # a hash, or a part of one
     r"|(?<=-)[A-Z0-9]{8,13}\b"  # what CloudFormation adds to a name
 )
 _DURATIONS = {"seconds", "hours", "took"}
@@ -70,6 +70,7 @@ def normalised(what: Any, model: str) -> Any:
     return normal(str(what), model)
 
 
+_BOOKED = "noria.schedule"  # the source of what schedules say
 _LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -100,17 +101,21 @@ class World:
             "copies": lambda: self._objects(COPIES),
             "ledger": self._ledger,
             "packages": self._packages,
+            "approvals": self._approvals,
             "executions": self._executions,
             "endpoint": self._endpoint,
             "stack": self._stack,
             "left behind": self._left_behind,
             "transforms": self._transforms,
             "cards": self._cards,
-            "schedules": self._schedules,
             "metrics": self._metrics,
-            "told": self._told_once,
         }
-        return {part: normalised(look(), self.model) for part, look in parts.items()}
+        state = {part: normalised(look(), self.model) for part, look in parts.items()}
+        booked, told = self._booked(), self._told_once()
+        for queue, messages in told.items():
+            booked |= {message for message in messages if _BOOKED in message}
+            told[queue] = [message for message in messages if _BOOKED not in message]
+        return state | {"booked": sorted(booked), "told": {queue: said for queue, said in told.items() if said}}
 
     # --- objects
 
@@ -152,6 +157,10 @@ class World:
         )
         kept = ("ModelPackageArn", "ModelApprovalStatus", "ApprovalDescription", "CustomerMetadataProperties")
         return sorted([{name: each.get(name) for name in kept} for each in packages], key=_told)
+
+    def _approvals(self) -> list[Any]:
+        """Which versions are approved, whoever said so last."""
+        return sorted((each["ModelPackageArn"], each["ModelApprovalStatus"]) for each in self._packages())
 
     def _executions(self) -> list[Any]:
         found = []
@@ -207,11 +216,12 @@ class World:
 
     # --- what will be, and what was told
 
-    def _schedules(self) -> list[Any]:
+    def _booked(self) -> set[str]:
+        """What schedules will say. Some say it while a test goes on: what they have said counts as booked, too."""
         scheduler = boto3.client("scheduler")
         names = [each["Name"] for each in _listed("scheduler", "list_schedules", GroupName="noria-local")]
         found = [scheduler.get_schedule(GroupName="noria-local", Name=name) for name in names if self.model in name]
-        return [(each["Name"], each["Target"]["Arn"], each["Target"].get("Input")) for each in found]
+        return {self._content_of(json.loads(each["Target"].get("Input", "{}"))) for each in found}
 
     def _metrics(self) -> list[Any]:
         """Of each metric the largest and the smallest value; alarms see these, and a repeated point changes neither."""
@@ -239,7 +249,7 @@ class World:
         """Each content once, of what was said about this model on the bus, to people, and to reactions."""
         heard = {queue: self._about(drain(queue)) for queue in ("ear", "pager")}
         heard |= {reaction: self._about(drain(self.place.names.queue(reaction))) for reaction in REACTIONS}
-        return {queue: messages for queue, messages in heard.items() if messages}
+        return heard
 
     def _about(self, bodies: Iterable[str]) -> list[str]:
         own = re.compile(rf"\b{re.escape(self.model)}\b")
