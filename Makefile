@@ -21,7 +21,7 @@ demo: setup
 .PHONY: test
 test: setup sdk .noria/chromium/.ready
 	@$(BIN)/python -m pytest tests/e2e
-	@$(BIN)/python -m pytest tests/integration $(TWO)
+	@$(BIN)/python -m pytest tests/integration tests/breaking $(TWO)
 	@$(BIN)/python -m pytest tests/unit tests/infrastructure $(TWO)
 
 ## unit: the tests that need no process, under a minute
@@ -33,6 +33,11 @@ unit: .venv/.ready
 .PHONY: fuzz
 fuzz: .venv/.ready .noria/atheris/.ready
 	@PYTHONPATH=$(CURDIR):.noria/atheris $(BIN)/python -m tests.fuzz
+
+## breaking: kill every reaction at every call, deliver every event in every way, give every call a bad day; about two hours
+.PHONY: breaking
+breaking: setup
+	@$(BIN)/python -m pytest tests/breaking --points all --seed $(or $(SEED),0)
 
 ## gameday: break the local cloud in an order drawn from SEED, and time what notices and mends it; about five minutes
 .PHONY: gameday
