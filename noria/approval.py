@@ -38,13 +38,16 @@ REJECTED: Final = "Rejected"
 PENDING: Final = "PendingManualApproval"
 
 
+ASKED_AGAIN: Final = "asked again"
+"""Why approve_package itself takes an approval back that another hand gave, right before it gives its own."""
+
 AUTOMATIC = "automatic"
 """The approver where the rule asks nobody."""
 
 DECIDED: Final = frozenset({Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED})
 """What uses up the approvals that were given before it."""
 
-TAKEN_BACK: Final = frozenset({Kind.PACKAGE_REJECTED})
+TAKEN_BACK: Final = frozenset({Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED})
 """What ends them for deploy_model: one decision may be told twice, under two times, or after a later one."""
 
 REGISTERED = tuple(
@@ -356,6 +359,16 @@ def changed(entries: Sequence[Entry], candidate: Candidate) -> str | None:
     if not approved or candidate.content is None or approved == candidate.content:
         return None
     return f"it was changed: its content is {candidate.content[:12]}, and {str(approved)[:12]} was approved"
+
+
+def stands(entries: Sequence[Entry], package: str, at: datetime) -> bool:
+    """Whether there was an approval, or a part of one, that somebody could take back at that time."""
+    words = [entry for entry in entries if entry.details.get("package") == package]
+    last = latest(words, Kind.APPROVAL_GIVEN, *DECIDED)
+    if last is None or last.kind in TAKEN_BACK:
+        return False
+    given_at = last.subject.rpartition("#")[2] if last.kind is Kind.PACKAGE_APPROVED else last.at.isoformat()
+    return datetime.fromisoformat(given_at).replace(microsecond=0) <= at
 
 
 def replaced(entries: Sequence[Entry], candidate: Candidate) -> str | None:

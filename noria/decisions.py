@@ -10,7 +10,8 @@
 | a person: promote, abandon  | the challenger as champion, or no challenger                                      |
 | a person: rollback          | a version that was champion before, and nothing beside it                         |
 | a person: retire            | nothing: no endpoint                                                              |
-| an approval does not hold   | what was wanted; the package waits for approval again                             |
+| an approval does not hold,  | what was wanted; the package waits for approval again                             |
+| or is taken back            |                                                                                   |
 | a challenger's alarm        | no such challenger; the package counts as rolled back                             |
 | a step has baked            | the next weight, after the last one the challenger as champion; no such           |
 |                             | challenger where probe or experiment speak against it; none without its approval  |
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, author, judge, rule, unfit, void
+from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, author, judge, rule, stands, unfit, void
 from noria.deployment import (
     NONE,
     OF_CHAMPION,
@@ -164,6 +165,14 @@ class Decisions:
         if candidate is None or (why := unfit(self.spec, self.entries, candidate, self.now)) is None:
             return Verdict(outcome=Outcome.NOTHING)
         return self._put_back(f"{decided.package}#{candidate.content}", decided, why)
+
+    def taken_back(self, decided: Decided) -> Verdict:
+        """Somebody has a package wait again: what was approved, by however many, is so no more."""
+        if not stands(self.entries, decided.package, decided.at):
+            return Verdict(outcome=Outcome.NOTHING)
+        by = f" by {decided.by}" if decided.by else ""
+        verdict = self._put_back(decided.name, replace(decided, by=None), f"it was taken back{by}")
+        return replace(verdict, put_back=None)  # it waits already
 
     def _void(self, decided: Decided, candidate: Candidate) -> str | None:
         told = next((e for e in self.entries if e.kind is Kind.APPROVAL_VOIDED and e.subject == decided.name), None)

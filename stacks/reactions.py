@@ -354,7 +354,7 @@ class Reactions(Stack):
                     # Of what waits for a decision, the end of its training tells.
                     detail={
                         "ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}],
-                        "ModelApprovalStatus": ["Approved", "Rejected"],
+                        "ModelApprovalStatus": ["Approved", "PendingManualApproval", "Rejected"],
                         "UpdatedModelPackageFields": ["ModelApprovalStatus"],
                     },
                 ),
@@ -427,7 +427,7 @@ class Reactions(Stack):
                     detail_types=["SageMaker Model Package State Change"],
                     detail={
                         "ModelPackageGroupName": [{"prefix": f"{self._prefix}-"}],
-                        "ModelApprovalStatus": ["Approved", "Rejected"],
+                        "ModelApprovalStatus": ["Approved", "PendingManualApproval", "Rejected"],
                         # Its approval, or what that was of: the function tells them apart.
                         "UpdatedModelPackageFields": ["ModelApprovalStatus", *sorted(CONTENT_FIELDS)],
                     },

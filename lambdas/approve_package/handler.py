@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noria.approval import (
     APPROVED,
+    ASKED_AGAIN,
     AUTOMATIC,
     PENDING,
     Answer,
@@ -110,7 +111,7 @@ class Approver:
         if ruling.approved:
             registry = self.approvals.registry
             if candidate.approval == APPROVED:
-                registry.decide(candidate.package, PENDING, reason="asked again")  # only a change is told as a decision
+                registry.decide(candidate.package, PENDING, reason=ASKED_AGAIN)  # only a change is told as a decision
             registry.decide(candidate.package, APPROVED, reason=reason[:DESCRIPTION])
         return Answer.of(candidate.package, ruling)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from noria.approval import ASKED_AGAIN
 from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import CHALLENGER
@@ -198,6 +199,8 @@ def _word(change: ModelPackageStateChange, approvals: Approvals) -> Question | N
             return lambda decisions: decisions.approved(decided)
         case "Rejected" if change.is_decision:
             return lambda decisions: decisions.rejected(decided)
+        case "PendingManualApproval" if change.is_decision and package.reason != ASKED_AGAIN:
+            return lambda decisions: decisions.taken_back(decided)
         case _:
             return None
 

@@ -9,7 +9,7 @@
 | a dataset has a manifest                     | a decision about it         | request_retraining   |
 | a training was granted                       | its start                   | start_training       |
 | an execution has ended                       | its outcome                 | record_training      |
-| a package is approved or rejected            | that decision               | deploy_model         |
+| a package is approved, rejected, taken back  | that decision               | deploy_model         |
 | a package waits, or answers, for too long    | that people were told       | approve_package      |
 | a package waits, though enough have approved | the registry's Approved     | approve_package      |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
@@ -46,7 +46,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.approval import PENDING, Candidate, given, judge, told_by_time
+from noria.approval import APPROVED, PENDING, REJECTED, Candidate, given, judge, told_by_time
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
@@ -379,12 +379,16 @@ class Search:
             )
 
     def _decisions(self) -> Iterator[Missed]:
-        kinds = {"Approved": Kind.PACKAGE_APPROVED, "Rejected": Kind.PACKAGE_REJECTED}
+        kinds = {APPROVED: Kind.PACKAGE_APPROVED, REJECTED: Kind.PACKAGE_REJECTED}
         group = self.env.names.model(self.model)
         for summary in self.registry.packages(group):
             decisions = [entry for entry in self.entries if entry.details.get("package") == summary.arn]
             last = latest(decisions, *kinds.values(), Kind.APPROVAL_VOIDED)
-            if summary.approval not in kinds or (last and last.kind is kinds[summary.approval]):
+            if summary.approval == PENDING:
+                heard = last is None or last.kind is not Kind.PACKAGE_APPROVED
+            else:
+                heard = last is not None and last.kind is kinds[summary.approval]
+            if heard:
                 continue
             package = self.registry.describe(summary.arn)
             if not self._settled(package.modified):
@@ -396,10 +400,11 @@ class Search:
                 "UpdatedModelPackageFields": ["ModelApprovalStatus"],
                 "LastModifiedTime": package.modified.isoformat(),
             }
+            what = "taken back" if package.approval == PENDING else package.approval.lower()
             yield Missed(
                 reaction="deploy-model",
                 subject=f"decision {package.arn}#{package.modified.isoformat()}",
-                why=f"Version {package.version} was {package.approval.lower()} unheard",
+                why=f"Version {package.version} was {what} unheard",
                 event=self._event(ModelPackageStateChange, detail),
             )
 

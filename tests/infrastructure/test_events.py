@@ -151,7 +151,6 @@ def test_the_alarms_that_may_ask_for_a_training_do_and_no_others(assembly: Assem
         ("aws.s3-object-created", "detail-type", "Object Deleted"),
         # Each mark that confirm_deployment makes on a package is such an event: it must not deploy the package again.
         ("aws.sagemaker-model-package-state-change", "detail/UpdatedModelPackageFields", ["CustomerMetadata"]),
-        ("aws.sagemaker-model-package-state-change", "detail/ModelApprovalStatus", "PendingManualApproval"),
         ("aws.sagemaker-model-package-state-change", "detail/ModelPackageGroupName", "other-local-group"),
         (
             "aws.sagemaker-model-building-pipeline-execution-status-change",

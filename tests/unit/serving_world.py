@@ -273,7 +273,7 @@ class World:
             "ModelApprovalStatus": decision,
             "LastModifiedTime": self.now,
         }
-        if heard and decision != "PendingManualApproval":
+        if heard:
             detail = {
                 "ModelPackageGroupName": GROUP,
                 "ModelPackageArn": package,

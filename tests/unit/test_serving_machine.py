@@ -189,7 +189,7 @@ class ServingMachine(History):
 
     @rule(
         data=st.data(),
-        decision=st.sampled_from(["Approved", "Approved", "Rejected"]),
+        decision=st.sampled_from(["Approved", "Approved", "Rejected", "PendingManualApproval"]),
         by_rule=st.sampled_from([True, True, False]),
         heard=st.booleans(),
     )
@@ -427,6 +427,49 @@ def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_
     assert world.live == Desired(package=one)
     said = newest(machine.functions.entries(), Kind.DEPLOYMENT_SUPERSEDED).summary
     assert "version 2 waits for approval again" in said
+
+
+def strict_of_two(monkeypatch: pytest.MonkeyPatch) -> tuple[ServingMachine, str]:
+    """A model in mode strict whose first version answers, and its second, which its rule has approved just now."""
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", "strict", answering=True)
+    _, two = machine.world.packages
+    machine.approved_by_rule(two)
+    machine.world.decide(two, "Approved", heard=True)
+    return machine, two
+
+
+def test_what_is_taken_back_before_its_approval_was_heard_waits_for_new_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, two = strict_of_two(monkeypatch)
+    world = machine.world
+    world.decide(two, "PendingManualApproval", heard=True)
+    machine.settle()
+    assert machine.functions.entries()[-1].kind is Kind.APPROVAL_VOIDED
+    assert sum("it was taken back" in page for page in world.pages) == 1
+    assert approval.given(machine.functions.entries(), two) == []
+    world.decide(two, "Approved", heard=True)  # by another hand
+    machine.teardown()
+    assert world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
+    assert world.live.package != two
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_words_that_led_to_an_approval_are_gone_once_it_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch, *, heard: bool
+) -> None:
+    machine, two = strict_of_two(monkeypatch)
+    machine.settle()
+    assert machine.world.live.package == two
+    machine.world.decide(two, "PendingManualApproval", heard=heard)
+    machine.settle()
+    machine.world.decide(two, "Approved", heard=True)  # by another hand
+    machine.settle()
+    assert machine.world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
+    machine.approved_by_rule(two)
+    machine.world.decide(two, "Approved", heard=True)
+    machine.teardown()
+    assert machine.world.packages[two]["ModelApprovalStatus"] == "Approved"
 
 
 def test_whatever_happens_serving_comes_to_rest_as_it_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
