@@ -71,6 +71,15 @@ sbom: .venv/.ready .noria/audit/.ready
 up: setup
 	@$(BIN)/python -m local up --deploy
 
+## prometheus: unpack a real Prometheus from Debian's package, for make prometheus-test; Debian only
+.PHONY: prometheus
+prometheus: .noria/prometheus/.ready
+
+## prometheus-test: have a real Prometheus read the local cloud's metrics, and answer every query of Grafana's dashboards
+.PHONY: prometheus-test
+prometheus-test: setup prometheus
+	@$(BIN)/python -m pytest tests/prometheus --force-enable-socket
+
 ## tracking: install a real MLflow server (700 MB), for python -m local up --deploy --tracking
 .PHONY: tracking
 tracking: .noria/mlflow/.ready
@@ -189,6 +198,12 @@ node_modules/.ready: package-lock.json
 	@echo "· MLflow, in an environment of its own"
 	@test -x .noria/mlflow/bin/python || $(PYTHON) -m venv .noria/mlflow
 	@$(BIN)/uv pip install -q --compile-bytecode --require-hashes --python .noria/mlflow/bin/python -r local/tracking/requirements.lock
+	@touch $@
+
+.noria/prometheus/.ready:
+	@echo "· Prometheus"
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@cd $(@D) && apt-get download -qq prometheus 2>/dev/null && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin && rm prometheus_*.deb
 	@touch $@
 
 .noria/audit/.ready: audit/requirements.lock | .venv/.ready

@@ -279,11 +279,13 @@ def _wheel(spec: ModelSpec) -> Row:
 
 
 def _monitor(spec: ModelSpec, monitor: Monitor) -> Panel:
+    series = of_monitor(spec, monitor)
     return Panel(
         title=monitor.title,
-        limit=monitor.limit,
+        unit=series.unit,
+        limit=monitor.limit * series.factor,
         limited=monitor.breaches,
-        lines=(_line(monitor.name, of_monitor(spec, monitor)),),
+        lines=(_line(monitor.name, series),),
     )
 
 
@@ -292,7 +294,7 @@ def _monitor(spec: ModelSpec, monitor: Monitor) -> Panel:
 
 def of_monitor(spec: ModelSpec, monitor: Monitor) -> Series:
     """The worst that was measured in a window's time, as when a person asked for one of their own besides."""
-    business = monitor.metric.startswith(BUSINESS)
+    business, hours = monitor.metric.startswith(BUSINESS), monitor.unit == "hours"
     segment = {"segment": monitor.segment} if monitor.segment else {}
     name = {"name": monitor.metric.removeprefix(BUSINESS)} if business else {}
     return _measured(
@@ -301,8 +303,10 @@ def of_monitor(spec: ModelSpec, monitor: Monitor) -> Series:
         "A business number" if business else monitor.title.partition(" (")[0],
         statistic="Maximum" if monitor.breaches == "above" else "Minimum",
         segment=monitor.segment,
-        family="noria_business" if business else None,
+        family="noria_business" if business else "noria_silence_seconds" if hours else None,
         labels={**segment, **name},
+        unit="seconds" if hours else "",
+        factor=HOUR if hours else 1,
     )
 
 
@@ -315,6 +319,8 @@ def _measured(
     segment: str | None = None,
     family: str | None = None,
     labels: dict[str, str] | None = None,
+    unit: Literal["", "seconds"] = "",
+    factor: float = 1,
 ) -> Series:
     """One of `noria.aws.metrics.Measurement`; bias by segment has one help for all."""
     return Series(
@@ -326,6 +332,8 @@ def _measured(
         dimensions={"Model": spec.model, **({"Segment": dimension(segment)} if segment else {})},
         statistic=statistic,
         period=int(spec.monitor.every.total_seconds()),
+        unit=unit,
+        factor=factor,
     )
 
 

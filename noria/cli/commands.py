@@ -1,6 +1,6 @@
 """The commands. Each reads or does one thing, answers as a table or a sentence, and as JSON with --json."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from noria.cli.costs import Costs, tell
 from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
+from noria.cli.metrics import Exporter
 from noria.cli.objectives import KeptRow, ServiceLevels
 from noria.cli.output import Refused, say, show, write_json
 from noria.cli.reports import Reports
@@ -33,6 +34,7 @@ from noria.cost import Load
 from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
+from noria.openmetrics import exposition
 from noria.pause import paused
 from noria.serve import impossible
 
@@ -74,6 +76,10 @@ class Uploaded(BaseModel):
     uri: str
 
 
+class Written(BaseModel):
+    files: list[str]
+
+
 class Checked(BaseModel):
     """Models whose specs can be deployed, and those of them that answer now."""
 
@@ -110,8 +116,37 @@ def status(
             *(f"{row.model} is {row.paused}" for row in rows if row.paused),
             *(f"{row.model}: {row.warning}" for row in rows if row.warning),
             *(f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report),
+            *([f"Dashboard: {deployed.dashboard}"] if rows and deployed.dashboard else []),
         ],
     )
+
+
+@app.command()
+def metrics(
+    *,
+    serve: Annotated[int | None, typer.Option("--serve", help="answer on this port of this machine: /metrics")] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="minutes: no metric is asked for more often")] = 5,
+    grafana: Annotated[
+        Path | None, typer.Option("--grafana", help="write Grafana's dashboards into this folder", file_okay=False)
+    ] = None,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
+    env: Env = _DEFAULT_ENV,
+    as_json: AsJson = False,
+) -> None:
+    """What the dashboards show, as OpenMetrics: once, or served for Prometheus. CloudWatch takes money for it."""
+    exporter = Exporter(deployed=Deployed(env), specs=spec.load_all(models_dir), every=timedelta(minutes=every))
+    if grafana:
+        written = Written(files=[str(path) for path in exporter.write_dashboards(grafana)])
+        say(written, f"Written: {', '.join(written.files)}", as_json=as_json)
+    elif serve:
+        typer.echo(exporter.told(serve), err=True)
+        exporter.serve(serve)
+    else:
+        samples = exporter.samples(now=datetime.now(UTC))
+        if as_json:
+            write_json([sample.model_dump(mode="json") for sample in samples])
+        else:
+            typer.echo(exposition(samples), nl=False)
 
 
 @app.command()

@@ -117,6 +117,15 @@ class Deployed:
         groups = [group["ModelPackageGroupName"] for page in pages for group in page["ModelPackageGroupSummaryList"]]
         return tuple(sorted(model for group in groups if (model := self.names.model_of(group))))
 
+    @property
+    def dashboard(self) -> str | None:
+        """Where CloudWatch shows the environment, and links each model's; the local cloud has no console."""
+        region = boto3.session.Session().region_name
+        if self.env == "local":
+            return None
+        console = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
+        return f"{console}#dashboards/dashboard/{self.names.prefix}"
+
     def require(self, model: str) -> str:
         if model not in self.models:
             known = ", ".join(self.models) or "none"

@@ -148,7 +148,8 @@ def test_the_dashboard_of_a_model_shows_each_monitor_with_its_limit(
         for widget in widgets
         for line in widget["properties"].get("annotations", {}).get("horizontal", [])
     }
-    assert lines >= {(monitor.title, monitor.limit) for monitor in monitors(spec)}
+    seconds = {"hours": 3600}
+    assert lines >= {(monitor.title, monitor.limit * seconds.get(monitor.unit, 1)) for monitor in monitors(spec)}
     assert ("Share answered 5XX", spec.serve.error_rate) in lines
 
 
