@@ -17,7 +17,10 @@ from noria.patience import wait
 
 Answer = TypeVar("Answer")
 
-PATIENCE = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
+TRIES = 3
+"""How often a call is made."""
+
+PATIENCE = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": TRIES})
 """For every call that says nothing else: throttled, refused with 5xx or unanswered, it is made again after a second or
 two, drawn at random. The worst of them ends before the shortest function does, so that its handler lives to say what
 failed; botocore's own, a minute for each of five attempts, would outlast it.

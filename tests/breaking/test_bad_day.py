@@ -133,11 +133,10 @@ def test_a_bad_day_ends_as_if_it_had_not_been(
         differs = [line for line in differences(expected, found) if "noria.schedule" not in line]
         if not disturbance.lasts and set(endings) != {Ending.DONE}:
             differs = [f"a moment's fault was not mended by trying again: {endings}", *differs]
-        most = retries.PATIENCE._user_provided_options["retries"]["total_max_attempts"]
         differs += [
-            f"{what} was tried {often} times, of at most {most}"
+            f"{what} was tried {often} times, of at most {retries.TRIES}"
             for what, often in _in_a_row(seen, disturbance.kind).items()
-            if often > most and disturbance.kind is not Kind.STALE
+            if often > retries.TRIES and disturbance.kind is not Kind.STALE
         ]
         report.add(scene.name, how, differs)
         wrong += [f"{how}: {line}" for line in differs]

@@ -90,7 +90,17 @@ def test_a_deployment_that_was_killed_is_done_by_the_next(victim: LocalCloud, py
     if pytestconfig.getoption("points") != "all":
         pytest.skip("two deployments take minutes: make breaking")
     models = REPOSITORY / "models"
-    command = [CDK, "deploy", "--all", "--require-approval", "never", "-c", "env=local", "-c", f"models={models}"]
+    command: list[str | Path] = [
+        CDK,
+        "deploy",
+        "--all",
+        "--require-approval",
+        "never",
+        "-c",
+        "env=local",
+        "-c",
+        f"models={models}",
+    ]
     subprocess.run(
         [CDK, "bootstrap", "--output", victim.root / "first"], cwd=REPOSITORY, env=os.environ | victim.environment,
         check=True, capture_output=True,
