@@ -117,12 +117,16 @@ def _anywhere(value: Any, template: Template) -> Any:
     return value
 
 
+def renewed(known: Stores, found: Stores) -> Stores:
+    """The list as it is to be: what was found, and what is optional and was not."""
+    optional = {name for name, store in known.items() if store.get("optional")}
+    absent = {name: known[name] for name in optional - found.keys()}
+    return absent | {name: store | ({"optional": True} if name in optional else {}) for name, store in found.items()}
+
+
 def main() -> None:
-    optional = {name for name, store in listed().items() if store.get("optional")} if FILE.exists() else set()
-    found = stores(Assembly.read(Path("cdk.out")))
-    kept = {name: store for name, store in listed().items() if name in optional - found.keys()} if optional else {}
-    merged = kept | {name: store | ({"optional": True} if name in optional else {}) for name, store in found.items()}
-    FILE.write_text(HEAD + yaml.safe_dump(merged, sort_keys=True, width=120), encoding="utf-8")
+    anew = renewed(listed(), stores(Assembly.read(Path("cdk.out"))))
+    FILE.write_text(HEAD + yaml.safe_dump(anew, sort_keys=True, width=120), encoding="utf-8")
 
 
 HEAD = """\

@@ -13,7 +13,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from noria.template import Assembly as Templates
 from noria.template import Template
-from stacks.stores import KEPT, listed, problems
+from stacks.stores import KEPT, listed, problems, renewed, stores
 from tests.infrastructure.assembly import CONTEXT, REGION, REPOSITORY, Assembly
 
 
@@ -81,6 +81,18 @@ def test_a_store_that_nobody_listed_is_named(prod: Assembly) -> None:
     known = {name: store for name, store in listed().items() if "Data" not in name}
     (problem,) = problems(Templates.read(prod.directory), known)
     assert "AWS::S3::Bucket holds data and is not in stacks/stores.yaml" in problem
+
+
+def test_a_list_written_anew_keeps_what_only_other_environments_have(prod: Assembly) -> None:
+    known = listed()
+    optional = {name for name, store in known.items() if store.get("optional")}
+    assert any("Trail" in name for name in optional)
+    found = stores(Templates.read(prod.directory))
+    assert optional.isdisjoint(found)  # a trail is switched on in settings
+    assert renewed(known, found) == known
+    assert renewed(known, found | {"foundation/New": {"type": "AWS::S3::Bucket"}}).keys() - known.keys() == {
+        "foundation/New"
+    }
 
 
 def test_the_synth_of_a_changed_key_schema_fails_and_with_it_the_deployment(tmp_path: Path) -> None:
