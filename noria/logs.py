@@ -98,13 +98,14 @@ def silent(lines: Iterable[Line]) -> list[tuple[str, str]]:
 
 
 def told(lines: Iterable[Line], entries: Iterable[Entry]) -> list[Line]:
-    """In the order in which it happened; a line that was found twice is told once."""
-    return sorted({*lines, *map(Line.of, entries)}, key=lambda line: (line.at, line.kind, line.where))
+    """In the order in which it happened; what was at the same moment stays as it is."""
+    return sorted([*map(Line.of, entries), *lines], key=lambda line: line.at)
 
 
 def correlation_in(lines: Iterable[Line], asked: str) -> str | None:
-    """Whose effect the event is that is asked about, by lines that name it; the last word counts, as of the ledger."""
-    return next((line.correlation for line in reversed(list(lines)) if asked in {line.event, line.correlation}), None)
+    """Whose effect the event is that is asked about, by lines that name it: its own until a function knew better."""
+    found = {line.correlation for line in lines if asked in {line.event, line.correlation}} - {None}
+    return next(iter(sorted(str(known) for known in found - {asked})), asked) if found else None
 
 
 def _json(text: str) -> dict[str, Any] | None:

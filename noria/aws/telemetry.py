@@ -61,9 +61,12 @@ def following() -> str | None:
 
 def follow(correlation: str | None) -> None:
     """Go on as an effect of what has this correlation; None, as of old entries of the ledger, changes nothing."""
-    if correlation and correlation != following():
+    before = following()
+    if correlation and correlation != before:
         logger.set_correlation_id(correlation)
         _annotate(correlation)
+        if before:  # the first line of this invocation says another
+            logger.info("Followed")
 
 
 def _annotate(correlation: str) -> None:

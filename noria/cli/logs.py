@@ -49,7 +49,8 @@ class Follower:
                 "MODEL/VERSION), an execution, a deployment, an inference id."
             )
         entries = [entry for entry in self._entries if correlation and entry.correlation == correlation]
-        return told([*naming, *(self._lines(correlation, entries) if correlation else ())], entries)
+        others = [line for line in naming if correlation is None or line.correlation != correlation]
+        return told([*others, *(self._lines(correlation, entries) if correlation else ())], entries)
 
     def _in_ledger(self, asked: str) -> str | None:
         """Whose effect something is that the ledger names: a correlation, a package, an execution, a deployment."""
@@ -74,7 +75,7 @@ class Follower:
         lines = self._logs.lines(self._functions, since=since, word=correlation)
         for where, request in silent(lines):
             place = next(place for place in self._functions if place.name == where)
-            lines += self._logs.lines([place], since=since, word=request)
+            lines += [line for line in self._logs.lines([place], since=since, word=request) if line.request is None]
         return [*lines, *self._logs.lines(self._jobs(entries), since=since)]
 
     def _jobs(self, entries: Sequence[Entry]) -> Iterator[Place]:
