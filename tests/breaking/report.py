@@ -31,6 +31,8 @@ class Report:
     def add(self, scene: str, how: str, differs: Sequence[str]) -> None:
         self.tried.append(Tried(scene, how, differs))
         self.say(f"  {'DIFFERS' if differs else 'the same'}  {scene}: {how}")
+        for line in differs:
+            self.say(f"    {line[:200]}")
 
     def save(self) -> Path:
         """Write JSON for machines, and Markdown for people; returns the latter."""
