@@ -870,8 +870,8 @@ def moment(column: str, sql_type: str) -> str:
         text = f"CAST({column} AS VARCHAR)"
         # Zones are a matter of their own, and slow; 2013-01-31T17:00:00 and 2013-01-31T17:00:00.125 have none, nor room
         # for one. Elsewhere a zone would be ignored.
-        digits = f"{text}[21] >= '0' AND {text}[-2] <> ' ' AND {text}[-1] BETWEEN '0' AND '9'"
-        thousandths = f"strlen({text}) <= 23 AND {text}[20] = '.' AND {digits}"
+        rest = f"substring({text}, 20)"
+        thousandths = f"strlen({text}) <= 23 AND {rest} >= '.' AND TRY_CAST({rest} AS DOUBLE) < 1"
         plain = f"{text} LIKE '_____________:__:__%' AND (strlen({text}) = 19 OR {thousandths})"
         time = (
             f"CASE WHEN {plain} THEN try_cast({text} AS TIMESTAMP) ELSE try_cast({text} AS TIMESTAMPTZ)::TIMESTAMP END"

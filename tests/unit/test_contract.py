@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 
 from noria import tally
 from noria.cli.contracts import told
-from noria.contract import MOST, SAMPLED, Report, check
+from noria.contract import MOST, SAMPLED, Report, check, moment
 from noria.profile import Source, profile
 from noria.spec import Contract, ModelSpec, Task
-from noria.sql import LONGEST_LINE, Resources, connect
+from noria.sql import LONGEST_LINE, Resources, connect, cursor
 from noria.violations import MASK, Violation
 from tests.unit.engine_data import NOW, ODD, SMALL, spec_of
 
@@ -658,3 +659,20 @@ def test_whatever_a_file_holds_the_answer_is_a_report(name: str, start: bytes, r
     assert report.accepted == (not [v for v in report.violations if v.severity == "reject"])
     assert report.to_text()
     assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_time_is_read_as_one_with_a_zone_whatever_it_looks_like() -> None:
+    dates = ("2013-01-31", "2013-1-1", "2013-02-30", "0000-01-01", "9999-12-31", "12345-01-01", "-123-01-01")
+    times = ("17:00:00", "7:00:00", "24:00:00", "17:00", "17:60:00", "17:00:00 ", "17:0:00")
+    fractions = ("", ".1", ".12", ".123", ".123456", ".", ".1 ", ".-1", ".+1", ",1", ".12a")
+    zones = ("", "Z", "+02", "-02", "+2", "+02:30", " UTC", " +02", " -2", " 1", "1", " Europe/Berlin")
+    texts = ["".join(parts) for parts in product(dates, " T", times, fractions, zones)]
+    zoned = "try_cast(x AS TIMESTAMPTZ)::TIMESTAMP"
+    expected = f"CASE WHEN {zoned} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31' THEN {zoned} END"
+    with cursor(SMALL) as db:
+        wrong = db.execute(
+            f"SELECT x FROM (SELECT unnest(?::VARCHAR[]) AS x) "  # noqa: S608 -- of the lines above
+            f"WHERE ({moment('x', 'VARCHAR')}) IS DISTINCT FROM ({expected})",
+            [texts],
+        ).fetchall()
+    assert not wrong
