@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.profile import data, measure, report, window
-from benchmarks.profile.contenders import BARE, HOME, NORIA, OTHERS, Contender
+from benchmarks.profile.contenders import BARE, HOME, NORIA, OTHERS, STARTS, Contender
 from benchmarks.profile.report import CASES, Case
 from benchmarks.serving.report import Machine
 from local.cloud import REPOSITORY
@@ -38,6 +38,7 @@ def main() -> None:
         # Libraries read either format with pandas: one is enough to compare with.
         chosen = [BARE, NORIA, *(one for one in others if case is CASES[0] or not one.slow)]
         results[case.name] = _compare(case, chosen, options.rounds, failures)
+    starts = _starts(options.rounds, failures)
     reference = data.file(FILES, "reference", rows=data.REFERENCE)
     memory = {
         rows: run
@@ -45,7 +46,9 @@ def main() -> None:
         if (run := _run(NORIA, (reference, file), f"{rows:,} rows", failures))
     }
     warm = window.seconds(reference, FILES)
-    options.out.write_text(report.markdown(results, memory, warm, machine, failures), encoding="utf-8")
+    options.out.write_text(
+        report.markdown(results, memory, warm, machine, failures=failures, starts=starts), encoding="utf-8"
+    )
     print(f"· {options.out}")
 
 
@@ -69,7 +72,16 @@ def _compare(case: Case, chosen: Sequence[Contender], rounds: int, failures: lis
     return runs
 
 
-def _run(one: Contender, files: tuple[Path, Path], where: str, failures: list[str]) -> measure.Run | None:
+def _starts(rounds: int, failures: list[str]) -> dict[str, list[measure.Run]]:
+    runs: dict[str, list[measure.Run]] = {name: [] for name in STARTS}
+    for _ in range(rounds):
+        for name, one in STARTS.items():
+            if run := _run(one, (), "start", failures):
+                runs[name].append(run)
+    return runs
+
+
+def _run(one: Contender, files: tuple[Path, ...], where: str, failures: list[str]) -> measure.Run | None:
     command = [*one.command, *(file.resolve() for file in files)]
     try:
         run = measure.run(command, folder=REPOSITORY, says="17", limit=LIMIT)

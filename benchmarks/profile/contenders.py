@@ -49,6 +49,8 @@ class Contender:
 
 BARE = Contender("bare DuckDB scan", "bare", library=False)
 NORIA = Contender("Noria", "noria_check", library=False)
+STARTS = {BARE.name: BARE, NORIA.name: Contender("Noria", "noria_start", library=False)}
+"""Programs that read no file, as `bare` is given none: what the two above take before they do."""
 OTHERS = (
     Contender("polars, by hand", "polars_counts", "polars", library=False),
     Contender("pandas with scipy, by hand", "pandas_scipy", "pandas", slow=True, library=False),

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Bytecode is kept from the first run on, as that of the peers' packages is, and as every bundle brings its own."""
+
 
 class Failed(RuntimeError):
     """A program that ended with an error, did not compare every feature, or took too long."""
@@ -27,7 +30,7 @@ def run(command: Sequence[str | Path], *, folder: Path, says: str, limit: float)
     """Run a program that prints `says` last; `limit` in seconds."""
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=_ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
         try:
             status, used = _wait(process, started + limit)
         except TimeoutError as error:

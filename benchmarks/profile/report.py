@@ -25,6 +25,14 @@ BUSY = """ Others used the machine: these numbers
 are preliminary. Processor time suffers less than time on the clock, and so the ratios of both are given."""
 
 
+FLOOR = """\
+## What no scan can change
+
+A program that reads no file takes time too: Python, DuckDB, and of Noria pydantic and the model's spec. "At best" is
+Noria's start and then the bare scan's own time after its start: with no statistics at all, Noria could not be faster.
+What is left after both starts compares the reading and all statistics with the reading alone."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One pair of files: what it is called, and how many times the bare scan Noria may take."""
@@ -42,12 +50,20 @@ Results = Mapping[str, Mapping[str, Sequence[Run]]]
 
 
 def markdown(
-    results: Results, memory: Mapping[int, Run], window: float, machine: Machine, failures: Sequence[str]
+    results: Results,
+    memory: Mapping[int, Run],
+    window: float,
+    machine: Machine,
+    *,
+    failures: Sequence[str],
+    starts: Mapping[str, Sequence[Run]],
 ) -> str:
     parts = [HEAD.format(machine=machine, busy=BUSY if machine.load > 0.5 else "")]
     parts += [_table(case, results[case.name]) for case in CASES if results.get(case.name)]
     parts.append("## Memory and small windows\n\n" + "\n".join(_rest(memory, window)))
     parts.append("## Goals\n\n| goal | reached | met |\n|---|--:|---|\n" + "\n".join(_goals(results, memory, window)))
+    if all(starts.get(one.name) for one in (BARE, NORIA)):
+        parts.append(FLOOR + "\n\n" + "\n".join(_floors(results, starts)))
     if failures:
         parts.append("## Not measured\n\n" + "\n".join(f"- {failure}" for failure in failures))
     return "\n\n".join(parts) + "\n"
@@ -90,6 +106,19 @@ def _goals(results: Results, memory: Mapping[int, Run], window: float) -> Iterat
     for rows, run in memory.items():
         yield _goal(f"under 200 MB for {rows:,} rows", run.memory / 1e6, most=200)
     yield _goal("a window of 10,000 rows in under 100 ms, warm", window * 1000, most=100)
+
+
+def _floors(results: Results, starts: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    bare_start, start = (_best(starts[one.name]).wall for one in (BARE, NORIA))
+    yield f"The bare scan's start takes {bare_start:.2f} s, Noria's {start:.2f} s.\n"
+    yield "| files | goal, × bare scan | at best | reached | after both starts |\n|---|--:|--:|--:|--:|"
+    for case in CASES:
+        runs = results.get(case.name, {})
+        if runs.get(NORIA.name) and runs.get(BARE.name):
+            ours, bare = _best(runs[NORIA.name]).wall, _best(runs[BARE.name]).wall
+            least = start + bare - bare_start
+            after = (ours - start) / (bare - bare_start)
+            yield f"| {case.name} | {case.goal:g} | {least / bare:.1f} | {ours / bare:.1f} | {after:.1f} |"
 
 
 def _goal(name: str, reached: float, *, most: float = float("inf"), least: float = 0.0) -> str:
