@@ -25,6 +25,9 @@ from noria.units import Duration, Part, format_duration
 
 Objective = Literal["availability", "latency_p95_ms", "upload_to_live", "detect", "roll_back"]
 
+OF_REQUESTS: tuple[Objective, ...] = ("availability", "latency_p95_ms")
+"""Those that CloudWatch counts, and alarms watch; the ledger tells the others."""
+
 OFTEN = 0.95
 """How often what has no share of its own must be good: 95 % is what a 95th percentile says of latency."""
 
@@ -75,7 +78,7 @@ class Objectives(Part):
     @property
     def of_requests(self) -> bool:
         """Whether anything is promised of requests."""
-        return self.availability is not None or self.latency_p95_ms is not None
+        return any(objective in OF_REQUESTS for objective in self.promised)
 
     def text(self, objective: Objective) -> str:
         """As `99.9 % answered`."""
@@ -142,7 +145,7 @@ class Kept(BaseModel):
 def by_requests(model: str, asked: Objectives, period: Served, hour: Served) -> Iterator[Kept]:
     """Availability and latency, where they are promised."""
     for objective in asked.promised:
-        if objective not in {"availability", "latency_p95_ms"}:
+        if objective not in OF_REQUESTS:
             continue
         bad, lately = _bad(objective, period), _bad(objective, hour)
         allowed = 1 - asked.target(objective)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from aws_cdk import App, CfnResource, Stack
 from constructs import IConstruct
 
+from stacks.constructs.burn_alarms import BurnAlarms
 from stacks.constructs.endpoint_alarms import EndpointAlarms
 from stacks.constructs.paging import OnePage
 from stacks.constructs.permissions import answer
@@ -68,6 +69,8 @@ def _reasons(stack: Stack) -> Iterator[tuple[IConstruct, str, str]]:
     for page in (child for child in stack.node.children if isinstance(child, OnePage)):
         for alarm in page.alarms:
             yield alarm, "CloudWatchAlarmAction", ONE_PAGE
+    for burn in (child for child in stack.node.children if isinstance(child, BurnAlarms)):
+        yield burn, "CloudWatchAlarmAction", "Each alarm in it is one of two windows; the composite of both tells."
     for reaction in (child for child in stack.node.children if isinstance(child, Reaction)):
         of_logs = reaction.node.id == "KeepPredictions"
         yield reaction.function, "LambdaInsideVPC", NO_VPC

@@ -14,8 +14,10 @@ from noria.alarms import CAUSES, CauseName, Severity, Told
 from noria.boards import of_model, of_monitor
 from noria.monitors import Monitor, monitors
 from noria.names import key
+from noria.objectives import OF_REQUESTS
 from noria.serve import Mode
 from noria.spec import ModelSpec
+from stacks.constructs.burn_alarms import BurnAlarms
 from stacks.constructs.captured_requests import CapturedRequests
 from stacks.constructs.dashboard import Dashboard, drawn
 from stacks.constructs.endpoint_metrics import EndpointMetrics
@@ -50,12 +52,7 @@ class Monitoring(Stack):
         self._spec = spec
         self._name = settings.names.model(spec.model)
         self._foundation = foundation
-        self._endpoint = EndpointMetrics(
-            endpoint=self._name,
-            variant="champion",
-            min_requests=spec.serve.min_requests,
-            asynchronous=spec.serve.mode is Mode.ASYNC,
-        )
+        self._endpoint = self._of_variant("champion")
 
         if settings.model_dashboards or not spec.serve.mode.has_endpoint:  # a batch model has nothing else here
             Dashboard(self, "Board", board=of_model(settings.names, spec))
@@ -78,7 +75,32 @@ class Monitoring(Stack):
                 alarm.add_alarm_action(tell(foundation, Severity.WARNING))
         for cause in sorted({monitor.cause for monitor in alarms if monitor.cause}):
             self._once(cause, [alarm for monitor, alarm in alarms.items() if monitor.cause == cause])
-        self._once("serving", [*self._endpoint_alarms(), *self._doors(front_door)])
+        burns = list(self._burn_alarms())
+        for burn in burns:
+            burn.slow.add_alarm_action(tell(foundation, Severity.WARNING))
+        fast = [burn.fast for burn in burns]
+        self._once("serving", [*self._endpoint_alarms(), *self._doors(front_door), *fast])
+
+    def _of_variant(self, variant: str) -> EndpointMetrics:
+        serve = self._spec.serve
+        return EndpointMetrics(
+            endpoint=self._name,
+            variant=variant,
+            min_requests=serve.min_requests,
+            asynchronous=serve.mode is Mode.ASYNC,
+        )
+
+    def _burn_alarms(self) -> Iterator[BurnAlarms]:
+        asked = self._spec.objectives
+        for objective in OF_REQUESTS:
+            if objective in asked.promised:
+                yield BurnAlarms(
+                    self,
+                    f"Burn-{objective}",
+                    objective=objective,
+                    objectives=asked,
+                    variants={variant: self._of_variant(variant) for variant in ("champion", "challenger")},
+                )
 
     def _once(self, cause: CauseName, alarms: Sequence[cloudwatch.IAlarm]) -> None:
         OnePage(self, f"Cause-{cause}", cause=cause, of=self._name, alarms=alarms, foundation=self._foundation)

@@ -42,6 +42,9 @@ OF_AWS = {
 
 OF_A_FLEET = frozenset({"EndpointName", "EndpointConfigName", "VariantName"})
 
+BURNS = re.compile(r"-((?:availability|latency)-(?:fast|slow))(?:-\d+[hm])?$")
+"""What the names of alarms on budgets, and of their windows, end with: they count all that clients are answered by."""
+
 WINDOW = profile.column([1.0, 2.0], "number")
 
 
@@ -130,10 +133,10 @@ def composites(assembly: Assembly) -> Iterator[tuple[Template, Resource]]:
 
 
 def children(assembly: Assembly, template: Template, composite: Resource) -> list[str]:
-    """Names of the alarms whose ALARM raises a composite one; fails if its rule says anything else."""
+    """Names of the alarms whose ALARM, of any or of all, raises a composite one; fails if its rule is another."""
     rule = assembly.flat(composite.properties["AlarmRule"])
     one = r'ALARM\("(?:<(\w+)\.Arn>|arn:[^"]*:alarm:([\w-]+))"\)'
-    assert re.fullmatch(rf"\(?{one}(?: OR {one})*\)?", rule), rule
+    assert any(re.fullmatch(rf"\(?{one}(?: {word} {one})*\)?", rule) for word in ("OR", "AND")), rule
     return [template[id_].properties["AlarmName"] if id_ else name for id_, name in re.findall(one, rule)]
 
 
@@ -197,7 +200,7 @@ def test_every_alarm_tells_somebody_by_its_severity_or_is_a_child_of_one_that_do
 
 
 def test_children_are_as_severe_as_what_speaks_for_them(assembly: Assembly) -> None:
-    by_name = {alarm.properties["AlarmName"]: alarm for _, alarm in alarms(assembly)}
+    by_name = {alarm.properties["AlarmName"]: alarm for _, alarm in (*alarms(assembly), *composites(assembly))}
     for template, composite in composites(assembly):
         names = children(assembly, template, composite)
         assert len(names) >= 2, f"{composite.path}: one alarm can speak for itself"
@@ -222,6 +225,30 @@ def test_one_cause_is_told_of_once(assembly: Assembly) -> None:
     assert len(found[f"{prefix}-flight-delay-bias"]) == 3
     # Of the regression's labels one monitor speaks, for itself.
     assert f"{prefix}-house-prices-labels" not in found
+
+
+def test_a_budget_is_watched_in_two_windows_of_what_all_clients_are_answered(assembly: Assembly) -> None:
+    """Thresholds by hand, of the 0.1 % of requests that may fail: 14.4 and 6 times as many."""
+    name = f"noria-{assembly.env}-flight-delay-availability"
+    found = {alarm.properties["AlarmName"]: alarm.properties for _, alarm in alarms(assembly)}
+    windows = {
+        "fast-1h": (3600, 0.0144),
+        "fast-5m": (300, 0.0144),
+        "slow-6h": (21600, 0.006),
+        "slow-30m": (1800, 0.006),
+    }
+    for window, (seconds, threshold) in windows.items():
+        alarm = found[f"{name}-{window}"]
+        assert alarm["Threshold"] == pytest.approx(threshold)
+        assert {m["MetricStat"]["Period"] for m in alarm["Metrics"] if "MetricStat" in m} == {seconds}
+    rules = {c.properties["AlarmName"]: assembly.flat(c.properties["AlarmRule"]) for _, c in composites(assembly)}
+    asked = {c.properties["AlarmName"]: set(children(assembly, t, c)) for t, c in composites(assembly)}
+    for burn in ("fast", "slow"):
+        assert asked[f"{name}-{burn}"] == {f"{name}-{window}" for window in windows if window.startswith(burn)}
+        assert " AND " in rules[f"{name}-{burn}"]
+    assert f"{name}-fast" in asked[f"noria-{assembly.env}-flight-delay-serving"]
+    # What promises nothing is not watched for it.
+    assert not any(BURNS.search(other) and "house-prices" in other for other in found)
 
 
 def test_every_alarm_has_a_name_of_its_own(assembly: Assembly) -> None:
@@ -250,7 +277,8 @@ def test_every_alarm_looks_at_a_metric_that_something_publishes(assembly: Assemb
                 if metric["MetricName"] == "HasBacklogWithoutCapacity":  # of an endpoint, not of a variant
                     continue
                 of_challenger = alarm.properties["AlarmName"] in of_challengers(assembly)
-                assert dimensions["VariantName"] == ("challenger" if of_challenger else "champion"), alarm.path
+                expected = {"champion", "challenger"} if BURNS.search(alarm.properties["AlarmName"]) else {"champion"}
+                assert dimensions["VariantName"] in ({"challenger"} if of_challenger else expected), alarm.path
 
 
 def test_a_model_is_named_as_its_measurements_name_it(assembly: Assembly) -> None:
@@ -356,7 +384,8 @@ def test_the_index_is_one_table_with_the_name_and_page_of_every_alarm(assembly: 
         ((severity, cause, page),) = {row[1:] for row in rows if re.fullmatch(named(row[0], assembly), name)}
         assert (severity, page) == (str(told.severity or "none").lower(), f"{told.runbook}.md"), alarm.path
         if name in by:
-            assert cause in CAUSES, alarm.path
+            burn = BURNS.search(name)
+            assert cause in {*CAUSES, *(burn.groups() if burn else ())}, alarm.path
             assert by[name].endswith(f"-{cause}"), alarm.path
 
 
