@@ -45,7 +45,8 @@ def main() -> int:
     story = Story(listener=Display(console))
     with (
         tempfile.TemporaryDirectory(prefix="noria-models-") as folder,
-        LocalCloud(root=root, port=options.port, time_scale=TIME_SCALE) as cloud,
+        # A flood takes what time it takes; ticks that come sixty times as often would only be in its way.
+        LocalCloud(root=root, port=options.port, time_scale=1.0 if options.flood else TIME_SCALE) as cloud,
     ):
         untrained = [MODEL, CONTROL] if options.flood else [CONTROL]
         day = prepare(cloud, story, models=specs(Path(folder), untrained=untrained), live=not options.flood)
