@@ -70,6 +70,18 @@ def test_rejecting_what_is_live_brings_its_predecessor_back(play: Play, world: W
     assert entry.details["package"] == play.live
 
 
+def test_promises_are_held_against_what_happened(world: World) -> None:
+    told = run(world, "slo", "flight-delay", "--json")
+    assert told.returncode == 0, told.stderr
+    kept = {row["objective"]: row["numbers"] for row in json.loads(told.stdout)}
+    assert kept["availability"]["events"] > 1000
+    assert kept["availability"]["share"] > 0.9  # a broken candidate has failed some, before it was taken back
+    assert kept["upload_to_live"]["events"] >= 1
+    assert kept["upload_to_live"]["bad"] == 0
+    assert kept["detect"]["events"] >= 1
+    assert kept["roll_back"]["events"] >= 2  # by alarms, and by the rejection above
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
