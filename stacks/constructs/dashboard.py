@@ -69,7 +69,8 @@ def _line(line: Line, number: int) -> cloudwatch.IMetric:
         )
     if line.series.factor != 1:
         return cloudwatch.MathExpression(
-            expression=f"value{number} * {line.series.factor:g}",
+            # The CDK takes the e of 1e-06 for a metric's name.
+            expression=f"value{number} * {line.series.factor:f}",
             using_metrics={f"value{number}": found},
             label=line.legend,
             period=Duration.seconds(line.series.period),
