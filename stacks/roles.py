@@ -7,7 +7,7 @@ An auditor sees every model, a platform engineer acts through the CDK's roles: n
 docs/security.md says who may do what; a test asks the local cloud, with these policies, about each cell of its table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from aws_cdk import ArnFormat, CfnOutput, Environment, Stack
@@ -65,19 +65,20 @@ class Roles(Stack):
         self._policy("data-scientist", [*self._sees_a_model(), *self._works_on_data()])
         self._policy("approver", [*self._sees_a_model(), *self._decides()])
         self._policy("operator", [*self._sees_a_model(), *self._operates()])
+        self._policy("on-call", self._is_on_call())
         self._policy("auditor", self._sees_everything())
         self._policy("platform-engineer", self._deploys())
 
-    def _policy(self, person: Person, grants: Sequence[Grant]) -> None:
+    def _policy(self, name: str, grants: Sequence[Grant]) -> None:
         policy = iam.ManagedPolicy(
             self,
-            person,
-            managed_policy_name=f"{self._prefix}-{person}",
-            description=f"Noria ({self._settings.env}): {person}, docs/security.md",
+            name,
+            managed_policy_name=f"{self._prefix}-{name}",
+            description=f"Noria ({self._settings.env}): {name}, docs/security.md",
         )
         allow(policy, *grants)
         deny(policy, *IN_ANOTHERS_NAME, resources=self._approving())
-        CfnOutput(self, f"Policy-{person}", value=policy.managed_policy_arn, description="To attach to a role")
+        CfnOutput(self, f"Policy-{name}", value=policy.managed_policy_arn, description="To attach to a role")
 
     # --- what each may do
 
@@ -194,9 +195,20 @@ class Roles(Stack):
         )
 
     def _operates(self) -> tuple[Grant, ...]:
-        """What changes what answers, and what is for who is on call: queues, dead letters, archives, pauses, logs."""
+        """`noria traffic`, `shadow`, `promote`, `abandon`, `rollback`, `pause`, `resume` and `monitor`."""
         return (
             self._says("Serving Requested", "Pause Requested", "Events Sent Again"),
+            Grant(
+                actions=["sqs:GetQueueUrl", "sqs:SendMessage"],
+                resources=[self._queue("monitor-model")],
+            ),
+            self._encrypts("sqs"),
+            self._decrypts("sqs"),
+        )
+
+    def _is_on_call(self) -> tuple[Grant, ...]:
+        """`noria queues`, `redrive`, `replay`, `logs` and `doctor`: of an operator, to whom it is attached besides."""
+        return (
             Grant(
                 actions=["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"],
                 resources=[self._queue("*")],
@@ -208,11 +220,6 @@ class Roles(Stack):
                 because="Dead letters of any reaction: which there are is the reactions stack's to say.",
             ),
             Grant(
-                actions=["events:ListRules", "sqs:ListQueues"],
-                resources=["*"],
-                because="Lists of names, of the whole account: the commands pick the environment's by their prefix.",
-            ),
-            Grant(
                 actions=["events:DescribeArchive", "events:DescribeReplay", "events:StartReplay"],
                 resources=[
                     self.format_arn(service="events", resource=kind, resource_name=f"{self._prefix}-*")
@@ -220,8 +227,6 @@ class Roles(Stack):
                 ],
                 because="A replay is called after its archive; archives hold what was told of all models.",
             ),
-            self._encrypts("sqs"),
-            self._decrypts("sqs"),
             Grant(
                 actions=["logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams"],
                 resources=[
@@ -237,7 +242,7 @@ class Roles(Stack):
                     for kind in ("Processing", "Training", "Transform")
                     for all_ in ("", ":*")
                 ],
-                because="noria logs reads one job at a time; SageMaker has one group for all jobs of an account.",
+                because="The command reads one job's lines; SageMaker has one group for all jobs of an account.",
             ),
             *self._diagnoses(),
             Grant(
@@ -267,9 +272,10 @@ class Roles(Stack):
                     "lambda:ListEventSourceMappings",
                     "lambda:ListFunctions",
                     "scheduler:ListSchedules",
+                    "sqs:ListQueues",
                 ],
                 resources=["*"],
-                because="Lists of the whole account, of which noria doctor picks the environment's by their prefix.",
+                because="Lists of the whole account, of which the commands pick the environment's by its prefix.",
             ),
             Grant(actions=["kms:DescribeKey"], resources=[self._foundation.key.key_arn]),
             Grant(
@@ -473,3 +479,9 @@ class Roles(Stack):
 
 
 PEOPLE: tuple[Person, ...] = get_args(Person)
+
+POLICIES: Mapping[Person, tuple[str, ...]] = {
+    **{person: (person,) for person in PEOPLE},
+    "operator": ("operator", "on-call"),
+}
+"""Which policies to attach for each; one would be too long for an operator (6,144 characters)."""

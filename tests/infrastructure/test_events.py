@@ -40,6 +40,7 @@ MEANT = {
     "confirm-deployment-stacks": {"aws.cloudformation-stack-status-change"},
     "request-retraining-alarms": {"aws.cloudwatch-alarm-state-change"},
     "request-retraining-causes": {"noria-dataset-accepted", "noria-retraining-wanted", "noria-training-ended"},
+    "reconcile-wishes": {"noria-events-sent-again", "noria-pause-requested"},
 }
 """What each rule is for, by its name after the environment's."""
 

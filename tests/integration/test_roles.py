@@ -18,7 +18,7 @@ from botocore.httpsession import URLLib3Session
 
 from local.cloud import ACCOUNT, REGION, LocalCloud
 from stacks.foundation import Foundation
-from stacks.roles import MODEL_TAG, PEOPLE, Roles
+from stacks.roles import MODEL_TAG, PEOPLE, POLICIES, Roles
 from stacks.settings import settings_for
 from tests.infrastructure.assembly import CONTEXT, REPOSITORY
 
@@ -116,8 +116,8 @@ def stack(model: str) -> str:
     return f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/noria-local-{model}-serving/{id_}"
 
 
-def policy(person: str) -> str:
-    return f"arn:aws:iam::{ACCOUNT}:policy/noria-local-{person}"
+def policy(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:policy/noria-local-{name}"
 
 
 def assume(role: str) -> Call:
@@ -313,7 +313,8 @@ def person(world: World, request: pytest.FixtureRequest) -> tuple[str, Client]:
     """Somebody of one model, as an IAM role with the policy and the tag."""
     root = Client(world.session, world.cloud)
     role = trusting(root, f"{MINE}-{request.param}", model=MINE)
-    root("iam").attach_role_policy(RoleName=f"{MINE}-{request.param}", PolicyArn=policy(request.param))
+    for name in POLICIES[request.param]:
+        root("iam").attach_role_policy(RoleName=f"{MINE}-{request.param}", PolicyArn=policy(name))
     return request.param, Client(assumed(root, role), world.cloud)
 
 
@@ -390,7 +391,8 @@ def test_who_has_no_model_may_do_nothing_about_any_until_a_session_is_given_one(
     root = Client(world.session, world.cloud)
     for who in ("data-scientist", "approver", "operator"):
         role = trusting(root, f"nobodys-{who}")
-        root("iam").attach_role_policy(RoleName=f"nobodys-{who}", PolicyArn=policy(who))
+        for name in POLICIES[who]:
+            root("iam").attach_role_policy(RoleName=f"nobodys-{who}", PolicyArn=policy(name))
         own = [action for action, cells in TABLE.items() if cells[who] == "own"]
         untagged, tagged = (Client(assumed(root, role, **tags), world.cloud) for tags in ({}, {MODEL_TAG: MINE}))
         assert [action for action in own if allowed(CALLS[action], untagged, MINE, world)] == []
