@@ -834,6 +834,7 @@ class Reactions(Stack):
             self.request_retraining,
             self.start_training,
             self.record_training,
+            self.write_card,
             self.deploy_model,
             self.confirm_deployment,
             self.predict_batch,

@@ -10,6 +10,7 @@
 | a training was granted                       | its start                   | start_training       |
 | an execution has ended                       | its outcome                 | record_training      |
 | a package is approved, rejected, taken back  | that decision               | deploy_model         |
+| a package is registered by hand, or imported | the training that made it   | write_card           |
 | a package waits, or answers, for too long    | that people were told       | approve_package      |
 | a package waits, though enough have approved | the registry's Approved     | approve_package      |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
@@ -56,7 +57,7 @@ from noria.aws.lineage import Outcome as LineageOutcome
 from noria.aws.pauses import Pauses
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
-from noria.aws.registry import Registry
+from noria.aws.registry import EXECUTION, Registry
 from noria.aws.retries import retried_soon
 from noria.aws.serving import ServingStack, StackState
 from noria.aws.stacks import Stacks
@@ -251,6 +252,7 @@ class Search:
         yield from self._grants()
         yield from self._executions()
         yield from self._decisions()
+        yield from self._registered()
         yield from self._looks()
         yield from self._deployments()
         yield from self._steps()
@@ -405,6 +407,30 @@ class Search:
                 reaction="deploy-model",
                 subject=f"decision {package.arn}#{package.modified.isoformat()}",
                 why=f"Version {package.version} was {what} unheard",
+                event=self._event(ModelPackageStateChange, detail),
+            )
+
+    def _registered(self) -> Iterator[Missed]:
+        """No training's end tells write_card of these, and a package that waits for its first decision has no event."""
+        trained = {e.details.get("package") for e in self.entries if e.kind is Kind.TRAINING_SUCCEEDED}
+        imported = {e.details.get("package") for e in self.entries if e.kind is Kind.PACKAGE_IMPORTED}
+        group = self.env.names.model(self.model)
+        for summary in self.registry.packages(group):
+            if summary.approval != PENDING or summary.arn in trained or not self._settled(summary.created):
+                continue
+            # Of an execution that nobody has heard of yet, that is what is told.
+            if summary.arn not in imported and EXECUTION in self.registry.describe(summary.arn).metadata:
+                continue
+            detail = {
+                "ModelPackageGroupName": group,
+                "ModelPackageArn": summary.arn,
+                "ModelApprovalStatus": summary.approval,
+                "UpdatedModelPackageFields": [],
+            }
+            yield Missed(
+                reaction="write-card",
+                subject=f"registered {summary.arn}",
+                why=f"Version {summary.version} comes from no training that is known",
                 event=self._event(ModelPackageStateChange, detail),
             )
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 OUTCOME = "noria:outcome"
 """Property of a package that says what came of its deployment."""
 
+EXECUTION = "noria:execution"
+"""Property of a package that a pipeline registered: the execution that did."""
+
 DESCRIPTION = 1024  # ApprovalDescription: at most so many characters
 
 Decision = Literal["Approved", "Rejected", "PendingManualApproval"]

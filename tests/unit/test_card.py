@@ -315,6 +315,8 @@ class SageMaker:
     class exceptions:  # noqa: N801 (as boto3 has it)
         class ResourceNotFound(Exception): ...
 
+        class ConflictException(Exception): ...
+
     def __init__(self) -> None:
         self.card: dict[str, Any] | None = None
         self.calls: list[str] = []
@@ -336,6 +338,24 @@ class SageMaker:
             raise error("UpdateModelCard", "ValidationException", "archived")
         self.calls.append(next(iter(change)))
         self.card |= change
+
+
+@pytest.mark.parametrize("theirs", ["{}", '{"a":1}'])
+def test_of_two_that_write_a_card_at_once_the_later_is_done_if_it_says_the_same(theirs: str) -> None:
+    client: Any = SageMaker()
+    create = client.create_model_card
+
+    def at_once(**card: Any) -> None:
+        create(**card | {"Content": theirs})
+        raise client.exceptions.ConflictException
+
+    client.create_model_card = at_once
+    cards = Cards(client=client)
+    if theirs == "{}":
+        assert cards.write("n", "{}", "PendingReview", tags={}, key="k") is Written.UPDATED
+    else:
+        with pytest.raises(client.exceptions.ConflictException):  # it comes again, and says what is known by then
+            cards.write("n", "{}", "PendingReview", tags={}, key="k")
 
 
 def test_a_card_is_written_once_and_changed_only_where_it_differs() -> None:

@@ -26,6 +26,7 @@ REACTIONS = (
     "request-retraining",
     "start-training",
     "record-training",
+    "write-card",
     "deploy-model",
     "confirm-deployment",
     "probe-deployment",

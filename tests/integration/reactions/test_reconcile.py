@@ -15,6 +15,7 @@ from lambdas.export_ledger.handler import handler as export_ledger
 from lambdas.record_training.handler import handler as record_training
 from lambdas.request_retraining.handler import handler as request_retraining
 from lambdas.start_training.handler import handler as start_training
+from lambdas.write_card.handler import handler as write_card
 from local.cloud import ACCOUNT
 from noria.aws.ledger import Copies
 from noria.batch import batch_token
@@ -51,6 +52,7 @@ def run(served: Served) -> dict[str, list[dict[str, Any]]]:
         "confirm-deployment",
         "predict-batch",
         "join-labels",
+        "write-card",
     )
     # Other tests' schedules and reactions send to these queues too.
     told = {
@@ -206,6 +208,21 @@ def test_an_approval_that_was_not_heard(served: Served) -> None:
     served.confirm()
     assert run(served) == {}
     assert Kind.DEPLOYED in served.kinds()
+
+
+def test_a_version_that_was_registered_by_hand_gets_its_card_before_it_is_decided(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NORIA_KEY_ARN", "alias/cards")
+    served.register()
+    told = run(served)
+    assert list(told) == ["write-card"]
+    for _ in range(2):
+        served.place.deliver(write_card, told["write-card"][0])
+    card = served.place.sagemaker.describe_model_card(ModelCardName=f"{served.name}-1")
+    assert card["ModelCardStatus"] == "PendingReview"
+    assert card["ModelCardVersion"] == 1
+    assert run(served) == {}
 
 
 def test_a_deployment_whose_end_was_not_heard(served: Served) -> None:

@@ -61,7 +61,10 @@ def pipeline(place: Place, spec: ModelSpec, *, group: bool = True) -> str:
         "Arguments": {
             "ModelPackageGroupName": name,
             "ModelApprovalStatus": "PendingManualApproval",
-            "CustomerMetadataProperties": {"noria:evaluation": f"s3://{BUCKET}/{spec.model}/runs/one/evaluation.json"},
+            "CustomerMetadataProperties": {
+                "noria:evaluation": f"s3://{BUCKET}/{spec.model}/runs/one/evaluation.json",
+                "noria:execution": {"Get": "Execution.PipelineExecutionArn"},
+            },
             "InferenceSpecification": {
                 "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
