@@ -24,6 +24,33 @@ def test_january_goes_live(play: Play) -> None:
     assert play.live
 
 
+def test_one_id_goes_with_january_from_upload_to_live(live: Play, world: World) -> None:
+    entries = world.entries()
+    deployed = next(entry for entry in entries if entry.kind is Kind.DEPLOYED)
+    turns = {Kind.DATASET_ACCEPTED, Kind.RETRAINING_REQUESTED, Kind.TRAINING_STARTED, Kind.TRAINING_SUCCEEDED}
+    turns |= {Kind.PACKAGE_APPROVED, Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED}
+    chain = [entry for entry in entries[: deployed.number] if entry.kind in turns]
+    assert {entry.kind for entry in chain} == turns
+    assert {entry.correlation for entry in chain} == {deployed.correlation}
+
+    told = world.noria("logs", str(deployed.correlation))
+    assert [line["message"] for line in told if line["level"] in turns] == [entry.summary for entry in chain]
+    where = {line["where"] for line in told if line["kind"] == "log"}
+    functions = {"validate-upload", "request-retraining", "start-training", "record-training", "deploy-model"}
+    assert functions | {"confirm-deployment"} <= where
+    assert any("Train" in name for name in where), f"no line of the training job: {sorted(where)}"
+    of_version = world.noria("logs", live.live)
+    assert [line for line in of_version if line["kind"] == "ledger"] == [
+        line for line in told if line["kind"] == "ledger"
+    ]
+
+
+def test_nothing_is_wrong_where_all_is_well(live: Play, world: World) -> None:
+    diagnosis = world.noria("doctor")
+    assert diagnosis["denied"] == []
+    assert diagnosis["findings"] == []
+
+
 def test_a_broken_file_is_quarantined(live: Play) -> None:
     live.broken_upload()
     assert live.world.entries()[-1].kind is Kind.DATASET_QUARANTINED
