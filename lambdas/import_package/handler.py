@@ -114,6 +114,9 @@ def import_package(
     # What was decided here once, and waits again, waits for people here.
     undecided = not decisions(entries, package) and registry.describe(package).approval == "PendingManualApproval"
     if undecided and not spec.approval.strict:
+        # Asked again: to copy takes a while, and whoever put it back there meanwhile would not be heard here.
+        if registry.describe(origin).approval != "Approved":
+            return Outcome.NOT_APPROVED
         who = f" by {approved.decided_by}" if approved.decided_by else ""
         reason = f"Approved in account {there.account}{who}: {approved.reason or 'no reason given'}"
         registry.decide(package, "Approved", reason=reason[:DESCRIPTION])

@@ -3,13 +3,20 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from lambdas.import_package.handler import Outcome, import_package
 from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
+from noria.aws.ledger import Ledger
+from noria.aws.registry import Registry
+from noria.aws.storage import Storage
+from noria.promotion import Place
+from noria.spec import load
 from stacks.settings import Follower
 from tests.infrastructure import test_accounts as templates
 from tests.infrastructure.assembly import Assembly
@@ -92,7 +99,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, given: dict[str, dict[str
         sagemaker.create_model_package_group(ModelPackageGroupName=GROUP)
         sagemaker.create_model_package(ModelPackageGroupName=GROUP, ModelApprovalStatus="PendingManualApproval")
         # Whatever its own account may give it: what is refused below, the registry's account refuses.
-        everything = {"Effect": "Allow", "Action": ["s3:*", "sagemaker:*", "kms:*"], "Resource": "*"}
+        everything = {"Effect": "Allow", "Action": ["s3:*", "sagemaker:*", "kms:*", "dynamodb:*"], "Resource": "*"}
         for name in (IMPORTER, "noria-prod-reactions-DeployModelRole0A1B2C3D-9Z8Y7X"):
             accounts.make_role(name, OTHER, {"AWS": f"arn:aws:iam::{OTHER}:root"}, everything)
         s3.put_bucket_policy(Bucket=BUCKET, Policy=policy(given["AWS::S3::BucketPolicy"]))
@@ -143,6 +150,55 @@ def test_without_either_policy_nothing_can_be_promoted(accounts: Accounts, given
     with refused():
         accounts.other("s3").get_object(Bucket=BUCKET, Key="flight-delay/runs/e1/model.tar.gz")
     s3.put_bucket_policy(Bucket=BUCKET, Policy=policy(given["AWS::S3::BucketPolicy"]))
+
+
+def test_what_was_approved_there_is_a_version_here_whose_model_can_be_read(accounts: Accounts) -> None:
+    there, here = accounts.root("sagemaker"), accounts.root("sagemaker", OTHER)
+    model = f"s3://{BUCKET}/flight-delay/runs/e1/model.tar.gz"
+    container = {"Image": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/noria-serving:1", "ModelDataUrl": model}
+    types = {"SupportedContentTypes": ["text/csv"], "SupportedResponseMIMETypes": ["text/csv"]}
+    origin = there.create_model_package(
+        ModelPackageGroupName=GROUP,
+        ModelApprovalStatus="Approved",
+        InferenceSpecification={"Containers": [container], **types},
+    )["ModelPackageArn"]
+    bucket, group = f"noria-prod-data-{OTHER}-{REGION}", "noria-prod-flight-delay"
+    place = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    accounts.root("s3", OTHER).create_bucket(Bucket=bucket, **place)
+    here.create_model_package_group(ModelPackageGroupName=group)
+    accounts.root("dynamodb", OTHER).create_table(
+        TableName="ledger",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "model", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("model", "sk")],
+    )
+
+    def imported() -> Outcome:
+        return import_package(
+            origin=origin,
+            spec=load(REPOSITORY / "models" / "flight-delay.yaml"),
+            group=group,
+            there=Place(account=ACCOUNT, bucket=BUCKET),
+            here=Place(account=OTHER, bucket=bucket),
+            registry=Registry(client=accounts.other("sagemaker")),
+            storage=Storage(bucket=bucket, client=accounts.other("s3")),
+            ledger=Ledger(table="ledger", client=accounts.other("dynamodb")),
+            now=datetime.now(UTC),
+        )
+
+    assert [imported(), imported()] == [Outcome.IMPORTED, Outcome.KNOWN]
+    (found,) = here.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
+    described = here.describe_model_package(ModelPackageName=found["ModelPackageArn"])
+    assert found["ModelPackageArn"].split(":")[4] == OTHER
+    assert described["ModelApprovalStatus"] == "Approved"
+    assert described["CustomerMetadataProperties"]["noria:origin"] == origin
+    (copied,) = described["InferenceSpecification"]["Containers"]
+    assert copied["Image"].startswith(f"{OTHER}.dkr.ecr.")
+    their_bucket, _, key = copied["ModelDataUrl"].removeprefix("s3://").partition("/")
+    assert their_bucket == bucket
+    assert accounts.root("s3", OTHER).get_object(Bucket=bucket, Key=key)["Body"].read() == b"bytes"
+    there.update_model_package(ModelPackageArn=origin, ModelApprovalStatus="PendingManualApproval")
+    assert imported() is Outcome.NOT_APPROVED
 
 
 def test_an_approval_is_heard_on_the_others_bus_where_both_let_it(accounts: Accounts) -> None:

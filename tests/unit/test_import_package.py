@@ -10,6 +10,33 @@ from tests.unit.serving_world import ACCOUNT, GROUP, MODEL, World
 from tests.unit.test_serving_machine import SHIPPED, Serving
 
 
+def test_what_is_put_back_there_while_it_is_copied_is_not_approved_here() -> None:
+    world, spec = World(), ModelSpec.model_validate(SHIPPED | {"model": MODEL})
+    serving, origin, copied = Serving(world, spec), world.register(), world.register()
+    serving.registry.decide(origin, "Approved", reason="good there")
+    details = {"package": copied}
+    known = Fact(
+        model=MODEL, kind=Kind.PACKAGE_IMPORTED, subject=origin, at=world.now, summary="S.", details={**details}
+    )
+    serving.ledger.record(known)
+    place = Place(account=ACCOUNT, bucket="b")
+    world.meanwhile = (1, lambda: world.decide(origin, "PendingManualApproval", heard=False))  # after it was asked once
+    outcome = import_package(
+        origin=origin,
+        spec=spec,
+        group=GROUP,
+        there=place,
+        here=place,
+        registry=serving.registry,
+        storage=serving.storage,
+        ledger=serving.ledger,
+        now=world.now,
+    )
+    assert world.meanwhile is None
+    assert outcome is Outcome.NOT_APPROVED
+    assert world.packages[copied]["ModelApprovalStatus"] == "PendingManualApproval"
+
+
 @pytest.mark.parametrize("decided", [None, Kind.PACKAGE_APPROVED, Kind.PACKAGE_REJECTED, Kind.APPROVAL_VOIDED])
 def test_a_copy_is_approved_with_its_origin_until_it_was_decided_here(decided: Kind | None) -> None:
     world, spec = World(), ModelSpec.model_validate(SHIPPED | {"model": MODEL})
