@@ -7,6 +7,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from noria.aws.retries import patiently
 from noria.aws.stacks import NotDeleted
 from noria.cli.commands import app
 from noria.cli.output import Refused
@@ -15,6 +16,7 @@ from noria.spec import SpecError
 
 def main() -> None:
     """Run the command; what went wrong is one message on standard error, never a traceback."""
+    patiently()
     try:
         app()
     except (Refused, SpecError, NotDeleted) as error:
