@@ -27,6 +27,7 @@ class Desk:
         self.spec = ModelSpec.model_validate(SHIPPED | {"model": MODEL, "approval": approval})
         self.serving = Serving(self.world, self.spec)
         self.package = self.world.register()
+        self.world.packages[self.package]["CustomerMetadataProperties"]["noria:execution"] = "run"
 
     @property
     def approver(self) -> Approver:
