@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from local.cloud import ACCOUNT, REGION
 from noria.aws.ledger import Ledger
@@ -36,14 +37,14 @@ REACTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(LambdaContext):
     """What Powertools asks of a function's context."""
 
-    function_name: str = "function"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"
-    aws_request_id: str = "request"
+    def __init__(self) -> None:
+        self._function_name = "function"
+        self._memory_limit_in_mb = 512
+        self._invoked_function_arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"
+        self._aws_request_id = "request"
 
 
 @dataclass

@@ -6,7 +6,6 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import boto3
 import pytest
@@ -320,4 +319,4 @@ def test_what_a_handler_failed_on_is_raised_whether_its_message_can_be_put_back_
             "eventSourceARN": arn,
         }
         with pytest.raises(ClientError, match="GetObject"):
-            validate_upload({"Records": [record]}, cast("Any", Context()))
+            validate_upload({"Records": [record]}, Context())
