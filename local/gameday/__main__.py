@@ -21,7 +21,7 @@ from local.demo.story import Story
 from local.demo.world import Pager, World
 from local.deployment import deploy
 from local.gameday.breaks import BREAKS, Day
-from local.gameday.flood import Flood
+from local.gameday.flood import Flood, mixed
 from local.gameday.score import Score, table
 from noria import spec
 
@@ -88,7 +88,7 @@ def prepare(cloud: LocalCloud, story: Story, *, models: Path, live: bool) -> Day
     return Day(
         play=play,
         control=Control(world=World(cloud=cloud, model=CONTROL, story=story), play=play),
-        lines=flights.month(YEAR + 2).decode().splitlines(),
+        lines=mixed(flights.month(YEAR + 2).decode().splitlines(), play.spec.target),
     )
 
 

@@ -25,6 +25,15 @@ LOUD = 10
 _ENDS = (Kind.DATASET_ACCEPTED, Kind.DATASET_QUARANTINED)
 
 
+def mixed(lines: Sequence[str], target: str) -> list[str]:
+    """The header and as many rows as can take turns in their outcome: the contract refuses a file that has but one."""
+    column = lines[0].split(",").index(target)
+    late, early = (
+        [line for line in lines[1:] if (line.split(",")[column] == "1") is wanted] for wanted in (True, False)
+    )
+    return [lines[0], *(line for pair in zip(late, early, strict=False) for line in pair)]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """`lost` and `twice` are keys. `waited` are seconds from an upload to its outcome, the longest by model."""

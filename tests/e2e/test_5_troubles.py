@@ -9,7 +9,7 @@ from local.demo.control import Control
 from local.demo.scenes import YEAR, Play
 from local.demo.world import World
 from local.gameday.breaks import BREAKS, Day
-from local.gameday.flood import Flood
+from local.gameday.flood import Flood, mixed
 from local.gameday.score import Score
 
 UPLOADS = 44
@@ -18,7 +18,7 @@ AT_ONCE = 5
 
 @pytest.fixture(scope="module")
 def day(play: Play, control: Control) -> Day:
-    return Day(play=play, control=control, lines=flights.month(YEAR + 2).decode().splitlines())
+    return Day(play=play, control=control, lines=mixed(flights.month(YEAR + 2).decode().splitlines(), play.spec.target))
 
 
 @pytest.mark.parametrize("name", ["a denied call", "a killed function"])
