@@ -731,7 +731,7 @@ def destroy(
     say(
         removed,
         f"Removed {len(removed.stacks)} stacks, {removed.packages} packages and {removed.objects} objects. "
-        f"What is left:\n{kept}",
+        f"What is left:\n{kept}\nWhat is in the account:\n{found}",
         as_json=as_json,
     )
 

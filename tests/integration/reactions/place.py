@@ -73,7 +73,9 @@ class Place:
 
     def model(self, **changes: Any) -> ModelSpec:
         """A model of its own, described as the shipped one but for `changes`."""
-        described = SHIPPED.model_dump(mode="json") | {"model": f"m{next(self._numbers)}"} | changes
+        described = (
+            SHIPPED.model_dump(mode="json", exclude={"objectives"}) | {"model": f"m{next(self._numbers)}"} | changes
+        )
         spec = ModelSpec.model_validate(described)
         (self.models / f"{spec.model}.json").write_text(spec.model_dump_json())
         return spec
