@@ -24,6 +24,7 @@ def write(folder: Path) -> Path:
     """The specs of the demo and those of every way, in `folder`."""
     write_models(folder)
     spec = yaml.safe_load((REPOSITORY / "models" / f"{MODEL}.yaml").read_text())
+    del spec["objectives"]  # of requests, which files are not
     for name, serve in WAYS.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "model": name, "serve": serve}, sort_keys=False))
     return folder
