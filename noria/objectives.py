@@ -35,7 +35,12 @@ OFTEN = 0.95
 class Objectives(Part):
     """The `objectives:` part of a spec. What is left out is not promised; what is promised of requests has alarms."""
 
-    days: int = Field(28, ge=7, le=90, description="rolling period over which each is kept, in days")
+    days: int = Field(
+        28,
+        ge=7,
+        le=60,
+        description="rolling period over which each is kept, in days; CloudWatch counts for 63",
+    )
     availability: float | None = Field(
         None, ge=90, lt=100, description="percent of requests answered without an error of the server (5XX)"
     )
@@ -87,6 +92,16 @@ class Objectives(Part):
             return f"{limit:g} % answered"
         within = f"{limit:g} ms" if objective == "latency_p95_ms" else format_duration(limit)
         return f"{OFTEN:.0%} within {within}"
+
+
+def within(milliseconds: float) -> str:
+    """CloudWatch's trimmed count of latencies, which are in microseconds: how many requests took no longer.
+
+    >>> within(1500)
+    'TC(:1500000)'
+    """
+    # Its bounds are plain decimals: no exponent.
+    return f"TC(:{f'{milliseconds * 1000:.6f}'.rstrip('0').rstrip('.')})"
 
 
 # --- how fast a budget goes
@@ -229,7 +244,9 @@ def detections(entries: Sequence[Entry], since: datetime) -> Iterator[Took]:
         first: Entry | None = None
         for window in reversed(windows):
             breached = window.details.get("breached")
-            if not isinstance(breached, list) or not any(alarm.endswith(f"-{monitor}") for monitor in breached):
+            if not isinstance(breached, list) or not any(
+                alarm.endswith(f"-{decision.model}-{name}") for name in breached
+            ):
                 break
             first = window
         if first is None or (alarm, first.subject) in known:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import boto3
 
 from noria.experiment import Traffic
-from noria.objectives import Served
+from noria.objectives import Served, within
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
 
 _PERIOD = 300
-"""Seconds. CloudWatch keeps shorter periods for two weeks only, and this one for two months."""
+"""Seconds. CloudWatch keeps shorter periods for two weeks only, and this one for 63 days."""
 _MICROSECONDS = 1000
 _Asked = Mapping[str, tuple[str, str]]
 """Metric and statistic by the name of what they are asked for."""
@@ -43,7 +43,7 @@ class TrafficMetrics:
 
     def served(self, variant: str, *, since: datetime, until: datetime, within_ms: float | None) -> Served:
         """Requests, and those of them that were answered with 5XX, or by the model later than `within_ms`."""
-        fast = {"fast": ("ModelLatency", f"TC(:{within_ms * _MICROSECONDS:g})")} if within_ms else {}
+        fast = {"fast": ("ModelLatency", within(within_ms))} if within_ms else {}
         # An asynchronous endpoint has no Invocations, but a latency of each.
         asked: _Asked = {**_COUNTS, "answered": ("ModelLatency", "SampleCount"), **fast}
         told = {id_: sum(values) for id_, values in self._values(asked, variant, since=since, until=until).items()}

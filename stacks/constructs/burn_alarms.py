@@ -8,9 +8,9 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
 from noria.alarms import Severity, Told
-from noria.objectives import BURNS, Burn, Objective, Objectives
+from noria.objectives import BURNS, Burn, Objective, Objectives, within
 from noria.units import format_duration
-from stacks.constructs.endpoint_metrics import MICROSECONDS_IN_A_MILLISECOND, EndpointMetrics
+from stacks.constructs.endpoint_metrics import EndpointMetrics
 
 _MEANING: Mapping[Objective, str] = {"availability": "answers with 5XX", "latency_p95_ms": "answers too late"}
 _SEVERITY: Mapping[str, Severity] = {"fast": Severity.CRITICAL, "slow": Severity.WARNING}
@@ -90,5 +90,4 @@ class BurnAlarms(Construct):
         """Those that failed; of latency, those that were in time: a count that adds up, as no percentile does."""
         if self._objective == "availability":
             return of.metric("Invocation5XXErrors", cloudwatch.Stats.SUM)
-        most = (self._objectives.latency_p95_ms or 0) * MICROSECONDS_IN_A_MILLISECOND
-        return of.metric("ModelLatency", f"TC(:{most:g})")
+        return of.metric("ModelLatency", within(self._objectives.latency_p95_ms or 0))

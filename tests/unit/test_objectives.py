@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from noria.cli.objectives import KeptRow
 from noria.ledger import GENESIS, Entry, Fact, Kind
-from noria.objectives import Kept, Objectives, Served, by_ledger, by_requests
+from noria.objectives import Kept, Objectives, Served, by_ledger, by_requests, within
 
 NOW = datetime(2026, 6, 30, tzinfo=UTC)
-ALARM = "noria-dev-m-drift"
+ALARM = "noria-dev-m-drift"  # and noria-dev-m-prediction-drift is another
 CHAMPION = {"package": "arn:p/1", "challenger": "none", "percent": 0, "shadow": "none"}
 
 
@@ -94,13 +94,14 @@ def test_drift_is_detected_since_the_first_window_of_those_that_raised_the_alarm
         window(60),
         window(120, "drift", "outliers"),
         window(180, "drift"),
-        (270, Kind.RETRAINING_DECLINED, "transition", asks, None),
+        window(240, "prediction-drift", "drift"),
+        (330, Kind.RETRAINING_DECLINED, "transition", asks, None),
         (900, Kind.RETRAINING_REQUESTED, "transition, again", asks, None),
         (901, Kind.RETRAINING_REQUESTED, "an upload", {"alarm": None}, None),
     )
     found = kept(Objectives(detect=timedelta(hours=2)), entries)
     assert (found.events, found.bad) == (1, 1)
-    assert found.worst == f"{ALARM}: 2h 30m"
+    assert found.worst == f"{ALARM}: 3h 30m"
 
 
 def test_ways_back_are_timed_from_the_decision_and_old_ones_are_over() -> None:
@@ -130,6 +131,20 @@ def test_one_late_thing_is_forgiven_and_two_are_not() -> None:
     one = kept(promise, history(*back(1, 50), *back(2, 1), *back(3, 1)))
     two = kept(promise, history(*back(1, 50), *back(2, 50), *back(3, 1)))
     assert (one.exhausted, two.exhausted) == (False, True)
+
+
+@pytest.mark.parametrize(("limit", "told"), [(50, "50000"), (1500, "1500000"), (0.5, "500"), (1234.567, "1234567")])
+def test_a_limit_is_written_as_cloudwatch_reads_it(limit: float, told: str) -> None:
+    assert within(limit) == f"TC(:{told})"
+
+
+def test_an_alarm_of_another_monitor_is_another() -> None:
+    name = f"{at(0).isoformat()}/{at(60).isoformat()}"
+    entries = history(
+        (75, Kind.MONITORED, name, {"breached": ["drift"]}, None),
+        (80, Kind.RETRAINING_REQUESTED, "t", {"alarm": "noria-dev-m-prediction-drift"}, None),
+    )
+    assert kept(Objectives(detect=timedelta(hours=2)), entries).events == 0
 
 
 @pytest.mark.parametrize("told", ["99.9%", "99.9 %", 99.9])
