@@ -8,7 +8,7 @@ import pytest
 
 from noria.batch import LARGEST
 from stacks.bundles import LAMBDAS, reactions
-from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
+from tests.infrastructure.assembly import Assembly, Resource, Template
 
 ACTION = re.compile(r"\b[a-z0-9-]+:[A-Z]\w+")
 
@@ -24,15 +24,6 @@ OF_EVERY_FUNCTION = {
     "sqs:ReceiveMessage",
 }
 """What Lambda does with the role on its own: write logs and traces, and read the queue."""
-
-
-def test_the_readme_counts_the_alarms_and_polled_queues_that_cost_when_nothing_happens() -> None:
-    many = len(reactions())  # each has one alarm, and one queue that is polled
-    requests = 5 * 3 * 60 * 24 * 30  # a month: five at a time, of 20 seconds each
-    polling = (many * requests - 1_000_000) * 0.40 / 1_000_000
-    said = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
-    assert f"for each of {many} reactions an alarm at 0.10 USD ({many / 10:.2f} USD)" in said
-    assert f"about {round(2 * polling) / 2:.2f} USD in all" in said
 
 
 @pytest.fixture(params=reactions())
