@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from app import TRACELESS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONTEXT = json.loads((REPOSITORY / "cdk.json").read_text())["context"]
+CONTEXT = json.loads((REPOSITORY / "cdk.json").read_text())["context"] | TRACELESS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"  # as in the events of AWS's documentation
