@@ -28,7 +28,6 @@ OWN = f"${{aws:PrincipalTag/{MODEL_TAG}}}"
 
 IN_ANOTHERS_NAME = (
     "lambda:AddPermission",
-    "lambda:CreateEventSourceMapping",
     "lambda:CreateFunctionUrlConfig",
     "lambda:InvokeFunction",
     "lambda:InvokeFunctionUrl",
@@ -36,7 +35,8 @@ IN_ANOTHERS_NAME = (
     "lambda:UpdateFunctionConfiguration",
 )
 """The approval function believes its event, which API Gateway writes, about who asks. Who invokes it writes that event
-too: none of our people may, even with another policy that lets them invoke any function."""
+too: none of our people may, even with another policy that lets them invoke any function. An event source mapping is no
+such way: it hands on records of what the function's own role may read, which are no request of the API."""
 
 TAGGED = {"StringEquals": {f"aws:ResourceTag/{MODEL_TAG}": OWN}}
 
