@@ -79,10 +79,32 @@ GROUP_OF_MODEL = "$.detail.model"
 """Of Noria's own events: what a queue is fair between."""
 
 LANES = 40
-"""Models whose uploads have a rule of their own, for a group is not to be had from a key. A bus has 300 rules, in some
-regions 100, and the pattern of the rule for all others, which names these, 2,048 characters."""
+"""How many models can have a rule of their own for their uploads, for a group is not to be had from a key: a bus has
+300 rules, in some regions 100, and the pattern for what is no model's, which names all models, 2,048 characters."""
+
+EVERYBODY = "uploads"
+"""The lane of those who have none of their own."""
 
 ANY_MODEL = "Models come and go without a change of this stack: the name's fixed part is as narrow as it gets."
+
+
+def lanes(models: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Which keys are uploads, by lane: each model's own, and what is put under a name that is none of theirs.
+
+    More models than there are lanes share one: a pattern cannot say "under incoming/, but not of these" of one key, and
+    one that only says "not of these" hears all that is written for the others, held events of paused ones among it.
+
+    Of names without a model it does hear what lies elsewhere, which validate_upload lets be; but not what comes with
+    each refused upload, or each answer of an endpoint that outlived its YAML. Each `*` more may make the rule too
+    complex (EventBridge guide, `eb-create-pattern-operators`).
+    """
+    if not models or len(models) > LANES:
+        return {EVERYBODY: {"wildcard": "*/incoming/*"}}
+    written = ["*/captured/*", "*/quarantine/*", "*/transforms/*"]
+    return {
+        **{model: {"prefix": f"{model}/incoming/"} for model in models},
+        EVERYBODY: {"anything-but": {"wildcard": [*written, *(f"{model}/*" for model in models)]}},
+    }
 
 
 class Reactions(Stack):
@@ -217,7 +239,10 @@ class Reactions(Stack):
             "ValidateUpload",
             name="validate_upload",
             surroundings=self._surroundings,
-            triggers=self._uploads([spec.model for spec in specs][:LANES]),
+            triggers=[
+                self._object_put(lane, key, group=None if lane == EVERYBODY else lane)
+                for lane, key in lanes([spec.model for spec in specs]).items()
+            ],
             work=UPLOAD_WORK,
         )
         reaction.allow(
@@ -885,17 +910,6 @@ class Reactions(Stack):
 
     def _object_created(self, name: str, area: Area) -> Trigger:
         return self._object_put(name, {"wildcard": f"*/{area}/*"})
-
-    def _uploads(self, models: Sequence[str]) -> list[Trigger]:
-        """One trigger for each of these models, and one for what is put under a name that is none of theirs."""
-        if not models:
-            return [self._object_created("uploads", "incoming")]
-        # And nothing that a reaction puts where no model is: it would be heard for each upload that is refused.
-        others = {"anything-but": {"wildcard": ["*/quarantine/*", "*/transforms/*", *(f"{m}/*" for m in models)]}}
-        return [
-            *(self._object_put(model, {"prefix": f"{model}/incoming/"}, group=model) for model in models),
-            self._object_put("uploads", others),
-        ]
 
     def _object_put(self, name: str, key: Mapping[str, Any], *, group: str | None = None) -> Trigger:
         return Trigger(

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from noria.monitors import monitors
-from noria.names import EVENT_SOURCE, Names
+from noria.names import EVENT_SOURCE, Area, Names
 from noria.spec import load_all
 from stacks.bundles import reactions
+from stacks.reactions import LANES, lanes
 from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
 from tests.infrastructure.patterns import matches
 
@@ -107,6 +108,24 @@ def test_an_object_starts_a_reaction_by_the_area_it_is_put_into(assembly: Assemb
         "runs",
     ):
         assert into(f"flight-delay/{area}/x.csv") == set(), area
+
+
+@pytest.mark.parametrize("count", [0, 1, LANES, LANES + 1, 3 * LANES])
+def test_every_upload_has_one_lane_and_what_is_written_for_a_model_has_none(count: int) -> None:
+    models = [f"model-{number:03}".ljust(32, "x") for number in range(count)]
+    rules = lanes(models)
+
+    def into(key: str) -> list[str]:
+        return [lane for lane, wanted in rules.items() if matches({"key": [wanted]}, {"key": key})]
+
+    for model in models:
+        assert into(f"{model}/incoming/2013/january.csv") == [model if count <= LANES else "uploads"]
+        for area in set(get_args(Area)) - {"incoming"}:
+            assert into(f"{model}/{area}/2013/january.csv") == [], area
+    assert into("unheard-of/incoming/2013.csv") == ["uploads"], "somebody must be told that it is refused"
+    for area in ("captured", "quarantine", "transforms"):  # what comes with each request, or with each refusal
+        assert into(f"unheard-of/{area}/2013.csv") == [], area
+    assert all(len(json.dumps(wanted)) < 1800 for wanted in rules.values()), "a pattern has 2,048 characters"
 
 
 def test_queues_are_fair_between_models_wherever_many_events_of_one_can_come(assembly: Assembly) -> None:
