@@ -21,9 +21,9 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, overload
 
-from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from noria import policy
 from noria.names import EVENT_SOURCE
@@ -300,6 +300,11 @@ class Tick(Event):
 # --- Noria's own ------------------------------------------------------------------------------------------------------
 
 
+def _correlation(told: Any) -> str | None:
+    """What can be a correlation; None of what others wrote there, for which no event is refused."""
+    return told if isinstance(told, str) and re.fullmatch(CORRELATION, told) else None
+
+
 class Detail(BaseModel):
     """What an event of Noria tells; `model` is in each of them, so that a rule can ask for one model's events.
 
@@ -309,7 +314,7 @@ class Detail(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model: str
-    correlation: str | None = Field(None, pattern=f"^{CORRELATION}$")
+    correlation: Annotated[str | None, BeforeValidator(_correlation)] = None
 
 
 class NoriaEvent(Event):
@@ -483,8 +488,16 @@ class PauseRequest(Detail):
 
 
 class PauseRequested(NoriaEvent):
+    """`time` is the envelope's: EventBridge gives it, and there is none before."""
+
     DETAIL_TYPES = ("Pause Requested",)
+    time: AwareDatetime | None = None
     detail: PauseRequest
+
+    @property
+    def asked(self) -> PauseRequest:
+        """The wish, at the time of EventBridge's clock: people's own differ, and would decide who asked last."""
+        return self.detail.model_copy(update={"requested_at": self.time or self.detail.requested_at})
 
 
 class SentAgain(Detail):
@@ -528,8 +541,7 @@ class Heard(NamedTuple):
         event = body.get("id") or record.get("eventID") or record.get("messageId")
         entry = _json(record.get("dynamodb", {}).get("NewImage", {}).get("body", {}).get("S"))
         told = entry.get("correlation") or _details(body).get("correlation")
-        known = isinstance(told, str) and re.fullmatch(CORRELATION, told)
-        return cls(event, told if known else event)
+        return cls(event, _correlation(told) or event)
 
 
 def correlated(event: str, correlation: str | None) -> str:
@@ -543,7 +555,7 @@ def correlated(event: str, correlation: str | None) -> str:
 def _json(text: Any) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -11,7 +11,7 @@ def event_in(body: str) -> dict[str, Any]:
     """A message's body as an event; empty where it is none."""
     try:
         event = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # deep JSON
         return {}
     return event if isinstance(event, dict) else {}
 
@@ -39,7 +39,7 @@ def model_of(event: Mapping[str, Any], *, names: Sequence[Names], models: Collec
         return None
     if (told := _at(detail, "model")) in models:
         return told
-    if (folder := _key(detail).partition("/")[0]) in models:
+    if (folder := key_of(detail).partition("/")[0]) in models:
         return folder
     for name in _resources(detail):
         for own in names:
@@ -51,7 +51,7 @@ def model_of(event: Mapping[str, Any], *, names: Sequence[Names], models: Collec
     return None
 
 
-def _key(detail: Mapping[str, Any]) -> str:
+def key_of(detail: Mapping[str, Any]) -> str:
     """Of the object in the data bucket that was created, or that a transform job reads."""
     if key := _at(detail, "object", "key"):
         return key

@@ -1,11 +1,13 @@
 """A paused model: nothing is begun for it by itself, and what happens meanwhile waits. Decision 0031.
 
-| goes on                                            | because                                               |
-|----------------------------------------------------|-------------------------------------------------------|
-| what a person asks for by a command                | who pauses a model works on it                        |
-| a rejection, an alarm of a challenger              | they only take back                                   |
-| the end of a training, of a batch, of a deployment | it was begun before, or by a person                   |
-| probes, locked copies of the ledger                | they protect and record                               |
+| goes on                                              | because                                               |
+|------------------------------------------------------|-------------------------------------------------------|
+| what a person asks for by a command                  | who pauses a model works on it                        |
+| a rejection, an approval taken back, an alarm of a   | they only take back                                   |
+| challenger                                           |                                                       |
+| the end of a training, of a batch, of a deployment   | it was begun before, or by a person                   |
+| probes, locked copies of the ledger                  | they protect and record                               |
+| objects that are no uploads                          | nothing begins with them                              |
 
 All else waits, but the ticks of the monitor: the next one comes by itself.
 """
@@ -17,10 +19,19 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from noria import messages
+from noria.approval import PENDING, REJECTED
 from noria.events import PauseRequest
 from noria.ledger import Entry, Fact, Kind, latest
+from noria.names import Area, ObjectKey
 
 OPEN_END = datetime(9999, 1, 1, tzinfo=UTC)
+
+CLOCK = "noria"
+"""Who ends a pause whose time is up."""
+
+UPLOADED: frozenset[Area] = frozenset({"incoming", "labels", "batch"})
+"""Where people put what a reaction is to take."""
 
 
 class Turn(StrEnum):
@@ -51,12 +62,15 @@ WISHES = frozenset({"Serving Requested", "Retraining Wanted"})
 
 def turn(event: Mapping[str, Any]) -> Turn:
     """What becomes of this event while its model is paused."""
-    detail = event.get("detail") or {}
-    match event.get("detail-type"):
+    detail = event.get("detail")
+    detail = detail if isinstance(detail, Mapping) else {}
+    match str(event.get("detail-type")):
         case "Monitor Model":
             return Turn.GOES_ON if detail.get("by") else Turn.LAPSES
         case "SageMaker Model Package State Change":
-            goes_on = detail.get("ModelApprovalStatus") == "Rejected"
+            goes_on = detail.get("ModelApprovalStatus") in (REJECTED, PENDING)
+        case "Object Created":
+            goes_on = not _is_upload(messages.key_of(detail))
         case "CloudWatch Alarm State Change":
             goes_on = "-challenger-" in str(detail.get("alarmName"))
         case "Retraining Requested":
@@ -122,9 +136,12 @@ def held_until(entry: Entry) -> datetime | None:
 
 
 def decide(entries: Sequence[Entry], asked: PauseRequest, now: datetime) -> Fact | None:
-    """What to record of a person's wish; None where it is known, or a newer one counts, or nothing is to be ended."""
+    """What to record of a person's wish; None where it is known, or a newer one counts, or nothing is to be ended.
+
+    What time ended is nobody's wish: it is older than any that was asked after the pause.
+    """
     wishes = [entry for entry in entries if entry.kind in {Kind.MODEL_PAUSED, Kind.MODEL_RESUMED}]
-    if any(entry.subject == asked.request or _asked(entry) > asked.requested_at for entry in wishes):
+    if any(entry.subject == asked.request or _outranks(entry, asked) for entry in wishes):
         return None
     if asked.action == "resume" and last_pause(entries) is None:
         return None
@@ -161,7 +178,7 @@ def ended_by_time(entries: Sequence[Entry], model: str, now: datetime) -> Fact |
         at=now,
         summary=f"Resumed: the pause was until {pause.until:%Y-%m-%d %H:%M} UTC.",
         details={
-            "by": "noria",
+            "by": CLOCK,
             "reason": "its time was up",
             "until": None,
             "requested_at": pause.until.isoformat(),
@@ -169,5 +186,14 @@ def ended_by_time(entries: Sequence[Entry], model: str, now: datetime) -> Fact |
     )
 
 
-def _asked(entry: Entry) -> datetime:
-    return datetime.fromisoformat(str(entry.details["requested_at"]))
+def _outranks(entry: Entry, asked: PauseRequest) -> bool:
+    by, at = entry.details["by"], datetime.fromisoformat(str(entry.details["requested_at"]))
+    return by != CLOCK and at > asked.requested_at
+
+
+def _is_upload(key: str) -> bool:
+    """Whether somebody put it there to have it taken; all else in the bucket is what reactions and endpoints write."""
+    try:
+        return ObjectKey.parse(key).area in UPLOADED
+    except ValueError:
+        return False

@@ -100,6 +100,7 @@ class Outcome(StrEnum):
     PAUSE = "PauseChanged"
     KNOWN = "PauseKnown"
     RECORDED = "EventsSentAgain"
+    UNKNOWN = "UnknownModelIgnored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,10 @@ class Missed:
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
     heard = parse(event, Tick, PauseRequested, EventsSentAgain)
+    if not isinstance(heard, Tick) and heard.detail.model not in env.models:
+        # What a typo asks for is never done, however often it is tried, and nobody could take it out of the ledger.
+        tell(Outcome.UNKNOWN, model="none", asked=heard.detail.model)
+        return
     ledger, copies, queues = _ledger(env.ledger_table), Copies.of(env.ledger_bucket), Queues()
     # One client of a service for all models: to make one takes longer than most calls.
     storage = Storage(bucket=env.data_bucket)
@@ -126,8 +131,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         tell(Outcome.RECORDED, model=heard.detail.model)
         return
     if isinstance(heard, PauseRequested):
-        model = env.required_spec(heard.detail.model).model
-        changed = pauses.decide(heard.detail, datetime.now(UTC))
+        model = heard.detail.model
+        changed = pauses.decide(heard.asked, datetime.now(UTC))
         tell(Outcome.PAUSE if changed else Outcome.KNOWN, model=model, given_back=give_back(model, pauses))
         return
     registry, stacks = Registry(), Stacks()

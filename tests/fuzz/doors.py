@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from typer.testing import CliRunner
 
-from noria import batch, capture, contract, events, infer, labels, logged, spec
+from noria import batch, capture, contract, events, infer, labels, logged, messages, pause, spec
 from noria.batch import Signature
 from noria.cli import flags
 from noria.cli.commands import app
 from noria.cli.output import Refused
 from noria.events import Event, EventError
+from noria.names import Names
 from noria.profile import Source
 from noria.sql import Resources, connect
 from pipelines.serving import inference
@@ -56,6 +57,7 @@ def doors() -> list[Door]:
     instances = json.dumps({"instances": [row, row]}).encode()
     return [
         Door("events", [path.read_bytes() for path in sorted((ROOT / "tests" / "events").glob("*.json"))], _event),
+        Door("messages", [path.read_bytes() for path in sorted((ROOT / "tests" / "events").glob("*.json"))], _message),
         Door("log lines", [_log_lines(captured(1))], _logged),
         Door("model spec", [SPEC_FILE.read_bytes()], _spec),
         Door("flags", [b"rules:\n- name: staff\n  when: {group: staff}\n  variant: challenger\n"], _flags),
@@ -138,6 +140,16 @@ def _event(data: bytes) -> None:
             events.parse({"Records": [{"messageId": "1", "body": body}]}, kind)
         except EventError:
             continue
+
+
+def _message(data: bytes) -> None:
+    """The same as the door of a paused model, the log and `noria queues` read it."""
+    body = data.decode("utf-8", "replace")
+    event = messages.event_in(body)
+    messages.what(event)
+    messages.model_of(event, names=[Names(env="local")], models={SPEC.model})
+    pause.turn(event)
+    events.Heard.of({"Records": [{"messageId": "1", "body": body}]})
 
 
 @cache

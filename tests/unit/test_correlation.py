@@ -39,6 +39,7 @@ def entry(correlation: str | None) -> Entry:
         (queued({"id": "e2", "detail": {"correlation": None}}), ("e2", "e2")),
         (queued({"id": "e2", "detail": {"correlation": 'x" || $.a = "'}}), ("e2", "e2")),
         (queued({"id": "e2", "detail": {"correlation": ["e1"]}}), ("e2", "e2")),
+        ({"Records": [{"messageId": "of-sqs", "body": "[" * 100_000}]}, ("of-sqs", "of-sqs")),
         (queued(Tick.message("Reconcile", time=NOW)), ("of-sqs", "of-sqs")),
         (queued(Tick.message("Reconcile", time=NOW, correlation="e1")), ("of-sqs", "e1")),
         (queued("no JSON"), ("of-sqs", "of-sqs")),

@@ -15,6 +15,7 @@ from noria.events import (
     EndpointStateChange,
     Event,
     EventError,
+    LabelsTold,
     ModelDeployed,
     ModelPackageStateChange,
     ObjectCreated,
@@ -51,6 +52,13 @@ def test_every_captured_event_is_read_by_exactly_one_type(path: Path) -> None:
 def test_every_type_has_a_captured_event() -> None:
     said = {(body["source"], body["detail-type"]) for body in (json.loads(path.read_text()) for path in FIXTURES)}
     assert {(kind.SOURCE, name) for kind in KINDS for name in kind.DETAIL_TYPES} == said
+
+
+@pytest.mark.parametrize("told", ["   ", "", "x" * 129, 7, ["e1"], None])
+def test_a_correlation_that_is_none_is_ignored_and_the_event_is_not(told: object) -> None:
+    body = fixture("noria-labels-told")
+    body["detail"]["correlation"] = told
+    assert parse(message(body), LabelsTold).detail.correlation is None
 
 
 def test_an_upload_names_the_exact_version() -> None:

@@ -4,14 +4,14 @@ import ast
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from noria.events import PauseRequest
+from noria.events import PauseRequest, PauseRequested
 from noria.ledger import GENESIS, Entry, Fact
 from noria.messages import event_in, model_of, what
-from noria.names import Names
+from noria.names import Area, Names
 from noria.pause import Turn, decide, ended_by_time, held_until, last_pause, paused, resumed, turn
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,10 +70,24 @@ def test_what_would_begin_something_waits(name: str) -> None:
     assert turn(FIXTURES[name]) is Turn.WAITS
 
 
-def test_a_rejection_goes_on_and_an_approval_waits() -> None:
+def test_what_takes_a_version_back_goes_on_and_an_approval_waits() -> None:
     event = FIXTURES["aws.sagemaker-model-package-state-change"]
-    for status, becomes in (("Approved", Turn.WAITS), ("Rejected", Turn.GOES_ON)):
+    for status, becomes in (
+        ("Approved", Turn.WAITS),
+        ("Rejected", Turn.GOES_ON),
+        ("PendingManualApproval", Turn.GOES_ON),
+    ):
         assert turn(event | {"detail": event["detail"] | {"ModelApprovalStatus": status}}) is becomes
+
+
+@pytest.mark.parametrize("area", get_args(Area))
+def test_of_objects_only_uploads_wait(area: str) -> None:
+    """What is set aside is an object too: were its event set aside, there would be no end of it."""
+    event = FIXTURES["aws.s3-object-created"]
+    for key in (f"{MODEL}/{area}/2013.csv", f"{MODEL}/{area}/incoming/2013.csv"):
+        detail = event["detail"] | {"object": event["detail"]["object"] | {"key": key}}
+        waits = area in {"incoming", "labels", "batch"}
+        assert turn(event | {"detail": detail}) is (Turn.WAITS if waits else Turn.GOES_ON)
 
 
 def test_a_training_that_a_person_asked_for_begins() -> None:
@@ -89,6 +103,7 @@ def test_a_tick_of_the_monitor_lapses_unless_a_person_asks_for_the_window() -> N
 
 def test_an_event_that_nobody_has_thought_of_waits() -> None:
     assert turn({"source": "noria", "detail-type": "Something New", "detail": {"model": MODEL}}) is Turn.WAITS
+    assert turn({"detail-type": ["Something New"], "detail": 7}) is Turn.WAITS
 
 
 def test_every_reaction_has_the_door_or_a_reason_to_have_none() -> None:
@@ -122,12 +137,22 @@ def test_an_event_of_another_environment_is_about_no_model_of_this_one() -> None
 
 @pytest.mark.parametrize(
     "body",
-    ["", "no JSON", "[]", "7", "{}", '{"detail": 7}', '{"detail": {"object": 7, "model": ["a"], "pipelineArn": 1}}'],
+    [
+        "",
+        "no JSON",
+        "[" * 100_000,
+        "[]",
+        "7",
+        "{}",
+        '{"detail": 7}',
+        '{"detail": {"object": 7, "model": ["a"], "pipelineArn": 1}}',
+    ],
 )
 def test_a_message_that_is_no_event_is_about_no_model(body: str) -> None:
     event = event_in(body)
     assert model_of(event, names=[Names(env="local")], models={MODEL}) is None
     assert what(event) == "no event"
+    assert turn(event) is Turn.WAITS
 
 
 # --- who asked last
@@ -190,6 +215,25 @@ def test_of_two_wishes_the_one_that_was_asked_later_counts_whichever_is_heard_fi
     assert paused(told(pause, again, resume), NOW + timedelta(days=1))
     assert not paused(told(pause, resume, pause), NOW + timedelta(days=1))
     assert len(told(pause, pause, pause)) == 1
+
+
+def test_who_asked_last_is_told_by_the_clock_of_eventbridge_not_by_peoples_own() -> None:
+    event = FIXTURES["noria-pause-requested"]
+    ahead = PauseRequested.model_validate(
+        event | {"detail": event["detail"] | {"requested_at": "2026-11-21T19:00:00Z"}}
+    )
+    detail = event["detail"] | {"action": "resume", "request": "resume", "until": None}
+    then = PauseRequested.model_validate(event | {"time": "2026-11-21T14:11:00Z", "detail": detail})
+    assert paused(told(ahead.asked), NOW)
+    assert not paused(told(ahead.asked, then.asked), NOW)
+
+
+def test_what_time_ended_outranks_no_wish_that_was_asked_before_and_heard_after() -> None:
+    until = NOW + timedelta(minutes=30)
+    entries = told(wish("pause", minutes=0, until=until))
+    entries = after(entries, ended_by_time(entries, MODEL, until))
+    longer = wish("pause", minutes=29, until=until + timedelta(hours=9))
+    assert paused(after(entries, decide(entries, longer, until + timedelta(minutes=1))), until + timedelta(minutes=2))
 
 
 def test_nothing_is_resumed_that_is_not_paused() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -36,6 +37,7 @@ from tests.integration.reactions.test_reconcile import run, served  # noqa: F401
 from tests.integration.reactions.test_training import executions, pipeline
 from tests.integration.reactions.test_uploads import table
 
+EVENTS = Path(__file__).parents[2] / "events"
 TRIES = 2
 HANDLERS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     "validate-upload": validate_upload,
@@ -339,6 +341,14 @@ def test_a_pause_is_refused_that_would_be_over_and_an_end_of_none(empty: Room) -
         noria("pause", spec.model, "--reason", " ")
     with pytest.raises(Refused, match="No model 'nobody'"):
         noria("pause", "nobody", "--reason", "why not")
+
+
+@pytest.mark.parametrize("name", ["pause-requested", "events-sent-again"])
+def test_what_is_asked_of_a_model_that_does_not_exist_is_let_be_and_leaves_nothing(empty: Room, name: str) -> None:
+    event = json.loads((EVENTS / f"noria-{name}.json").read_text())
+    model = event["detail"]["model"] = "fligth-delay"
+    empty.place.deliver(reconciler.handler, event)
+    assert empty.place.entries(model) == []
 
 
 # --- archives
