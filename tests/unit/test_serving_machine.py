@@ -200,7 +200,11 @@ class ServingMachine(History):
         self.world.decide(package, decision, heard=heard)
 
     def approved_by_rule(self, package: str) -> None:
-        """What approve_package records before it sets a package to Approved."""
+        """What approve_package records before it sets a package to Approved: no word on a file that was replaced."""
+        functions = self.functions
+        candidate = functions.rollout.approvals.candidate(functions.registry.describe(package))
+        if approval.replaced(functions.entries(), candidate):
+            return
         content = self.content(package)
         details = {"package": package, "approver": "arn:aws:iam::123456789012:user/ben", "content": content}
         self.say(Kind.APPROVAL_GIVEN, f"{package}#ben#{content}#{len(self.functions.entries())}", details)
@@ -427,6 +431,24 @@ def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_
     assert world.live == Desired(package=one)
     said = newest(machine.functions.entries(), Kind.DEPLOYMENT_SUPERSEDED).summary
     assert "version 2 waits for approval again" in said
+
+
+@pytest.mark.parametrize("mode", ["open", "strict"])
+def test_who_approves_a_file_that_was_replaced_and_asks_for_it_serves_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", mode, answering=True)
+    world, (one, two) = machine.world, machine.world.packages
+    world.replace(two, "forged")
+    world.ask(action="traffic", package=two, percent=10, request="r1")
+    machine.approved_by_rule(two)
+    world.decide(two, "Approved", heard=False)
+    machine.teardown()
+    assert world.live == Desired(package=one)
+    assert world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
+    assert any("its model file was replaced" in page for page in world.pages)
 
 
 def strict_of_two(monkeypatch: pytest.MonkeyPatch) -> tuple[ServingMachine, str]:

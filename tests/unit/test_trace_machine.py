@@ -8,13 +8,17 @@ from hypothesis.stateful import invariant
 from noria.deployment import Desired
 from noria.trace import answering, of_variant
 from tests.unit.histories import live_through
+from tests.unit.serving_world import Ending
 from tests.unit.test_serving_machine import ServingMachine
 
 VARIANTS = ("champion", "challenger", "shadow")
 
 
 class Watched(ServingMachine):
-    """Keeps what might have answered at each moment: what is live, and what an update under way brings."""
+    """Keeps what might have answered at each moment: what is live, and what an update of Noria's brings.
+
+    What a person's own update (`cdk deploy`) brings counts once it answers: before, only that person knows of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +28,7 @@ class Watched(ServingMachine):
     def look(self) -> None:
         if hasattr(self, "functions"):
             world = self.world
-            coming = (world.desired(world.operation.parameters),) if world.operation else ()
+            coming = (world.desired(world.operation.parameters),) if world.operation and world.operation.token else ()
             self.seen.append((world.now, (world.live, *coming)))
 
     def check_quiet(self) -> None:
@@ -47,3 +51,26 @@ def test_whoever_answered_is_among_those_that_are_named_and_alone_where_all_is_q
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     live_through(Watched, monkeypatch, histories=12, steps=40)
+
+
+@pytest.mark.parametrize("ending", ["success", "quota", "lie about an alarm"])
+def test_what_a_person_deploys_by_hand_is_named_if_it_comes_to_answer(
+    monkeypatch: pytest.MonkeyPatch, ending: Ending
+) -> None:
+    """The stack says that version 2 is live, cannot be brought back, and a person deploys it as it says."""
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = Watched()
+    machine.begin("canary", "open", answering=True)
+    world, (one, two) = machine.world, machine.world.packages
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    machine.finish_and_hear("lie about an alarm")
+    world.finish("alarm", heard=False)  # of what was to bring the stack back
+    world.redeploy()
+    machine.look()
+    world.finish(ending, heard=True)
+    machine.look()
+    moment = world.now
+    machine.teardown()
+    assert (two in answering(machine.functions.entries(), "champion", moment).packages) == (ending == "success")
+    assert world.live == Desired(package=one)
