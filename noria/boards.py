@@ -111,56 +111,65 @@ def of_environment(names: Names, specs: Sequence[ModelSpec], reactions: Sequence
             *(f"{names.model(spec.model)}-{cause}" for spec in served for cause in ("serving", "data")),
         ),
         model=None,
-        rows=(
-            Row(
-                heading="Callers",
-                panels=(
-                    Panel(
-                        title="Requests a minute",
-                        lines=tuple(_line(spec.model, _requests(names, spec)) for spec in served),
-                    ),
-                    Panel(
-                        title="Share answered 5XX",
-                        unit="ratio",
-                        lines=tuple(_errors(names, spec, legend=spec.model) for spec in served),
-                    ),
-                    Panel(
-                        title="Latency of the model, p95",
-                        unit="seconds",
-                        lines=tuple(_line(spec.model, _latency(names, spec)) for spec in served),
-                    ),
-                ),
-            ),
-            Row(
-                heading="Events",
-                panels=(
-                    Panel(
-                        title="Age of the oldest waiting event",
-                        unit="seconds",
-                        lines=tuple(_line(reaction, _age(names, reaction)) for reaction in reactions),
-                    ),
-                    Panel(
-                        title="Dead letters",
-                        lines=tuple(_line(reaction, _dead_letters(names, reaction)) for reaction in reactions),
+        rows=tuple(
+            _drawn(
+                Row(
+                    heading="Callers",
+                    panels=(
+                        Panel(
+                            title="Requests a minute",
+                            lines=tuple(_line(spec.model, _requests(names, spec)) for spec in served),
+                        ),
+                        Panel(
+                            title="Share answered 5XX",
+                            unit="ratio",
+                            lines=tuple(_errors(names, spec, legend=spec.model) for spec in served),
+                        ),
+                        Panel(
+                            title="Latency of the model, p95",
+                            unit="seconds",
+                            lines=tuple(_line(spec.model, _latency(names, spec)) for spec in served),
+                        ),
                     ),
                 ),
-            ),
-            Row(
-                heading="The wheel, and what costs",
-                panels=tuple(
-                    Panel(
-                        title=title,
-                        lines=tuple(_line(spec.model, _outcome(spec, outcome)) for spec in specs),
-                    )
-                    for title, outcome in (
-                        ("Datasets accepted, an hour", "DatasetAccepted"),
-                        ("Trainings begun, an hour", "TrainingStarted"),
-                        ("Trainings failed, an hour", "TrainingFailed"),
-                    )
+                Row(
+                    heading="Events",
+                    panels=(
+                        Panel(
+                            title="Age of the oldest waiting event",
+                            unit="seconds",
+                            lines=tuple(_line(reaction, _age(names, reaction)) for reaction in reactions),
+                        ),
+                        Panel(
+                            title="Dead letters",
+                            lines=tuple(_line(reaction, _dead_letters(names, reaction)) for reaction in reactions),
+                        ),
+                    ),
                 ),
-            ),
+                Row(
+                    heading="The wheel, and what costs",
+                    panels=tuple(
+                        Panel(
+                            title=title,
+                            lines=tuple(_line(spec.model, _outcome(spec, outcome)) for spec in specs),
+                        )
+                        for title, outcome in (
+                            ("Datasets accepted, an hour", "DatasetAccepted"),
+                            ("Trainings begun, an hour", "TrainingStarted"),
+                            ("Trainings failed, an hour", "TrainingFailed"),
+                        )
+                    ),
+                ),
+            )
         ),
     )
+
+
+def _drawn(*rows: Row) -> Iterator[Row]:
+    """Those with something to draw: for a panel without a line, CloudWatch refuses the whole dashboard."""
+    for row in rows:
+        if panels := tuple(panel for panel in row.panels if panel.lines):
+            yield Row(heading=row.heading, panels=panels)
 
 
 def of_model(names: Names, spec: ModelSpec) -> Board:

@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk import App, Stack
+from aws_cdk.assertions import Template as CdkTemplate
 
 from lambdas.predict_batch import handler as predict_batch
 from lambdas.record_training import handler as record_training
 from lambdas.start_training import handler as start_training
 from lambdas.validate_upload import handler as validate_upload
+from noria.boards import of_environment
 from noria.monitors import monitors
-from noria.names import METRIC_NAMESPACE
+from noria.names import METRIC_NAMESPACE, Names
+from noria.serve import Mode
 from noria.spec import ModelSpec, load_all
+from stacks.constructs.dashboard import Dashboard
 from tests.infrastructure.assembly import Assembly, Resource, Template
 from tests.infrastructure.test_alarms import OF_AWS, published
 
@@ -127,6 +132,26 @@ def test_a_dashboard_shows_the_state_of_alarms_that_there_are(assembly: Assembly
     known = {alarm.properties["AlarmName"] for kind in kinds for alarm in assembly.all(kind)}
     assert states
     assert {arn.rsplit(":", 1)[-1] for arn in states} <= known
+
+
+@pytest.mark.parametrize("modes", [[], ["batch"], ["batch", "realtime"]])
+def test_every_graph_of_an_environment_has_a_metric_whatever_models_there_are(models: Path, modes: list[str]) -> None:
+    """CloudWatch refuses a dashboard with a graph of none: "Should have required property 'metrics'"."""
+    shipped = load_all(models)[0]
+    specs = [
+        shipped.model_copy(update={"model": mode, "serve": shipped.serve.model_copy(update={"mode": Mode(mode)})})
+        for mode in modes
+    ]
+    stack = Stack(App(), "stack")
+    Dashboard(stack, "Board", board=of_environment(Names(env="dev"), specs, ["validate-upload"]))
+    (resource,) = CdkTemplate.from_stack(stack).find_resources("AWS::CloudWatch::Dashboard").values()
+    written = resource["Properties"]["DashboardBody"]["Fn::Join"][1]
+    widgets = json.loads("".join(part if isinstance(part, str) else "x" for part in written))["widgets"]
+    graphs = [widget for widget in widgets if widget["type"] == "metric"]
+    assert graphs
+    assert all(graph["properties"]["metrics"] for graph in graphs)
+    headings = [n for n, w in enumerate(widgets) if w["properties"].get("markdown", "").startswith("## ")]
+    assert all(widgets[n + 1]["type"] == "metric" for n in headings)
 
 
 def test_dashboards_of_an_environment_and_two_models_are_those_that_cloudwatch_gives_away(assembly: Assembly) -> None:
