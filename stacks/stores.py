@@ -36,30 +36,38 @@ Stores = dict[str, dict[str, Any]]
 
 
 def stores(assembly: Assembly) -> Stores:
-    found: Stores = {}
-    for template in assembly.templates:
-        for resource in template.resources().values():
-            if resource.type in KEPT:
-                part = template.stack.rpartition("-")[-1]
-                found[f"{part}/{resource.id}"] = {"type": resource.type, **dict(_kept(template, resource))}
-    return found
+    """As one model has them, which is as all others do: `problems` looks at each."""
+    return {name: store for template in assembly.templates for name, store in _stores(template, assembly.region)}
 
 
 def problems(assembly: Assembly, committed: Stores | None = None) -> list[str]:
     """A sentence for each store that would be replaced or dropped, or was not known; `optional` ones may be absent."""
     known = listed() if committed is None else committed
-    found = stores(assembly)
-    parts = {template.stack.rpartition("-")[-1] for template in assembly.templates}
-    return list(_problems(known, found, parts))
+    return [
+        f"{template.stack}: {problem}"
+        for template in assembly.templates
+        for problem in _problems(known, dict(_stores(template, assembly.region)), _part(template))
+    ]
 
 
 def listed() -> Stores:
     return dict(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
-def _problems(known: Stores, found: Stores, parts: set[str]) -> Iterator[str]:
+def _part(template: Template) -> str:
+    return template.stack.rpartition("-")[-1]
+
+
+def _stores(template: Template, region: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    for resource in template.resources().values():
+        if resource.type in KEPT:
+            name = f"{_part(template)}/{resource.id}"
+            yield name, {"type": resource.type, **dict(_kept(template, resource, region))}
+
+
+def _problems(known: Stores, found: Stores, part: str) -> Iterator[str]:
     for name, store in sorted(known.items()):
-        if name in found or store.get("optional") or name.split("/")[0] not in parts:
+        if name in found or store.get("optional") or name.split("/")[0] != part:
             continue
         yield (
             f"{name}: {store['type']} would be deleted, or replaced by one with another logical id, and what it holds "
@@ -81,10 +89,10 @@ def _problems(known: Stores, found: Stores, parts: set[str]) -> Iterator[str]:
 _REMEDY = "move the data first (docs/cost.md, Moving a store), then run python -m stacks.stores"
 
 
-def _kept(template: Template, resource: Resource) -> Iterator[tuple[str, Any]]:
+def _kept(template: Template, resource: Resource, region: str | None) -> Iterator[tuple[str, Any]]:
     for property_ in KEPT[resource.type]:
         if (value := resource.get(property_)) is not None:
-            yield property_, _anywhere(_flat(value), template)
+            yield property_, _anywhere(_flat(value), template, region)
 
 
 def _flat(value: Any) -> Any:
@@ -100,20 +108,21 @@ def _flat(value: Any) -> Any:
     return value
 
 
-def _anywhere(value: Any, template: Template) -> Any:
-    """Without what environments and models differ in."""
+def _anywhere(value: Any, template: Template, region: str | None) -> Any:
+    """Without what environments, regions and models differ in."""
     match value:
         case str(text):
             _, env, *_ = template.stack.split("-")
             model = template.model
             text = re.sub(r"\d{12}|<AccountId>", "<account>", text)
-            text = re.sub(r"[a-z]{2}(-[a-z]+)+-\d|<Region>", "<region>", text)
             text = text.replace("arn:<Partition>:", "arn:aws:").replace(f"noria-{env}", "noria-<env>")
-            return re.sub(rf"\b{re.escape(model)}\b", "<model>", text) if model else text
+            text = re.sub(rf"\b{re.escape(model)}\b", "<model>", text) if model else text
+            # After the model, whose name may have a region's in it.
+            return re.sub(rf"\b{re.escape(region)}\b|<Region>" if region else "<Region>", "<region>", text)
         case list():
-            return [_anywhere(each, template) for each in value]
+            return [_anywhere(each, template, region) for each in value]
         case dict():
-            return {name: _anywhere(each, template) for name, each in value.items()}
+            return {name: _anywhere(each, template, region) for name, each in value.items()}
     return value
 
 

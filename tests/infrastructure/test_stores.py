@@ -72,9 +72,53 @@ def test_a_store_that_would_be_replaced_is_named_with_what_to_do(prod: Assembly,
     (foundation,) = (each for each in read.templates if each.stack == "noria-prod-foundation")
     body = copy.deepcopy(dict(foundation.body))
     change(body["Resources"])
-    found = problems(Templates((Template(foundation.stack, body),)))
+    found = problems(Templates((Template(foundation.stack, body),), read.region))
     assert any(says in problem and "python -m stacks.stores" in problem for problem in found), found
-    assert all(name.startswith("foundation/") for name in found)
+    assert all(name.startswith("noria-prod-foundation: foundation/") for name in found)
+
+
+def _of_models(*groups: tuple[str, str], region: str = REGION) -> Templates:
+    """Stacks of models by the names of their groups of packages, which are what they hold."""
+    return Templates(
+        tuple(
+            Template(
+                f"noria-dev-{model}-training",
+                {
+                    "Resources": {
+                        "Packages": {
+                            "Type": "AWS::SageMaker::ModelPackageGroup",
+                            "Properties": {
+                                "ModelPackageGroupName": group,
+                                "ModelPackageGroupDescription": f"Candidates and champions of {model}",
+                                "Tags": [{"Key": "noria:model", "Value": model}],
+                            },
+                        }
+                    }
+                },
+            )
+            for model, group in groups
+        ),
+        region,
+    )
+
+
+@pytest.mark.parametrize("model", ["churn-2", "churn-eu-1", "demand-eu-west-1", "a-1"])
+def test_a_model_may_be_called_like_a_region(model: str) -> None:
+    assert problems(_of_models((model, f"noria-dev-{model}"), region="eu-west-1")) == []
+
+
+@pytest.mark.parametrize("wrong", ["first", "middle", "last"])
+def test_the_stores_of_each_model_are_compared(wrong: str) -> None:
+    groups = [(model, "elsewhere" if model == wrong else f"noria-dev-{model}") for model in ("first", "middle", "last")]
+    (problem,) = problems(_of_models(*groups))
+    assert problem.startswith(f"noria-dev-{wrong}-training: training/Packages: ModelPackageGroupName was")
+    lost = _of_models(*((model, f"noria-dev-{model}") for model in ("first", "middle", "last")))
+    for template in lost.templates:
+        if template.model == wrong:
+            template.body["Resources"].clear()
+    (problem,) = problems(lost)
+    assert problem.startswith(f"noria-dev-{wrong}-training: training/Packages: ")
+    assert "would be deleted" in problem
 
 
 def test_a_store_that_nobody_listed_is_named(prod: Assembly) -> None:
