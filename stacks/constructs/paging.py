@@ -14,6 +14,11 @@ from constructs import Construct
 from noria.alarms import CAUSES, CauseName, Severity, Told
 from stacks.foundation import Foundation
 
+MOST = 80
+"""Alarms of a rule: its 10,240 characters are full of their ARNs before the 100 alarms are reached that it may have.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutCompositeAlarm.html
+"""
+
 
 def tell(foundation: Foundation, severity: Severity) -> cloudwatch.IAlarmAction:
     """What sends an alarm to the topic of its severity."""
@@ -23,8 +28,8 @@ def tell(foundation: Foundation, severity: Severity) -> cloudwatch.IAlarmAction:
 class OnePage(Construct):
     """The composite alarm of one cause: `<of>-<cause>`, raised while any of `alarms` is; these tell nobody themselves.
 
-    One alarm needs no other to speak for it, and none costs what five others do. A rule has up to 100 alarms
-    (CloudWatch's `PutCompositeAlarm`).
+    One alarm needs no other to speak for it, and none costs what five others do. Raises ValueError for more than
+    `MOST` alarms.
     """
 
     def __init__(
@@ -38,6 +43,11 @@ class OnePage(Construct):
         foundation: Foundation,
     ) -> None:
         super().__init__(scope, id_)
+        if len(alarms) > MOST:
+            raise ValueError(
+                f"{of}-{cause} would speak for {len(alarms)} alarms, and a composite alarm has room for {MOST}: "
+                "watch fewer segments or metrics in the model's YAML"
+            )
         self.alarms = alarms
         told = CAUSES[cause]
         action = tell(foundation, told.severity)
