@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_GIB = 1024**3
-# CopyObject takes at most 5 GB; above that boto3 copies in parts. Either way the bytes stay in S3.
-_COPY = TransferConfig(multipart_threshold=5 * 10**9, multipart_chunksize=_GIB)
+_PART = 256 * 1024**2
+# The bytes stay in S3. In parts, so that each of them is copied before a call is taken for lost (noria.aws.retries).
+_COPY = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART)
 _CHUNK = 1024**2
 
 
@@ -146,10 +146,26 @@ class Storage:
             {"Bucket": self.bucket, "Key": source, "VersionId": version}, self.bucket, target, Config=_COPY
         )
 
-    def bring(self, key: str, *, source: str) -> None:
-        """Copy an object of another account's bucket, under the same key, part by part through this process."""
+    def bring(self, key: str, *, source: str) -> bool:
+        """Copy an object of another account's bucket, under the same key, part by part through this process.
+
+        False where that key is taken, whatever it holds: what lies there stays, and its date with it.
+        """
         body: IO[bytes] = self.client.get_object(Bucket=source, Key=key)["Body"]  # type: ignore[assignment]
-        self.client.upload_fileobj(body, self.bucket, key)
+        # The condition as a hook: upload_fileobj does not take it (boto3's ALLOWED_UPLOAD_ARGS).
+        events = [f"before-parameter-build.s3.{operation}" for operation in ("PutObject", "CompleteMultipartUpload")]
+        for event in events:
+            self.client.meta.events.register(event, _if_none)
+        try:
+            self.client.upload_fileobj(body, self.bucket, key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "PreconditionFailed":
+                return False
+            raise
+        finally:
+            for event in events:
+                self.client.meta.events.unregister(event, _if_none)
+        return True
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
@@ -203,3 +219,7 @@ class Storage:
                 raise
             return False
         return True
+
+
+def _if_none(params: dict[str, Any], **_: object) -> None:
+    params["IfNoneMatch"] = "*"

@@ -197,6 +197,16 @@ def test_what_was_approved_there_is_a_version_here_whose_model_can_be_read(accou
     their_bucket, _, key = copied["ModelDataUrl"].removeprefix("s3://").partition("/")
     assert their_bucket == bucket
     assert accounts.root("s3", OTHER).get_object(Bucket=bucket, Key=key)["Body"].read() == b"bytes"
+
+    # It died before its record, and the event comes again in a later second, of which S3's dates tell.
+    theirs, registered = accounts.root("dynamodb", OTHER), found["CreationTime"].replace(microsecond=0)
+    for item in theirs.scan(TableName="ledger")["Items"]:
+        theirs.delete_item(TableName="ledger", Key={name: item[name] for name in ("model", "sk")})
+    time.sleep(1.1)
+    assert imported() is Outcome.IMPORTED
+    assert len(here.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]) == 1
+    assert accounts.root("s3", OTHER).head_object(Bucket=bucket, Key=key)["LastModified"] <= registered
+
     there.update_model_package(ModelPackageArn=origin, ModelApprovalStatus="PendingManualApproval")
     assert imported() is Outcome.NOT_APPROVED
 

@@ -94,6 +94,19 @@ def test_a_file_replaces_only_what_was_read(storage: Storage, tmp_path: Path) ->
     assert storage.read("m/x") == b"second"
 
 
+@pytest.mark.parametrize("size", [0, 9, 9 * 1024**2])  # the last in parts
+def test_what_was_brought_from_another_bucket_is_brought_once(storage: Storage, size: int) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="there", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_object(Bucket="there", Key="m/runs/1/model.tar.gz", Body=b"1" * size)
+    assert storage.bring("m/runs/1/model.tar.gz", source="there")
+    first = storage.newest_version("m/runs/1/model.tar.gz")
+    assert not storage.bring("m/runs/1/model.tar.gz", source="there")
+    assert storage.newest_version("m/runs/1/model.tar.gz") == first
+    assert storage.read("m/runs/1/model.tar.gz") == b"1" * size
+    storage.write("m/runs/1/model.tar.gz", "what is written otherwise is written as before")
+
+
 def test_a_bucket_is_emptied_of_all_versions_and_markers(storage: Storage) -> None:
     for _ in range(3):
         storage.write("a", "x")
