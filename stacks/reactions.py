@@ -541,8 +541,8 @@ class Reactions(Stack):
                     detail={"EndpointName": [{"prefix": f"{self._prefix}-"}]},
                 ),
             ],
-            # Two versions are asked for at most 45 seconds each.
-            work=Work(timeout=180, memory=1024, layers=("runtime", "data", "models")),
+            # Two versions are asked for at most 45 seconds each, and the last answer of each may take as long.
+            work=Work(timeout=240, memory=1024, layers=("runtime", "data", "models")),
         )
         reaction.allow(
             self._on("endpoint", "DescribeEndpoint", "InvokeEndpoint"),

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +24,9 @@ from noria.golden import attributes
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+
+ASKING = Config(read_timeout=45, retries={"total_max_attempts": 1})
+"""A serverless endpoint that nobody has asked for a while starts first; a call that is made again starts another."""
 
 Packages = dict[str, str | None]
 """The package of each production variant."""
@@ -71,7 +75,9 @@ class Answer:
 class ProbedEndpoint:
     name: str
     client: "SageMakerClient" = field(default_factory=lambda: boto3.client("sagemaker"), repr=False)
-    runtime: "SageMakerRuntimeClient" = field(default_factory=lambda: boto3.client("sagemaker-runtime"), repr=False)
+    runtime: "SageMakerRuntimeClient" = field(
+        default_factory=lambda: boto3.client("sagemaker-runtime", config=ASKING), repr=False
+    )
 
     def deployment(self) -> Deployment | None:
         """None when the endpoint does not exist, or answers nobody."""

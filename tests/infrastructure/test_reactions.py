@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from lambdas.probe_deployment.handler import LONGEST
+from noria.aws.probes import ASKING
+from noria.aws.retries import PATIENCE
 from noria.batch import LARGEST
 from stacks.bundles import LAMBDAS, reactions
 from tests.infrastructure.assembly import Assembly, Resource, Template
@@ -191,6 +194,13 @@ def test_a_message_stays_hidden_for_six_times_as_long_as_its_function_may_take(
 
 
 UPLOADED_BY_THE_THOUSAND = {"validate-upload", "join-labels", "predict-batch", "request-retraining"}
+
+
+def test_a_prober_outlives_the_longest_answers_of_two_versions(stack: Template, assembly: Assembly) -> None:
+    (prober,) = (f for f in stack.of("AWS::Lambda::Function") if "ProbeDeployment" in f.path)
+    retries: Any = ASKING.retries  # type: ignore[attr-defined]
+    answer = retries["total_max_attempts"] * (PATIENCE.connect_timeout + ASKING.read_timeout)  # type: ignore[attr-defined]
+    assert 2 * (LONGEST + answer) + 30 < prober.properties["Timeout"]
 
 
 def test_of_what_comes_by_the_thousand_so_many_run_at_the_same_time_and_no_more(
