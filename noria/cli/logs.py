@@ -19,6 +19,9 @@ from noria.ledger import Entry, Kind, correlation_of
 from noria.logs import Line, correlation_in, silent, told
 
 DAY = timedelta(days=1)
+SHORTEST = 6
+"""Characters of a word that is looked for in every line."""
+
 _BEFORE = timedelta(minutes=15)
 """The first entry is written some time after what it tells of was heard."""
 
@@ -39,6 +42,8 @@ class Follower:
         if correlation is None:
             if not re.fullmatch(CORRELATION, asked):
                 raise Refused(f"{asked!r} is no id: it has a character that no id has.")
+            if len(asked) < SHORTEST:
+                raise Refused(f"{asked!r} is in many lines that have nothing to do with each other: give the whole id.")
             naming = self._logs.lines(self._everywhere, since=self.since or self.now - DAY, word=asked)
             correlation = correlation_in(naming, asked) or self._of_prediction(asked)
         if correlation is None and not naming:
@@ -46,7 +51,7 @@ class Follower:
             raise Refused(
                 f"No entry of the ledger, no captured request, and no log line since {since:%Y-%m-%d %H:%M} UTC names "
                 f"{asked}. Look further back with --since. Understood: a correlation or event, a package (its ARN, or "
-                "MODEL/VERSION), an execution, a deployment, an inference id."
+                "MODEL/VERSION), an execution, a deployment, a dataset's hash, an inference id."
             )
         entries = [entry for entry in self._entries if correlation and entry.correlation == correlation]
         others = [line for line in naming if correlation is None or line.correlation != correlation]

@@ -92,7 +92,12 @@ class Teardown:
             progress(f"deleting stack {stack.name}")
             self.stacks.delete(stack)
             self._delete_retired(stack, retired)
-            kept += [f"{what}: kept, because {stack.name} says so" for what in self.stacks.kept(stack)]
+            gone = {name for _, name in retired}
+            kept += [
+                f"{what}: kept, because {stack.name} says so"
+                for what in self.stacks.kept(stack)
+                if what.replace("/", " ").split()[-1] not in gone
+            ]
         if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
         if not self.part:
