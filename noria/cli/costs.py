@@ -172,19 +172,6 @@ _POLLED = f"""\
 A queue with a bound on concurrency is polled by {POLLERS}, another by {POLLERS_UNBOUND} while it is empty: as few as \
 that, says AWS, so it may be more. What is free is counted as if nothing else in the account used it, for each line of \
 the last table anew; offers of a first year are not counted."""
-_LEFT_OUT,
-        ]
-
-
-_PRICES = "List prices of {region} in US dollars, before tax, read {read}: each with its source in noria/prices.yaml."
-_LOAD = """\
-Each model, a month: {load.uploads:g} uploads of {load.upload_seconds:g} s, {load.trainings:g} trainings of \
-{load.job_minutes:g} minutes a job, {load.predictions:g} requests of {load.prediction_kb:g} kB; {load.metrics} custom \
-metrics while it answers. --assume NAME=NUMBER changes these and others."""
-_POLLED = f"""\
-A queue with a bound on concurrency is polled by {POLLERS}, another by {POLLERS_UNBOUND} while it is empty: as few as \
-that, says AWS, so it may be more. What is free is counted as if nothing else in the account used it, and for each line \
-of the last table anew; offers of a first year are not counted."""
 _LEFT_OUT = """\
 Not counted: the CDK's own bootstrap stack, traffic to the internet, e-mails of pages (1,000 are free), CloudTrail's \
 events, Athena (5 USD a TB, for windows beyond a function's memory), and what people read."""
