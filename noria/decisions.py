@@ -8,7 +8,8 @@
 | a person: traffic           | a challenger on so many percent; of a progressive one: it stays there             |
 | a person: shadow            | a shadow, or none                                                                 |
 | a person: promote, abandon  | the challenger as champion, or no challenger                                      |
-| a person: rollback          | a version that was champion before, and nothing beside it                         |
+| a person: rollback          | a version that was champion before, and nothing beside it; not the one before     |
+|                             | while a rollback is on its way, unless it is named                                |
 | a person: retire            | nothing: no endpoint                                                              |
 | an approval does not hold,  | what was wanted; the package waits for approval again                             |
 | or is taken back            |                                                                                   |
@@ -40,6 +41,7 @@ from noria.deployment import (
     requests,
     rollback_of,
     taken_back,
+    unsettled,
     wanted,
 )
 from noria.events import ServingRequest
@@ -275,8 +277,15 @@ class Decisions:
         return wanted.without(wanted.package or NONE, instead=challenger)
 
     def _rollback_target(self, package: str | None) -> str:
-        before = predecessors(self.entries, self._wanted.package)
         if package is None:
+            # Asked twice, or by two people, it is meant once: further back only by name.
+            ways = [request for request in unsettled(self.entries) if request.cause is Cause.ROLLBACK]
+            if ways:
+                raise _Refused(
+                    f"A rollback to {version(ways[-1].desired.package)} is under way: "
+                    "wait for it, or name the version with --to."
+                )
+            before = predecessors(self.entries, self._wanted.package)
             package = next((arn for arn in before if self.approval(arn) == APPROVED), None)
             if package is None:
                 raise _Refused("No approved version was live before: approve one, or name one with --to.")

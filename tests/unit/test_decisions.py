@@ -353,6 +353,32 @@ def test_a_rolled_back_package_is_refused_everywhere(story: Story) -> None:
     assert story.ask("rollback") == Desired(package=ONE)
 
 
+def test_who_asks_for_the_way_back_twice_goes_one_version_back(story: Story) -> None:
+    story.approve(THREE)
+    story.end()
+    assert story.ask("rollback") == Desired(package=TWO)
+    under_way = "A rollback to version 2 is under way: wait for it, or name the version with --to."
+    assert story.ask("rollback") == under_way
+    assert wanted(story.entries) == Desired(package=TWO)
+    story.approve(FOUR)
+    assert story.ask("rollback") == under_way, "the stack may carry it out all the same"
+    assert story.ask("rollback", package=TWO) == Desired(package=TWO)
+    assert story.ask("rollback", package=TWO) is None
+    assert story.ask("rollback", package=ONE) == Desired(package=ONE)
+    assert "A rollback to version 1 is under way" in str(story.ask("rollback"))
+
+
+@pytest.mark.parametrize(
+    ("ended", "further"), [(Kind.DEPLOYED, ONE), (Kind.ROLLED_BACK, TWO), (Kind.DEPLOYMENT_FAILED, TWO)]
+)
+def test_once_the_way_back_has_ended_the_next_begins_where_it_led(story: Story, ended: Kind, further: str) -> None:
+    story.approve(THREE)
+    story.end()
+    story.ask("rollback")
+    story.end(ended, blamed="none")
+    assert story.ask("rollback") == Desired(package=further)
+
+
 @given(st.permutations([*range(4), *range(4)]))
 def test_the_last_approval_counts_in_whatever_order_and_however_often_they_are_heard(heard: list[int]) -> None:
     story = Story()
