@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from noria.approval import Answer
 from noria.aws.registry import Decision
-from noria.cli.output import Refused
+from noria.cli.output import Refused, require_reason
 from noria.cli.state import Deployed
 
 DENIED = "AccessDeniedException"
@@ -32,8 +32,7 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
 
     Who may not see where versions are approved goes to the registry, as in mode open: its policy denies it in strict.
     """
-    if not reason.strip():
-        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+    require_reason(reason)
     arn = deployed.package_arn(reference)
     place = deployed.names.approvals(deployed.names.model_of(arn.split("/")[-2]) or "")
     url, hidden = _strict(place) if decision == "Approved" else (None, False)

@@ -22,7 +22,7 @@ from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.metrics import Exporter
 from noria.cli.objectives import KeptRow, ServiceLevels
-from noria.cli.output import Refused, say, show, write_json
+from noria.cli.output import Refused, require_reason, say, show, write_json
 from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
@@ -54,6 +54,7 @@ Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment
 AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
 ModelsDir = Annotated[Path, typer.Option("--models", help="folder of model specs", file_okay=False)]
 Reason = Annotated[str, typer.Option("--reason", help="why; kept in the registry and in the ledger")]
+ReasonToDo = Annotated[str, typer.Option("--reason", help="why; kept in the ledger, and so not for --dry-run")]
 Package = Annotated[str, typer.Argument(help="a package's ARN, or MODEL/VERSION as in flight-delay/3")]
 
 _DEFAULT_ENV = "dev"
@@ -525,7 +526,7 @@ def abandon(
 def rollback(
     model: str,
     *,
-    reason: Reason,
+    reason: ReasonToDo = "",
     to: Annotated[
         str | None, typer.Option("--to", help="a version that was live before; the last one if left out")
     ] = None,
@@ -545,7 +546,7 @@ def rollback(
 def retire(
     model: str,
     *,
-    reason: Reason,
+    reason: ReasonToDo = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
     env: Env = _DEFAULT_ENV,
@@ -560,7 +561,7 @@ def retire(
 def retrain(
     model: str,
     *,
-    reason: Annotated[str, typer.Option("--reason", help="why; kept in the ledger")],
+    reason: ReasonToDo = "",
     force: Annotated[bool, typer.Option("--force", help="even where that goes over the budget")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be decided")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
@@ -635,8 +636,8 @@ def flags(
 ) -> None:
     """Feature flags: who gets which variant. Others reach callers step by step, and go back on an alarm."""
     of_model = ModelFlags(Deployed(env), model)
-    if action != "show" and not reason.strip():
-        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+    if action != "show":
+        require_reason(reason)
     if action == "set":
         if file is None or not file.exists():
             raise Refused(f"Name a file of rules: noria flags {model} set FILE --reason …")

@@ -11,11 +11,20 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+DRY_RUN = "a dry run"
+"""The reason of who gives none and only looks."""
+
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(Exception):
     """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
+
+
+def require_reason(reason: str, *, dry_run: bool = False) -> None:
+    """What is asked for is asked for with a reason; who only looks needs none."""
+    if not dry_run and not reason.strip():
+        raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
 
 
 def show(

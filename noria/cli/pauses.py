@@ -14,7 +14,7 @@ from noria.aws.bus import Bus
 from noria.aws.pauses import held
 from noria.aws.storage import Storage
 from noria.cli.ledger import moment
-from noria.cli.output import Refused
+from noria.cli.output import Refused, require_reason
 from noria.cli.state import Deployed
 from noria.events import PauseRequest, PauseRequested
 from noria.pause import last_pause
@@ -70,8 +70,7 @@ class PauseWish:
         return self._ask("resume", reason=reason, until=None, now=datetime.now(UTC))
 
     def _ask(self, action: Literal["pause", "resume"], *, reason: str, until: datetime | None, now: datetime) -> Paused:
-        if not reason.strip():
-            raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+        require_reason(reason)
         waiting = sum(1 for _ in held(Storage(bucket=self.deployed.parameter("data-bucket")), self.model))
         asked = PauseRequest(
             model=self.deployed.require(self.model),

@@ -15,7 +15,7 @@ from noria.approval import word
 from noria.aws.approvals import candidate
 from noria.aws.bus import Bus
 from noria.aws.serving import ServingStack, parameters
-from noria.cli.output import Refused
+from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
@@ -79,8 +79,7 @@ class Changes:
         percent: int | None = None,
         dry_run: bool = False,
     ) -> Change:
-        if not reason.strip():
-            raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+        require_reason(reason, dry_run=dry_run)
         model = self.deployed.require(self.spec.model)
         entries = self.deployed.ledger.entries(model)
         # Who asks has seen this ledger: a clock that is slow must not make the request older than what is in it.
@@ -90,7 +89,7 @@ class Changes:
             action=action,
             package=package,
             percent=percent,
-            reason=reason,
+            reason=reason or DRY_RUN,
             by=boto3.client("sts").get_caller_identity()["Arn"],
             requested_at=max([datetime.now(UTC), *seen]),
             request=str(uuid.uuid4()),

@@ -11,7 +11,7 @@ import boto3
 from pydantic import AwareDatetime, BaseModel
 
 from noria.aws.bus import Bus
-from noria.cli.output import Refused
+from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
 from noria.events import RetrainingWanted, RetrainingWish
 from noria.retraining import Ask, Decision, data_asks, decide, in_words, waits
@@ -52,13 +52,12 @@ class Policy:
     spec: ModelSpec
 
     def retrain(self, *, reason: str, force: bool, dry_run: bool) -> Wish:
-        if not reason.strip():
-            raise Refused("Give a reason: whoever reads the ledger in a year will ask for it.")
+        require_reason(reason, dry_run=dry_run)
         model, now = self.deployed.require(self.spec.model), datetime.now(UTC)
         decision = decide(self.spec, self.deployed.ledger.entries(model), Ask(cause="hand", forced=force), now=now)
         wish = RetrainingWish(
             model=model,
-            reason=reason,
+            reason=reason or DRY_RUN,
             by=boto3.client("sts").get_caller_identity()["Arn"],
             force=force,
             requested_at=now,
@@ -70,7 +69,7 @@ class Policy:
                 raise Refused(f"{model}: {decision.sentence}" + " Go over the budget with --force." * over)
             Bus(name=self.deployed.parameter("event-bus")).publish(RetrainingWanted.of(wish))
         request = None if dry_run else wish.request
-        return Wish(model=model, reason=reason, forced=force, decision=decision, request=request)
+        return Wish(model=model, reason=wish.reason, forced=force, decision=decision, request=request)
 
     def outlook(self) -> list[Outlook]:
         """What would come of each that may ask, if it asked now."""

@@ -9,6 +9,7 @@ import pytest
 from lambdas.confirm_deployment.handler import handler as confirm_deployment
 from lambdas.deploy_model.handler import handler as deploy_model
 from noria.cli import serving
+from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.deployment import Desired
 from noria.ledger import Fact, Kind, verify
@@ -49,6 +50,20 @@ def booked(served: Served) -> list[dict[str, Any]]:
         for name in names
         if name.startswith(f"advance-{served.model}-")
     ]
+
+
+def changes(served: Served) -> serving.Changes:
+    """What a person's command does."""
+    parameter = served.place.names.parameter
+    places = {
+        parameter("data-bucket"): BUCKET,
+        parameter("event-bus"): "noria-local",
+        parameter("ledger-table"): "ledger",
+    }
+    for name, value in places.items():
+        boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+    spec = ModelSpec.model_validate_json((served.place.models / f"{served.model}.json").read_text())
+    return serving.Changes(Deployed("local"), spec)
 
 
 def probe(served: Served, *, wrong: int) -> None:
@@ -161,9 +176,21 @@ def test_the_way_back_is_one_update_and_goes_further_each_time(served: Served) -
     for package in packages[1:]:
         served.approve(package)
         served.confirm()
+    command = changes(served)
+    with pytest.raises(Refused, match="Give a reason"):
+        command.ask("rollback", reason="")
+    assert command.ask("rollback", reason="", dry_run=True).then == "version 2"
     asked = served.ask("rollback")
     assert (served.wanted(), served.parameters["Guardrails"]) == (packages[1], "at-once")
+    served.ask("rollback")
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED, "one is under way"
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="A rollback to version 2 is under way: wait for it, or name"):
+            command.ask("rollback", reason="once more", dry_run=dry_run)
+    assert command.ask("rollback", reason="", package=packages[0], dry_run=True).then == "version 1"
+    assert served.place.events(served.model, "Serving Requested") == []
     served.confirm()
+    assert served.answers() == "2"
     served.place.deliver(deploy_model, asked)
     served.ask("rollback")
     served.confirm()
@@ -270,16 +297,7 @@ def test_who_asks_by_command_has_seen_the_ledger_and_the_challenger_that_is_mean
             return cls(2020, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr(serving, "datetime", Slow)
-    parameter = served.place.names.parameter
-    places = {
-        parameter("data-bucket"): BUCKET,
-        parameter("event-bus"): "noria-local",
-        parameter("ledger-table"): "ledger",
-    }
-    for name, value in places.items():
-        boto3.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
-    spec = ModelSpec.model_validate_json((served.place.models / f"{served.model}.json").read_text())
-    serving.Changes(Deployed("local"), spec).ask("abandon", reason="worse")
+    changes(served).ask("abandon", reason="worse")
     (asked,) = served.place.events(served.model, "Serving Requested")
     assert asked["package"] == two
     assert asked["requested_at"] > str(traffic.details["decided_at"])
