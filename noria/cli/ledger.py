@@ -104,10 +104,13 @@ class Live(LiveThen):
 
 def live_then(deployed: Deployed, model: str, at: str | None, *, now: datetime) -> Live:
     """What was live at `at`, or is now. A model that is no longer deployed has a ledger all the same."""
+    then = moment(at, now=now) if at else now
+    if then > now:
+        raise Refused(f"--at {at} is still to come, and the ledger knows only what was: leave it out for now.")
     entries = deployed.ledger.entries(model)
     if not entries:
         deployed.require(model)
-    return Live.model_validate(live_at(model, entries, moment(at, now=now) if at else now).model_dump())
+    return Live.model_validate(live_at(model, entries, then).model_dump())
 
 
 def _line(part: Answering) -> str:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from noria.cli.ledger import Live, moment
+from noria.cli.ledger import Live, live_then, moment
 from noria.cli.output import Refused
+from noria.cli.state import Deployed
 from noria.history import LiveThen, live_at
 from noria.ledger import GENESIS, Entry, Fact, Kind
 
@@ -145,3 +146,8 @@ def test_moments_are_written_as_iso_or_as_how_long_ago() -> None:
     assert moment("2026-11-21", now=NOON) == NOON - timedelta(hours=12)
     with pytest.raises(Refused, match="yesterday"):
         moment("yesterday", now=NOON)
+
+
+def test_nobody_knows_yet_what_will_be_live() -> None:
+    with pytest.raises(Refused, match="--at 2030-01-01T00:00:00Z is still to come"):
+        live_then(Deployed("local"), "delays", "2030-01-01T00:00:00Z", now=NOON)
