@@ -101,7 +101,8 @@ class Decision(Part):
     def sentence(self) -> str:
         so = "trains" if self.retrain else "would train" if self.would else "no training now"
         again = f". Looked at again {moment(self.again_at)}" if self.again_at and not self.retrain else ""
-        return f"{so}: {'; '.join(self.reasons)}{again}."
+        why = f": {'; '.join(self.reasons)}" if self.reasons else ""
+        return f"{so}{why}{again}."
 
 
 def decide(spec: ModelSpec, entries: Sequence[Entry], ask: Ask, *, now: datetime) -> Decision:

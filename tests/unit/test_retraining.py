@@ -356,6 +356,10 @@ def test_the_first_training_is_no_retraining() -> None:
     assert said(spec("after: [drift], budget: 1 per week"), *first, accepted("february", HOUR / 2)).retrain
 
 
+def test_who_has_no_reason_to_give_lists_none() -> None:
+    assert said(spec("after: [drift]"), accepted("january", HOUR), cause="first").sentence == "trains."
+
+
 def test_trainings_that_follow_a_first_one_that_ended_are_retrainings_though_there_is_no_model() -> None:
     """Gates that refuse every candidate would else train after each upload, for good."""
     model = spec("after: [], cooldown: 24h, budget: 2 per week, hours: 5, min_new_rows: 9000")

@@ -347,7 +347,7 @@ def noria(place: Place, tmp_path: Path) -> Callable[..., Any]:
 def test_a_person_asks_by_command_and_may_look_first(place: Place, noria: Callable[..., Any]) -> None:
     spec = place.model(retrain={"after": []})
     accept(place, spec, "january")
-    looked = noria(spec, "retrain", "--reason", "a new airport", "--dry-run")
+    looked = noria(spec, "retrain", "--dry-run")
     assert (looked["request"], looked["decision"]["retrain"]) == (None, True)
     assert place.events(spec.model, "Retraining Wanted") == []
     asked = noria(spec, "retrain", "--reason", "a new airport")
@@ -366,6 +366,7 @@ def test_what_the_policy_refuses_is_refused_at_once_and_named(place: Place, nori
     accept(place, spec, "january")
     assert noria(spec, "retrain", "--reason", "a test").endswith("Go over the budget with --force.")
     assert "Give a reason" in noria(spec, "retrain", "--reason", " ")
+    assert "Give a reason" in noria(spec, "retrain")
     assert noria(spec, "retrain", "--reason", "a test", "--force")["forced"] is True
 
 
