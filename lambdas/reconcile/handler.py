@@ -87,6 +87,7 @@ from noria.retraining import announced, unstarted
 from noria.serve import Mode
 from noria.spec import Approval
 from noria.training import TrainingDataset
+from noria.units import count
 
 GRACE = timedelta(minutes=15)
 """What is younger may still be on its way: a queue gives a message back after some minutes."""
@@ -189,7 +190,9 @@ def _sent_again(told: SentAgain) -> Fact:
     who = told.by.rpartition("/")[2]
     if told.how == "redrive":
         kind, subject = Kind.EVENT_REDRIVEN, f"{told.request} # {', '.join(told.reactions)}"
-        summary = f"{told.count} dead letters of {', '.join(told.reactions)} were sent again by {who}."
+        were = "was" if told.count == 1 else "were"
+        letters = count(told.count, "dead letter") if told.count is not None else "Dead letters"
+        summary = f"{letters} of {', '.join(told.reactions)} {were} sent again by {who}."
     else:
         kind, subject = Kind.EVENT_REPLAYED, told.request
         since, until = (f"{at:%Y-%m-%d %H:%M:%S}" if at else "?" for at in (told.since, told.until))

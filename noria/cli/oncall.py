@@ -11,6 +11,7 @@ from noria.cli.output import Refused, say, show
 from noria.cli.pauses import PauseWish
 from noria.cli.recovery import DeadLetter, Recovery
 from noria.cli.state import Deployed
+from noria.units import count
 
 app = typer.Typer()
 
@@ -64,13 +65,14 @@ def redrive(
     if everybody == (reaction is not None):
         raise Refused("Name the reaction whose dead letters to send again (noria queues lists them), or say --all.")
     rows = Recovery(Deployed(env)).redrive(reaction, model, most=most, dry_run=dry_run)
-    verb = "would be sent" if dry_run else "were sent"
+    sent = sum(row.count for row in rows)
+    verb = "would be sent" if dry_run else "was sent" if sent == 1 else "were sent"
     show(
         rows,
         columns=["reaction", "model", "count", "events"],
         as_json=as_json,
         empty="No dead letter of that kind: nothing to send again.",
-        below=[f"{sum(row.count for row in rows)} {verb} again. Look whether they come back: noria queues"],
+        below=[f"{count(sent, 'dead letter')} {verb} again. Look whether they come back: noria queues"],
     )
 
 

@@ -220,6 +220,7 @@ def test_dead_letters_are_seen_where_they_lie_and_brought_back_once_the_cause_is
     room.told(spec.model)  # heard twice
     (entry,) = room.place.entries(spec.model, Kind.EVENT_REDRIVEN)
     assert entry.details["count"] == 2
+    assert entry.summary.startswith("2 dead letters of validate-upload were sent again by ")
     assert entry.details["reactions"] == ["validate-upload"]
     assert str(entry.details["by"]).startswith("arn:aws:")
     assert room.place.entries(other.model, Kind.EVENT_REDRIVEN) == []
@@ -236,6 +237,9 @@ def test_what_fails_again_is_dead_again_and_is_said_to_be(empty: Room, monkeypat
             room.work("validate-upload")
             (letter,) = noria("queues", "validate-upload")[0]["letters"]
             assert letter["sent_again"] == times
+    room.told(spec.model)
+    for entry in room.place.entries(spec.model, Kind.EVENT_REDRIVEN):
+        assert entry.summary.startswith("1 dead letter of validate-upload was sent again by ")
 
 
 def test_who_dies_between_sending_and_throwing_away_leaves_a_letter_twice_and_it_counts_once(empty: Room) -> None:
