@@ -66,10 +66,13 @@ class Finding(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
+    """`rule` is of a composite one: the alarms that raise it."""
+
     name: str
     description: str
     reason: str
     since: datetime
+    rule: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,16 +166,17 @@ class Budget:
 
 
 def alarms(found: Iterable[Alarm], names: Names, models: Sequence[str]) -> Iterator[Finding]:
-    """Those that tell somebody or take something back; that of dead letters is told by what lies there."""
-    for alarm in found:
-        told = Told.read(alarm.description)
-        if told is None or told.runbook == "dead-letters":
+    """Those that tell somebody, of a cause its children alone; dead letters are told by what lies there."""
+    told_by = {alarm: told for alarm in found if (told := Told.read(alarm.description)) and told.severity}
+    for alarm, told in told_by.items():
+        children = any(f':{child.name}"' in alarm.rule for child in told_by)
+        if told.severity is None or told.runbook == "dead-letters" or children:
             continue
         of = max(
             (model for model in models if f"{alarm.name}-".startswith(f"{names.model(model)}-")), key=len, default=""
         )
         yield Finding(
-            severity=told.severity or Severity.WARNING,
+            severity=told.severity,
             what=f"Alarm {alarm.name}: {alarm.reason}",
             since=alarm.since,
             means=alarm.description.partition(" Severity:")[0].partition(" docs/")[0],

@@ -1,7 +1,6 @@
 """What `noria.doctor` judges, read from the services that know it. Each method asks one of them."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_args
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
-
-_AT_ONCE = 8
 
 _LOOKED_AT = 10
 """Dead letters of a queue that are read: which models it is about, and since when."""
@@ -68,7 +65,7 @@ class Health:
 
     def alarms(self) -> list[Alarm]:
         pages = self.cloudwatch.get_paginator("describe_alarms").paginate(
-            AlarmNamePrefix=f"{self.names.prefix}-", StateValue="ALARM", AlarmTypes=["MetricAlarm"]
+            AlarmNamePrefix=f"{self.names.prefix}-", StateValue="ALARM", AlarmTypes=["MetricAlarm", "CompositeAlarm"]
         )
         return [
             Alarm(
@@ -76,9 +73,11 @@ class Health:
                 description=alarm.get("AlarmDescription", ""),
                 reason=alarm.get("StateReason", ""),
                 since=alarm["StateUpdatedTimestamp"],
+                rule=str(alarm.get("AlarmRule", "")),
             )
             for page in pages
-            for alarm in page["MetricAlarms"]
+            for raised in (page["MetricAlarms"], page["CompositeAlarms"])
+            for alarm in raised
         ]
 
     def dead_letters(self) -> Iterator[DeadLetters]:
@@ -87,9 +86,10 @@ class Health:
             dead = queues.count(f"{queue}{DEAD_LETTERS}")
             if not (number := dead.waiting + dead.in_flight):
                 continue
-            with queues.dead_letters(queue, most=_LOOKED_AT) as letters:
-                events = [event_in(letter.body) for letter in letters]
-                oldest = min((letter.sent for letter in letters), default=None)
+            with queues.dead_letters(queue, most=_LOOKED_AT) as found:
+                letters = list(found)
+            events = [event_in(letter.body) for letter in letters]
+            oldest = min((letter.sent for letter in letters), default=None)
             models = {model_of(event, names=[self.names], models=self.models) for event in events}
             yield DeadLetters(
                 reaction=self._reaction(queue), count=number, oldest=oldest, models=sorted(m for m in models if m)
@@ -109,15 +109,15 @@ class Health:
     def _reaction(self, queue: str) -> str:
         return queue.removeprefix(f"{self.names.prefix}-")
 
-    def stacks(self) -> list[Stack]:
-        """Those of the environment and of the models; one that there is not is none of them."""
+    @property
+    def stacks(self) -> list[str]:
+        """Names of those of the environment and of the models, which may be there."""
         names = [self.names.environment_stack(part) for part in ("foundation", "network", "reactions", "roles")]
         parts: tuple[Part, ...] = get_args(Part)
-        names += [self.names.stack(model, part) for model in self.models for part in parts]
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            return [stack for stack in pool.map(self._stack, names) if stack]
+        return names + [self.names.stack(model, part) for model in self.models for part in parts]
 
-    def _stack(self, name: str) -> Stack | None:
+    def stack(self, name: str) -> Stack | None:
+        """None where there is none."""
         try:
             (stack,) = self.cloudformation.describe_stacks(StackName=name)["Stacks"]
         except ClientError as error:

@@ -72,11 +72,12 @@ class Letter:
 @dataclass(frozen=True, kw_only=True)
 class Queues:
     client: "SQSClient" = field(default_factory=lambda: boto3.client("sqs"), repr=False)
+    _urls: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def send(self, queue: str, message: str, *, delay: timedelta = timedelta(0)) -> None:
         """Send an event that is seen after `delay`, at most 15 minutes."""
         self.client.send_message(
-            QueueUrl=self._url(queue),
+            QueueUrl=self.url(queue),
             MessageBody=correlated(message, following()),
             DelaySeconds=round(delay.total_seconds()),
         )
@@ -89,12 +90,12 @@ class Queues:
         more: dict[str, Any] = {"MessageGroupId": group} if group else {}
         if times:
             more["MessageAttributes"] = {_TIMES: {"DataType": "Number", "StringValue": str(times)}}
-        self.client.send_message(QueueUrl=self._url(queue), MessageBody=body, **more)
+        self.client.send_message(QueueUrl=self.url(queue), MessageBody=body, **more)
 
     def show_again(self, record: Mapping[str, Any], *, after: int) -> None:
         """Show a message to the function that failed on it, so many seconds from now, at most 12 hours."""
         self.client.change_message_visibility(
-            QueueUrl=self._url(record["eventSourceARN"].rpartition(":")[2]),
+            QueueUrl=self.url(record["eventSourceARN"].rpartition(":")[2]),
             ReceiptHandle=record["receiptHandle"],
             VisibilityTimeout=after,
         )
@@ -110,7 +111,7 @@ class Queues:
     def count(self, queue: str) -> Count:
         """How many messages there are, as SQS knows it: seconds late."""
         found = self.client.get_queue_attributes(
-            QueueUrl=self._url(queue),
+            QueueUrl=self.url(queue),
             AttributeNames=[
                 "ApproximateNumberOfMessages",
                 "ApproximateNumberOfMessagesNotVisible",
@@ -124,46 +125,75 @@ class Queues:
         )
 
     @contextmanager
-    def dead_letters(self, queue: str, *, most: int) -> Iterator[list[Letter]]:
-        """Up to `most` dead letters of a queue, hidden from others meanwhile; those not thrown away show again after.
-
-        The only way to read a message is to receive it. Dead letters have no queue of their own to fall into, so that
-        nothing comes of how often they were.
-        """
-        url = self._url(f"{queue}{DEAD_LETTERS}")
-        letters: list[Letter] = []
+    def dead_letters(self, queue: str, *, most: int) -> Iterator["DeadLetters"]:
+        """Dead letters of a queue, hidden from others meanwhile; those not thrown away show again after."""
+        letters = DeadLetters(queues=self, queue=queue, most=most)
         try:
-            while len(letters) < most:
-                received = self.client.receive_message(
-                    QueueUrl=url,
-                    MaxNumberOfMessages=min(_BATCH, most - len(letters)),
-                    VisibilityTimeout=_LOOKED_AT,
-                    WaitTimeSeconds=1,  # at 0, SQS asks only some of its servers
-                    MessageSystemAttributeNames=["SentTimestamp", "ApproximateFirstReceiveTimestamp", "MessageGroupId"],
-                    MessageAttributeNames=["All"],
-                ).get("Messages", [])
-                if not received:
-                    break
-                letters += map(Letter.of, received)
             yield letters
         finally:
-            for start in range(0, len(letters), _BATCH):
-                self.client.change_message_visibility_batch(
-                    QueueUrl=url,
-                    Entries=[
-                        {"Id": str(number), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0}
-                        for number, letter in enumerate(letters[start : start + _BATCH])
-                    ],
-                )
+            letters.show_again()
 
-    def bring_back(self, queue: str, letters: list[Letter], letter: Letter) -> None:
-        """Send a dead letter to its queue, and only then throw it away: who dies in between leaves it in both."""
-        self.send_again(queue, letter.body, group=letter.group, times=letter.times + 1)
-        self.client.delete_message(QueueUrl=self._url(f"{queue}{DEAD_LETTERS}"), ReceiptHandle=letter.handle)
-        letters.remove(letter)
+    def url(self, queue: str) -> str:
+        """Asked for once."""
+        if queue not in self._urls:
+            self._urls[queue] = self.client.get_queue_url(QueueName=queue)["QueueUrl"]
+        return self._urls[queue]
 
-    def _url(self, queue: str) -> str:
-        return self.client.get_queue_url(QueueName=queue)["QueueUrl"]
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetters:
+    """Up to `most` dead letters of a queue, each once, received ten at a time as they are asked for.
+
+    So whoever works on each has done so with ten before they show again. The only way to read a message is to receive
+    it. Dead letters have no queue of their own to fall into, so that nothing comes of how often they were.
+    """
+
+    queues: Queues
+    queue: str
+    most: int
+    _hidden: dict[str, Letter] = field(default_factory=dict, init=False, repr=False)
+
+    def __iter__(self) -> Iterator[Letter]:
+        # What has shown again is received again, and counts again: a queue of many ends, too.
+        received = 0
+        while received < self.most and (letters := self._receive(min(_BATCH, self.most - received))):
+            received += len(letters)
+            new = [letter for letter in letters if letter.id not in self._hidden]
+            self._hidden.update({letter.id: letter for letter in letters})
+            yield from new
+
+    def bring_back(self, letter: Letter) -> None:
+        """Send a letter to its queue, and only then throw it away: who dies in between leaves it in both."""
+        self.queues.send_again(self.queue, letter.body, group=letter.group, times=letter.times + 1)
+        self.queues.client.delete_message(QueueUrl=self._url, ReceiptHandle=letter.handle)
+        del self._hidden[letter.id]
+
+    def show_again(self) -> None:
+        """Those that were received and not thrown away."""
+        left = list(self._hidden.values())
+        for start in range(0, len(left), _BATCH):
+            self.queues.client.change_message_visibility_batch(
+                QueueUrl=self._url,
+                Entries=[
+                    {"Id": str(number), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0}
+                    for number, letter in enumerate(left[start : start + _BATCH])
+                ],
+            )
+
+    def _receive(self, most: int) -> list[Letter]:
+        received = self.queues.client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=most,
+            VisibilityTimeout=_LOOKED_AT,
+            WaitTimeSeconds=1,  # at 0, SQS asks only some of its servers
+            MessageSystemAttributeNames=["SentTimestamp", "ApproximateFirstReceiveTimestamp", "MessageGroupId"],
+            MessageAttributeNames=["All"],
+        )
+        return [Letter.of(message) for message in received.get("Messages", [])]
+
+    @property
+    def _url(self) -> str:
+        return self.queues.url(f"{self.queue}{DEAD_LETTERS}")
 
 
 def _time(milliseconds: str) -> datetime:

@@ -19,6 +19,8 @@ from noria.units import count
 _AT_ONCE = 16
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"})
 
+_STACK, _STACKS = "stack ", "stacks"
+
 Check = Callable[[], Iterable[Finding]]
 
 
@@ -65,7 +67,7 @@ class Doctor:
         for name, answer in asked.items():
             try:
                 found += answer.result()
-                looked_at.append(name)
+                looked_at.append(_STACKS if name.startswith(_STACK) else name)
             except ClientError as error:
                 if error.response["Error"]["Code"] not in _DENIED:
                     found.append(_unknown(name, error))
@@ -76,7 +78,7 @@ class Doctor:
         return Diagnosis(
             env=self.deployed.env,
             models=self._models,
-            looked_at=looked_at,
+            looked_at=list(dict.fromkeys(looked_at)),
             denied=denied,
             findings=doctor.in_order(found, self.deployed.env),
         )
@@ -95,7 +97,8 @@ class Doctor:
             "alarms": lambda: doctor.alarms(health.alarms(), names, models),
             "dead letters": lambda: doctor.dead_letters(health.dead_letters()),
             "queues": lambda: doctor.queues(health.waiting(), now),
-            "stacks": lambda: doctor.stacks(health.stacks(), now),
+            # One by one: who works on one model may not see all of them.
+            **{f"{_STACK}{name}": partial(self._of_stack, health, name) for name in health.stacks},
             "rules": lambda: doctor.switched_off(health.rules()),
             "schedules": lambda: doctor.switched_off(health.schedules()),
             "event sources": lambda: doctor.switched_off(health.event_sources()),
@@ -108,6 +111,10 @@ class Doctor:
 
     def _of_model(self, health: Health, model: str) -> Iterable[Finding]:
         return doctor.of_model(health.model(model), self.now)
+
+    def _of_stack(self, health: Health, name: str) -> Iterable[Finding]:
+        stack = health.stack(name)
+        return doctor.stacks([stack] if stack else [], self.now)
 
 
 def _all(check: Check) -> list[Finding]:

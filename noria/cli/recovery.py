@@ -139,8 +139,9 @@ class Recovery:
         found, dead = self.queues.count(queue), self.queues.count(f"{queue}{DEAD_LETTERS}")
         letters: list[DeadLetter] = []
         if dead.waiting:
-            with self.queues.dead_letters(queue, most=dead.waiting) as taken:
-                letters = [self._letter(reaction, each, number) for number, each in enumerate(taken)]
+            with self.queues.dead_letters(queue, most=dead.waiting) as lying:
+                taken = list(lying)
+            letters = [self._letter(reaction, each, number) for number, each in enumerate(taken)]
         return QueueRow(
             reaction=reaction,
             waiting=found.waiting,
@@ -205,11 +206,11 @@ class Recovery:
         sent: dict[str | None, list[str]] = {}
         with self.queues.dead_letters(queue, most=most) as letters:
             try:
-                for letter in list(letters):
+                for letter in letters:
                     about = self._model(letter)
                     if model is None or about == model:
                         if not dry_run:
-                            self.queues.bring_back(queue, letters, letter)
+                            letters.bring_back(letter)
                         sent.setdefault(about, []).append(what(event_in(letter.body)))
             finally:  # whatever ends it, what was sent is told of
                 if not dry_run:

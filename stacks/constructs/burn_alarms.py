@@ -39,7 +39,7 @@ class BurnAlarms(Construct):
     def _alarm(self, burn: Burn) -> cloudwatch.CompositeAlarm:
         name = f"{self._endpoint}-{self._objective.partition('_')[0]}-{burn.name}"
         told = Told(severity=_SEVERITY[burn.name], runbook="error-budget")
-        windows = [self._window(name, burn, long, told) for long in (burn.long, burn.short)]
+        windows = [self._window(name, burn, long) for long in (burn.long, burn.short)]
         return cloudwatch.CompositeAlarm(
             self,
             burn.name,
@@ -53,12 +53,15 @@ class BurnAlarms(Construct):
             ),
         )
 
-    def _window(self, name: str, burn: Burn, long: timedelta, told: Told) -> cloudwatch.Alarm:
+    # Of a window alone nobody is told.
+    def _window(self, name: str, burn: Burn, long: timedelta) -> cloudwatch.Alarm:
         return cloudwatch.Alarm(
             self,
             f"{burn.name}-{format_duration(long)}",
             alarm_name=f"{name}-{format_duration(long)}",
-            alarm_description=told.describe(f"A part of {name}: the last {format_duration(long)}."),
+            alarm_description=Told(severity=None, runbook="error-budget").describe(
+                f"A part of {name}: the last {format_duration(long)}."
+            ),
             metric=self._bad_share(Duration.seconds(int(long.total_seconds()))),
             threshold=round(burn.rate * (1 - self._objectives.target(self._objective)), 6),
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,

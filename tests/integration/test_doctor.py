@@ -11,12 +11,17 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 from typer.testing import CliRunner
 
 from noria.alarms import Severity, Told
+from noria.aws.health import Health
 from noria.aws.ledger import Ledger
 from noria.cli.commands import app
+from noria.doctor import Stack
 from noria.ledger import Fact, Kind
 
 REGION = "eu-west-1"
@@ -256,6 +261,55 @@ def test_a_key_that_is_about_to_go(world: World) -> None:
     found = world.finding()
     assert f"The key {key} is PendingDeletion, on " in found["what"]
     assert found["command"] == f"aws kms cancel-key-deletion --key-id {key}"
+
+
+def test_a_window_of_a_budget_is_told_of_by_its_composite_alone(world: World) -> None:
+    name = f"{NAME}-availability-fast"
+    for window in ("1h", "5m"):
+        _raise(f"{name}-{window}", None)
+    assert world.findings() == []
+    _raise(name, Severity.CRITICAL)
+    # moto answers with composite alarms, and makes none.
+    made = cloudwatch_backends[DEFAULT_ACCOUNT_ID][REGION].alarms[name]
+    made.rule = f'ALARM("{name}-1h") AND ALARM("{name}-5m")'
+    assert boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=NAME)["CompositeAlarms"]
+    found = world.finding()
+    assert (found["severity"], found["what"]) == ("critical", f"Alarm {name}: too many")
+
+
+def _raise(name: str, severity: Severity | None) -> None:
+    cloudwatch = boto3.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        AlarmDescription=Told(severity=severity, runbook="error-budget").describe("prices fails."),
+        Namespace="Noria",
+        MetricName="m",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    cloudwatch.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="too many")
+
+
+def test_of_the_stacks_that_may_be_seen_what_is_wrong_is_told_and_which_may_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Health.stack
+
+    def allowed(health: Health, name: str) -> Stack | None:
+        if name == "noria-dev-reactions":
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
+        return (
+            Stack(name=name, status="UPDATE_ROLLBACK_FAILED", changed=NOW) if "serving" in name else look(health, name)
+        )
+
+    monkeypatch.setattr(Health, "stack", allowed)
+    told = json.loads(CliRunner().invoke(app, ["doctor", "--env", "dev", "--json"]).stdout)
+    assert told["denied"] == ["stack noria-dev-reactions"]
+    assert told["looked_at"].count("stacks") == 1
+    assert [found["what"] for found in told["findings"]] == [f"Stack {NAME}-serving is UPDATE_ROLLBACK_FAILED"]
 
 
 def test_what_cannot_be_looked_at_is_said(world: World) -> None:

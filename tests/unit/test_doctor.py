@@ -56,6 +56,23 @@ def test_stacks(name: str, status: str, hours: float, *, wrong: bool) -> None:
     assert [finding.since for finding in doctor.stacks([stack], NOW)] == [stack.changed] * wrong
 
 
+def test_of_a_budget_both_windows_are_told_and_of_a_cause_what_raised_it() -> None:
+    def alarm(name: str, severity: Severity | None, *children: str) -> Alarm:
+        told = Told(severity=severity, runbook="error-budget").describe("prices: it is so.")
+        rule = " AND ".join(f'ALARM("arn:aws:cloudwatch:eu-west-1:1:alarm:noria-prod-prices-{c}")' for c in children)
+        return Alarm(name=f"noria-prod-prices-{name}", description=told, reason="r", since=NOW, rule=rule)
+
+    def told(*raised: Alarm) -> list[str]:
+        return [finding.what for finding in doctor.alarms(raised, NAMES, ["prices"])]
+
+    windows = [alarm(f"availability-fast-{of}", None) for of in ("1h", "5m")]
+    fast = alarm("availability-fast", Severity.CRITICAL, "availability-fast-1h", "availability-fast-5m")
+    serving = alarm("serving", Severity.CRITICAL, "endpoint-errors", "availability-fast")
+    assert told(windows[0]) == []
+    assert told(*windows, fast) == told(*windows, fast, serving) == ["Alarm noria-prod-prices-availability-fast: r"]
+    assert told(alarm("rollback-errors", None)) == []
+
+
 def test_a_stuck_stack_is_told_how_to_go_on() -> None:
     (found,) = doctor.stacks([Stack(name="s", status="UPDATE_ROLLBACK_FAILED", changed=NOW)], NOW)
     assert found.command == "aws cloudformation continue-update-rollback --stack-name s"
