@@ -38,10 +38,11 @@ s3:GetObject and s3:DeleteObject on */held/*, and sqs:GetQueueUrl and sqs:SendMe
 import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -54,10 +55,10 @@ from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
 from noria.aws.lineage import Lineage
 from noria.aws.lineage import Outcome as LineageOutcome
-from noria.aws.pauses import Pauses
+from noria.aws.pauses import MOST, Pauses
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
-from noria.aws.registry import EXECUTION, Registry
+from noria.aws.registry import EXECUTION, PackageSummary, Registry
 from noria.aws.retries import retried_soon
 from noria.aws.serving import ServingStack, StackState
 from noria.aws.stacks import Stacks
@@ -139,31 +140,66 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     registry, stacks = Registry(), Stacks()
     pipelines, transforms = Pipelines(client=registry.client), Transforms(client=registry.client)
     told: list[str] = []
+    failures = Failures()
+    waiting = []
     for model in env.models:
-        if pauses.end(model, datetime.now(UTC)) or resumed(ledger.entries(model)):
-            give_back(model, pauses)
-        search = Search(
-            model=model,
-            env=env,
-            entries=ledger.entries(model),
-            copied=copies.numbers(model),
-            storage=storage,
-            pipelines=pipelines,
-            transforms=transforms,
-            registry=registry,
-            stack=ServingStack(name=env.names.stack(model, "serving"), client=stacks.client),
-            endpoint=Endpoint(name=env.names.model(model), client=registry.client),
-            now=datetime.now(UTC),
-        )
-        told += reconcile(search=search, ledger=ledger, queues=queues)
+        with failures.of(model):
+            ended = pauses.end(model, datetime.now(UTC)) or resumed(ledger.entries(model))
+            if ended and pauses.waiting(model):
+                waiting.append(model)
+    for model in waiting:
+        with failures.of(model):
+            give_back(model, pauses, most=MOST // len(waiting))
+    for model in env.models:
+        with failures.of(model):
+            search = Search(
+                model=model,
+                env=env,
+                entries=ledger.entries(model),
+                given_back=pauses.given_back(model),
+                held=model in waiting and pauses.waiting(model),
+                copied=copies.numbers(model),
+                storage=storage,
+                pipelines=pipelines,
+                transforms=transforms,
+                registry=registry,
+                stack=ServingStack(name=env.names.stack(model, "serving"), client=stacks.client),
+                endpoint=Endpoint(name=env.names.model(model), client=registry.client),
+                now=datetime.now(UTC),
+            )
+            told += reconcile(search=search, ledger=ledger, queues=queues)
     tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
     # Last, because whoever asks for what was missed does not wait for lineage.
     lineage = _lineage(env.names, env.data_bucket)
     for model in env.models:
-        written = lineage.follow(ledger.entries(model), since=datetime.now(UTC) - LOOK_BACK)
-        if written is not LineageOutcome.KNOWN:
-            logger.info(written.value, model=model)
-            metrics.add_metric(name=written.value, unit=MetricUnit.Count, value=1)  # of all models, as what is told
+        with failures.of(model):
+            written = lineage.follow(ledger.entries(model), since=datetime.now(UTC) - LOOK_BACK)
+            if written is not LineageOutcome.KNOWN:
+                logger.info(written.value, model=model)
+                metrics.add_metric(name=written.value, unit=MetricUnit.Count, value=1)  # of all models, as what is told
+    failures.raise_them()
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What went wrong with one model keeps no other waiting, and fails the turn when it is over."""
+
+    found: list[Exception] = field(default_factory=list)
+
+    @contextmanager
+    def of(self, model: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised when the turn is over
+            logger.exception("A model could not be reconciled", model=model)
+            error.add_note(f"while {model} was reconciled")
+            self.found.append(error)
+
+    def raise_them(self) -> None:
+        if len(self.found) == 1:
+            raise self.found[0]  # by its kind, `retried_soon` knows how soon to try again
+        if self.found:
+            raise ExceptionGroup("several models could not be reconciled", self.found)
 
 
 @cache
@@ -178,12 +214,12 @@ def _lineage(names: Names, bucket: str) -> Lineage:
     return Lineage(names=names, bucket=bucket)
 
 
-def give_back(model: str, pauses: Pauses) -> int:
+def give_back(model: str, pauses: Pauses, *, most: int = MOST) -> int:
     """Send what waited for a model that is not paused; how many events that were.
 
     At each turn after a pause, too: a function that looked just before the end sets aside just after it.
     """
-    return 0 if paused(pauses.ledger.entries(model), datetime.now(UTC)) else pauses.give_back(model)
+    return 0 if paused(pauses.ledger.entries(model), datetime.now(UTC)) else pauses.give_back(model, most=most)
 
 
 def _sent_again(told: SentAgain) -> Fact:
@@ -231,11 +267,16 @@ def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Looks for what the ledger should know of a model and does not; `copied` are the entries with a locked copy."""
+    """Looks for what the ledger should know of a model and does not; `copied` are the entries with a locked copy.
+
+    `given_back` is when events that waited were given back last, and `held` whether others wait after a pause.
+    """
 
     model: str
     env: Environment
     entries: list[Entry]
+    given_back: datetime | None
+    held: bool
     copied: Container[int]
     storage: Storage
     pipelines: Pipelines
@@ -247,9 +288,15 @@ class Search:
 
     def waits(self, missed: Missed) -> bool:
         """Whether this is not missed, but set aside, or given back a moment ago."""
-        end = resumed(self.entries)
-        recent = end is not None and end > self.now - GRACE
-        return (recent or paused(self.entries, self.now) is not None) and turn(missed.event) is not Turn.GOES_ON
+        ends = (resumed(self.entries), self.given_back)
+        recent = any(end is not None and end > self.now - GRACE for end in ends)
+        waits = recent or self.held or paused(self.entries, self.now) is not None
+        return waits and turn(missed.event) is not Turn.GOES_ON
+
+    @cached_property
+    def _packages(self) -> list[PackageSummary]:
+        """Newest first."""
+        return self.registry.packages(self.env.names.model(self.model))
 
     def missed(self) -> Iterator[Missed]:
         yield from self._uploads()
@@ -391,7 +438,7 @@ class Search:
     def _decisions(self) -> Iterator[Missed]:
         kinds = {APPROVED: Kind.PACKAGE_APPROVED, REJECTED: Kind.PACKAGE_REJECTED}
         group = self.env.names.model(self.model)
-        for summary in self.registry.packages(group):
+        for summary in self._packages:
             decisions = [entry for entry in self.entries if entry.details.get("package") == summary.arn]
             last = latest(decisions, *kinds.values(), Kind.APPROVAL_VOIDED)
             if summary.approval == PENDING:
@@ -423,7 +470,7 @@ class Search:
         trained = {e.details.get("package") for e in self.entries if e.kind is Kind.TRAINING_SUCCEEDED}
         imported = {e.details.get("package") for e in self.entries if e.kind is Kind.PACKAGE_IMPORTED}
         group = self.env.names.model(self.model)
-        for summary in self.registry.packages(group):
+        for summary in self._packages:
             if summary.approval != PENDING or summary.arn in trained or not self._settled(summary.created):
                 continue
             # Of an execution that nobody has heard of yet, that is what is told.
@@ -447,7 +494,7 @@ class Search:
         spec = self.env.required_spec(self.model)
         if spec.approval == Approval():
             return
-        for summary in self.registry.packages(self.env.names.model(self.model)):
+        for summary in self._packages:
             listed = Candidate(package=summary.arn, approval=summary.approval, created=summary.created)
             due = told_by_time(spec, self.entries, listed, self.now)
             waits = summary.approval == PENDING and not due

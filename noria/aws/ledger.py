@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -92,11 +92,14 @@ class Ledger:
         return True
 
     @contextmanager
-    def claim(self, model: str, subject: str, *, now: datetime, lasting: timedelta = _CLAIM) -> Iterator[bool]:
+    def claim(
+        self, model: str, subject: str, *, now: datetime, lasting: timedelta = _CLAIM, kept: bool = True
+    ) -> Iterator[bool]:
         """Whether it is up to the caller to tell the world of `subject`, and not to somebody who is at it now.
 
         Who fails gives the claim back; who dies loses it after some minutes, when its message comes again. What no
         entry will say, so that nothing else keeps it from being told twice, is claimed for as long as it is not to be.
+        With `kept` false, a claim ends when its work is done; it must last longer than that can take.
         """
         item = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
         try:
@@ -115,6 +118,16 @@ class Ledger:
         except BaseException:
             self.client.put_item(TableName=self.table, Item=item | {"until": {"N": "0"}})
             raise
+        if not kept:
+            ended = {"until": {"N": str(time.time())}}
+            self.client.put_item(TableName=self.table, Item=item | ended)
+
+    def claimed(self, model: str, subject: str) -> datetime | None:
+        """Until when a subject is claimed, or was; None where it never was, or by one who failed."""
+        key = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
+        item = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+        until = float(item["until"]["N"]) if item else 0
+        return datetime.fromtimestamp(until, UTC) if until else None
 
     def pauses(self, model: str, now: datetime) -> bool:
         """Whether the model's events wait: one read, whatever its record's length, as reactions ask at each event."""

@@ -6,16 +6,18 @@ Setting aside puts the same object at each delivery of a message, and giving bac
 between is repeated, and nothing is lost. What is given back twice is heard twice, which reactions can bear.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import wraps
 from itertools import islice
 from typing import Any, TypeVar
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import ClientError
 
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger, LedgerBusyError
@@ -35,7 +37,11 @@ _ATTEMPTS = 5
 _AT_ONCE = 16
 
 MOST = 5000
-"""Events that are given back in one turn: some two minutes of work. The others follow at the next."""
+"""Events that are given back in one turn, of all models: some two minutes of work. The others follow at the next."""
+
+_CLAIM = "give back"
+_TURN = timedelta(minutes=6)
+"""Longer than the reconciler runs."""
 
 
 class Outcome(StrEnum):
@@ -90,6 +96,10 @@ def _waits(message: dict[str, Any]) -> bool:
     return False
 
 
+class NobodyHearsError(RuntimeError):
+    """Events wait for a reaction that there is no more: deploy it again, or remove them from the model's held/."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Held:
     """An event that waits: who is to hear it, and when it was sent (epoch milliseconds)."""
@@ -104,14 +114,24 @@ class Held:
         return key(self.model, "held", f"{self.sent:013d}/{self.reaction}/{self.message}.json")
 
     @classmethod
-    def parse(cls, key: str) -> "Held":
-        model, _, sent, reaction, name = key.split("/")
-        return cls(model=model, sent=int(sent), reaction=reaction, message=name.removesuffix(".json"))
+    def parse(cls, key: str) -> "Held | None":
+        """None of a key that `key` does not make."""
+        found = _KEY.fullmatch(key)
+        if found is None:
+            return None
+        return cls(model=found["model"], sent=int(found["sent"]), reaction=found["reaction"], message=found["message"])
+
+
+_KEY = re.compile(r"(?P<model>[^/]+)/held/(?P<sent>\d{13})/(?P<reaction>[^/]+)/(?P<message>[^/]+)\.json")
 
 
 def held(storage: Storage, model: str) -> Iterator[Held]:
-    """What waits for a model, oldest first: keys are listed in their order."""
-    return (Held.parse(stored.key) for stored in storage.list(key(model, "held", "")))
+    """What waits for a model, oldest first: keys are listed in their order. What else lies there is left alone."""
+    for stored in storage.list(key(model, "held", "")):
+        if event := Held.parse(stored.key):
+            yield event
+        else:
+            logger.warning("No event that waits", model=model, key=stored.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +151,53 @@ class Pauses:
         """Record that a pause has ended, where its time is up."""
         return self._record(model, lambda entries: ended_by_time(entries, model, now))
 
-    def give_back(self, model: str) -> int:
-        """Send what waits to whom it was sent, in that order; how many that were."""
-        waiting = list(islice(held(self.storage, model), MOST))
+    def waiting(self, model: str) -> bool:
+        """Whether anything waits."""
+        return any(held(self.storage, model))
+
+    def given_back(self, model: str) -> datetime | None:
+        """When something was given back last, which takes reactions a while; later than now while somebody is at it."""
+        return self.ledger.claimed(model, _CLAIM)
+
+    def give_back(self, model: str, *, most: int = MOST) -> int:
+        """Send what waits to whom it was sent, in that order; how many that were. None while somebody else is at it.
+
+        Raises `NobodyHearsError` once all others are sent, where a reaction has no queue any more.
+        """
+        waiting = list(islice(held(self.storage, model), most))
+        if not waiting:
+            return 0
+        with self.ledger.claim(model, _CLAIM, now=datetime.now(UTC), lasting=_TURN, kept=False) as mine:
+            return self._send(model, waiting) if mine else 0
+
+    def _send(self, model: str, waiting: Sequence[Held]) -> int:
+        sent, unheard = 0, set()
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             for start in range(0, len(waiting), _AT_ONCE):
                 some = waiting[start : start + _AT_ONCE]
-                bodies = pool.map(lambda each: self.storage.read(each.key), some)
-                for each, body in zip(some, bodies, strict=True):
-                    self.queues.send_again(self.names.queue(each.reaction), body.decode(), group=model)
+                for each, body in zip(some, pool.map(self._body, some), strict=True):
+                    if body is None:
+                        continue
+                    try:
+                        self.queues.send_again(self.names.queue(each.reaction), body, group=model)
+                    except self.queues.client.exceptions.QueueDoesNotExist:
+                        unheard.add(each.reaction)
+                        continue
                     self.storage.remove(each.key)
-        if len(waiting) == MOST:
-            logger.warning("More events may wait; they follow at the next turn", model=model)
-        return len(waiting)
+                    sent += 1
+        if unheard:
+            raise NobodyHearsError(f"{model}: events wait for {', '.join(sorted(unheard))}, which has no queue")
+        return sent
+
+    def _body(self, event: Held) -> str | None:
+        """None of one that was given back since it was listed."""
+        try:
+            return self.storage.read(event.key).decode()
+        except ClientError:
+            # 403 instead of 404 to whoever may list under some prefixes only, as `Storage.exists` says.
+            if self.storage.exists(event.key):
+                raise
+            return None
 
     def _record(self, model: str, fact_of: Callable[[Sequence[Entry]], Fact | None]) -> bool:
         for _ in range(_ATTEMPTS):

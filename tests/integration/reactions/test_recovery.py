@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -21,7 +22,7 @@ from lambdas.start_training.handler import handler as start_training
 from lambdas.validate_upload.handler import handler as validate_upload
 from local.cloud import ACCOUNT, REGION
 from noria.aws.ledger import Ledger
-from noria.aws.pauses import Pauses, held
+from noria.aws.pauses import Held, Pauses, held
 from noria.aws.queues import Queues
 from noria.aws.storage import Storage
 from noria.cli.commands import app
@@ -253,6 +254,31 @@ def test_who_dies_between_sending_and_throwing_away_leaves_a_letter_twice_and_it
     assert len(room.place.entries(spec.model, Kind.DATASET_ACCEPTED)) == 1
 
 
+def test_dead_letters_are_received_by_tens_and_each_is_looked_at_once(
+    empty: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are where looking takes longer than they are hidden: those that were left show again meanwhile."""
+    room, calls = empty, []
+    for number in range(25):
+        room.sqs.send_message(QueueUrl=room.url("monitor-model-dlq"), MessageBody=str(number))
+    monkeypatch.setattr("noria.aws.queues._LOOKED_AT", 1)
+    sqs = boto3.client("sqs")
+    sqs.meta.events.register("before-call.sqs", lambda model, **_: calls.append(model.name))
+    with Queues(client=sqs).dead_letters(room.place.names.queue("monitor-model"), most=60) as letters:
+        seen = []
+        for number, letter in enumerate(letters):
+            seen.append(letter.body)
+            assert calls.count("ReceiveMessage") >= 1 + number // 10
+            if number < 10:
+                assert calls.count("ReceiveMessage") == 1
+                letters.bring_back(letter)
+            if number == 19:
+                time.sleep(1.2)
+    assert sorted(seen, key=int) == [str(number) for number in range(25)]
+    assert calls.count("GetQueueUrl") == 2
+    assert Queues().count(room.place.names.queue("monitor-model-dlq")).waiting == 15
+
+
 def test_what_is_no_event_goes_back_to_its_queue_too_and_is_nobodys(empty: Room) -> None:
     room = empty
     room.sqs.send_message(QueueUrl=room.url("monitor-model-dlq"), MessageBody="no event")
@@ -313,6 +339,88 @@ def test_who_dies_between_giving_back_and_removing_gives_back_twice_and_it_count
     assert pauses(room).give_back(spec.model) == 1
     assert room.work("validate-upload") == 2
     assert len(room.place.entries(spec.model, Kind.DATASET_ACCEPTED)) == 1
+
+
+def test_two_that_give_back_at_once_give_back_once_and_what_is_gone_keeps_nobody(empty: Room) -> None:
+    room, spec = empty, known(empty)
+    wait(room, spec, 3)
+    first = next(held(Storage(bucket=BUCKET), spec.model)).key
+
+    @dataclass(frozen=True, kw_only=True)
+    class Late(Storage):
+        """Before it reads the first another one gives back, and somebody removes it."""
+
+        def read(self, key: str, *, version: str | None = None) -> bytes:
+            if key == first:
+                others.append(pauses(room).give_back(spec.model))
+                self.remove(key)
+            return super().read(key, version=version)
+
+    others: list[int] = []
+    assert pauses(room, Late(bucket=BUCKET)).give_back(spec.model) == 2
+    assert others == [0]
+    assert pauses(room).give_back(spec.model) == 0
+    given_back = pauses(room).given_back(spec.model)
+    assert given_back
+    assert datetime.now(UTC) - timedelta(minutes=1) < given_back <= datetime.now(UTC)
+    wait(room, spec, 1)
+    assert pauses(room).give_back(spec.model) == 1  # the turn ended with its work
+
+
+def test_what_nobody_can_read_or_hears_keeps_no_other_event_waiting_and_no_other_model(
+    empty: Room,
+    served: Served,  # noqa: F811 - the fixture
+) -> None:
+    room = empty
+    spec = ModelSpec.model_validate_json((room.place.models / f"{served.model}.json").read_bytes())
+    other = room.place.model()
+    room.place.put(f"{spec.model}/held/1/2/3/4.json", "{}")
+    room.place.put(f"{spec.model}/held/notes.txt", "")
+    room.place.put(f"{spec.model}/held/0000000000001/no-such-reaction/m.json", "{}")
+    for each in (spec, other):
+        decide(room, each, "pause", at=0)
+        wait(room, each, 1)
+        decide(room, each, "resume", at=1)
+    assert sum(1 for _ in held(Storage(bucket=BUCKET), spec.model)) == 2
+    with pytest.raises(Exception, match=r"no-such-reaction|several models"):
+        room.place.deliver(reconciler.handler, json.loads(Tick.message("Reconcile", time=datetime.now(UTC))))
+    assert [each.reaction for each in held(Storage(bucket=BUCKET), spec.model)] == ["no-such-reaction"]
+    assert list(held(Storage(bucket=BUCKET), other.model)) == []
+
+
+def test_while_anything_waits_or_was_given_back_just_now_nothing_is_missed(empty: Room) -> None:
+    now = datetime.now(UTC)
+    missed = reconciler.Missed(reaction="validate-upload", subject="s", why="w", event={"detail-type": "x"})
+
+    def waits(*, held: bool = False, given_back: datetime | None = None) -> bool:
+        nothing: Any = None
+        search = reconciler.Search(
+            model="m",
+            env=nothing,
+            entries=[],
+            given_back=given_back,
+            held=held,
+            copied=(),
+            storage=nothing,
+            pipelines=nothing,
+            transforms=nothing,
+            registry=nothing,
+            stack=nothing,
+            endpoint=nothing,
+            now=now,
+        )
+        return search.waits(missed)
+
+    assert not waits()
+    assert waits(held=True)
+    assert waits(given_back=now - timedelta(minutes=5))
+    assert not waits(given_back=now - timedelta(minutes=20))
+
+
+def test_a_turn_gives_back_so_many_and_the_next_one_the_others(empty: Room) -> None:
+    room, spec = empty, known(empty)
+    wait(room, spec, 3)
+    assert [pauses(room).give_back(spec.model, most=2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_pause_with_an_end_is_ended_by_the_reconciler_which_tells_nothing_again_that_waits(
@@ -472,6 +580,13 @@ def pauses(room: Room, storage: Storage | None = None) -> Pauses:
     return Pauses(
         names=room.place.names, ledger=room.place.ledger, storage=storage or Storage(bucket=BUCKET), queues=Queues()
     )
+
+
+def wait(room: Room, spec: ModelSpec, number: int) -> None:
+    """Set events of a model aside."""
+    for _ in range(number):
+        event = Held(model=spec.model, sent=time.time_ns() // 10**6, reaction="validate-upload", message=str(uuid4()))
+        room.place.put(event.key, "{}")
 
 
 def decide(room: Room, spec: ModelSpec, action: str, *, at: int, until: datetime | None = None) -> None:
