@@ -24,9 +24,7 @@ def dashboard(board: Board) -> dict[str, Any]:
         "timezone": "utc",
         "time": {"from": "now-24h", "to": "now"},
         "refresh": "1m",
-        "templating": {
-            "list": [{"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]
-        },
+        "templating": {"list": [VARIABLE]},
         "annotations": {"list": [_deployments(board.model)] if board.model else []},
         "panels": _panels(board),
     }
