@@ -37,9 +37,7 @@ def allowed(assembly: Assembly) -> Iterator[tuple[Resource, dict[str, Any]]]:
             if statement["Effect"] == "Allow":
                 yield policy, statement
             else:
-                assert policy.type == "AWS::IAM::ManagedPolicy", (
-                    f"{policy.path}: roles are given less"
-                )
+                assert policy.type == "AWS::IAM::ManagedPolicy", f"{policy.path}: roles are given less"
 
 
 def test_no_action_has_a_wildcard_and_none_is_left_out(every: Assembly) -> None:

@@ -149,6 +149,8 @@ class Training:
             env=self.env,
             entries=self.entries(),
             copied=range(10**6),
+            given_back=None,
+            held=False,
             storage=self.storage,
             pipelines=self.pipelines,
             transforms=Transforms(client=self.aws),
