@@ -310,7 +310,7 @@ def test_nothing_scales_an_endpoint_while_it_is_updated(world: World, model: str
     sagemaker.update_endpoint(
         EndpointName=endpoint, EndpointConfigName=config, DeploymentConfig={"BlueGreenUpdatePolicy": policy}
     )
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(UTC) + timedelta(seconds=2)  # a schedule has whole seconds, and must not have passed
     world.client("application-autoscaling").put_scheduled_action(
         **target(endpoint),
         ScheduledActionName="now",

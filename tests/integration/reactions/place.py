@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -158,3 +159,15 @@ def drain(queue: str) -> list[str]:
             bodies.append(message["Body"])
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return bodies
+
+
+def ship(lines: str, group: str, stream: str = "1") -> None:
+    """Put what was logged where Lambda puts it."""
+    logs = boto3.client("logs")
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(time.time() * 1000)
+    events: Any = [{"timestamp": now, "message": line} for line in lines.splitlines()]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)

@@ -3,9 +3,7 @@
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -21,7 +19,7 @@ from lambdas.validate_upload.handler import handler as validate_upload
 from noria.aws.telemetry import logger
 from noria.cli.commands import app
 from noria.ledger import Kind, verify
-from tests.integration.reactions.place import BUCKET, Place
+from tests.integration.reactions.place import BUCKET, Place, ship
 from tests.integration.reactions.served import SCRIPT, Served
 from tests.integration.reactions.test_training import ended, evaluation, executions, pipeline
 from tests.integration.reactions.test_uploads import table
@@ -115,18 +113,6 @@ def noria(place: Place) -> Callable[..., Any]:
         return json.loads(answer.stdout) if answer.exit_code == 0 else str(answer.exception)
 
     return run
-
-
-def ship(lines: str, group: str, stream: str = "1") -> None:
-    """Put what was logged where Lambda puts it."""
-    logs = boto3.client("logs")
-    with suppress(logs.exceptions.ResourceAlreadyExistsException):
-        logs.create_log_group(logGroupName=group)
-    with suppress(logs.exceptions.ResourceAlreadyExistsException):
-        logs.create_log_stream(logGroupName=group, logStreamName=stream)
-    now = int(time.time() * 1000)
-    events: Any = [{"timestamp": now, "message": line} for line in lines.splitlines()]
-    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
 def test_all_that_belongs_together_is_told_in_order(

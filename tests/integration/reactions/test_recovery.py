@@ -32,7 +32,7 @@ from noria.cli.state import Deployed
 from noria.events import PauseRequest, Tick
 from noria.ledger import Kind
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import BUCKET, Context, Place
+from tests.integration.reactions.place import BUCKET, Context, Place, ship
 from tests.integration.reactions.served import Served
 from tests.integration.reactions.test_reconcile import run, served  # noqa: F401 - a fixture
 from tests.integration.reactions.test_training import executions, pipeline
@@ -604,15 +604,8 @@ def decide(room: Room, spec: ModelSpec, action: str, *, at: int, until: datetime
 
 def log(room: Room, reaction: str, event: str, error: str) -> None:
     """A line as a reaction writes it."""
-    logs, group = boto3.client("logs"), f"/aws/lambda/{room.place.names.function(reaction)}"
-    logs.create_log_group(logGroupName=group)
-    logs.create_log_stream(logGroupName=group, logStreamName="one")
     line = {"level": "ERROR", "message": "Failed", "event_id": event, "exception": f"Traceback\n  File\n{error}"}
-    logs.put_log_events(
-        logGroupName=group,
-        logStreamName="one",
-        logEvents=[{"timestamp": round(time.time() * 1000), "message": json.dumps(line)}],
-    )
+    ship(json.dumps(line), f"/aws/lambda/{room.place.names.function(reaction)}", stream="of recovery")
 
 
 def settle(room: Room, *reactions: str) -> int:
