@@ -339,5 +339,7 @@ def test_a_broken_version_fails_its_share_until_it_is_noticed(serving: Serving, 
     assert {each.status for each in failures} == {424}
     first, last = failures[0].due, failures[-1].due
     meanwhile = [each for each in running.result.sent if first <= each.due <= last]
-    assert len(failures) / len(meanwhile) == pytest.approx(1 / 3, abs=0.12)
+    # Three standard deviations: the alarm is quick, and on a busy machine few requests come before it.
+    spread = 3 * (1 / 3 * 2 / 3 / len(meanwhile)) ** 0.5
+    assert len(failures) / len(meanwhile) == pytest.approx(1 / 3, abs=max(0.12, spread))
     assert running.result.sent[-1].bundle == serving.version
