@@ -70,8 +70,6 @@ def _opened(resources: Resources) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # DuckDB 2.0.0 moves TRY_CAST of a CSV's column into the reader, where what does not fit is an error.
     connection.execute("SET GLOBAL disabled_optimizers = 'type_pushdown'")
-    # A file is asked several questions, for each of which its metadata would be read again.
-    connection.execute("SET GLOBAL parquet_metadata_cache = true")
     return connection
 
 

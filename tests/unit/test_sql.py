@@ -1,5 +1,7 @@
 """Databases that are kept for the next who asks."""
 
+from pathlib import Path
+
 import duckdb
 import pytest
 
@@ -35,3 +37,17 @@ def test_both_ways_to_ask_are_settled_alike() -> None:
     wanted = f"SELECT name, value FROM duckdb_settings() WHERE name NOT IN ({of_itself})"  # noqa: S608
     with connect(SMALL) as own, cursor(SMALL) as kept:
         assert own.execute(wanted).fetchall() == kept.execute(wanted).fetchall()
+
+
+def test_a_file_that_is_written_anew_under_its_name_is_read_anew(tmp_path: Path) -> None:
+    """Also within the tick of its time: what a kept database knows of a file must not outlive it."""
+    path, versions = tmp_path / "rows.parquet", []
+    with connect(SMALL) as db:
+        for number in range(8):
+            db.sql(f"SELECT {number} AS n FROM range({1 + 5 * number})").write_parquet(str(path))  # noqa: S608
+            versions.append((number, 1 + 5 * number, path.read_bytes()))
+    for attempt in range(80):
+        number, rows, content = versions[attempt * 5 % 8]
+        path.write_bytes(content)
+        with cursor(SMALL) as db:
+            assert db.sql(f"SELECT max(n), count(*) FROM '{path}'").fetchall() == [(number, rows)]  # noqa: S608
