@@ -404,14 +404,19 @@ class RetrainingDeclined(NoriaEvent):
     detail: Retraining
 
 
-class RetrainingWish(Detail):
-    """What a person asks. `request` names it: asked twice under one name, it is decided once."""
+class Wish(Detail):
+    """What a person asks. `request` names it: asked twice under one name, it is done once."""
 
     reason: str = Field(min_length=1)
     by: str
-    force: bool = False
     requested_at: AwareDatetime
     request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class RetrainingWish(Wish):
+    """That a model is trained anew; `force`: over the budget, too."""
+
+    force: bool = False
 
 
 class RetrainingWanted(NoriaEvent):
@@ -452,8 +457,8 @@ class ModelRolledBack(NoriaEvent):
     detail: Deployment
 
 
-class ServingRequest(Detail):
-    """What a person asks of an endpoint. `request` names it: asked twice under one name, it is done once.
+class ServingRequest(Wish):
+    """What a person asks of an endpoint.
 
     `package` is the challenger or shadow that is to begin, or the version to roll back to; of promote and abandon the
     challenger that is meant. `percent` is the challenger's share of the requests. No package ends a shadow.
@@ -462,10 +467,6 @@ class ServingRequest(Detail):
     action: Literal["traffic", "shadow", "promote", "abandon", "rollback", "retire"]
     package: str | None = None
     percent: int | None = None
-    reason: str = Field(min_length=1)
-    by: str
-    requested_at: AwareDatetime
-    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
 
 
 class ServingRequested(NoriaEvent):
@@ -473,18 +474,11 @@ class ServingRequested(NoriaEvent):
     detail: ServingRequest
 
 
-class PauseRequest(Detail):
-    """What a person asks: that nothing begins for a model by itself, until a time or for good; or that it does again.
-
-    `request` names it: asked twice under one name, it is done once.
-    """
+class PauseRequest(Wish):
+    """That nothing begins for a model by itself, until a time or for good; or that it does again."""
 
     action: Literal["pause", "resume"]
     until: AwareDatetime | None = None
-    reason: str = Field(min_length=1)
-    by: str
-    requested_at: AwareDatetime
-    request: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
 
 
 class PauseRequested(NoriaEvent):
