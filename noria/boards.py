@@ -245,20 +245,8 @@ def _batches(spec: ModelSpec) -> Row:
     return Row(
         heading="Files of rows",
         panels=(
-            Panel(
-                title="Files begun and answered, an hour",
-                lines=(
-                    _line("begun", _outcome(spec, "BatchStarted")),
-                    _line("answered", _outcome(spec, "BatchPredicted")),
-                ),
-            ),
-            Panel(
-                title="Files refused or failed, an hour",
-                lines=(
-                    _line("refused", _outcome(spec, "BatchRefused")),
-                    _line("failed", _outcome(spec, "BatchFailed")),
-                ),
-            ),
+            _hourly(spec, "Files begun and answered", ("begun", "BatchStarted"), ("answered", "BatchPredicted")),
+            _hourly(spec, "Files refused or failed", ("refused", "BatchRefused"), ("failed", "BatchFailed")),
         ),
     )
 
@@ -267,21 +255,14 @@ def _wheel(spec: ModelSpec) -> Row:
     return Row(
         heading="The wheel",
         panels=(
-            Panel(
-                title="Uploads, an hour",
-                lines=(
-                    _line("accepted", _outcome(spec, "DatasetAccepted")),
-                    _line("quarantined", _outcome(spec, "DatasetQuarantined")),
-                ),
-            ),
-            Panel(
-                title="Trainings, an hour",
-                lines=(
-                    _line("begun", _outcome(spec, "TrainingStarted")),
-                    _line("registered", _outcome(spec, "TrainingSucceeded")),
-                    _line("not good enough", _outcome(spec, "CandidateRefused")),
-                    _line("failed", _outcome(spec, "TrainingFailed")),
-                ),
+            _hourly(spec, "Uploads", ("accepted", "DatasetAccepted"), ("quarantined", "DatasetQuarantined")),
+            _hourly(
+                spec,
+                "Trainings",
+                ("begun", "TrainingStarted"),
+                ("registered", "TrainingSucceeded"),
+                ("not good enough", "CandidateRefused"),
+                ("failed", "TrainingFailed"),
             ),
         ),
     )
@@ -344,6 +325,12 @@ def _measured(
         unit=unit,
         factor=factor,
     )
+
+
+def _hourly(spec: ModelSpec, title: str, *outcomes: tuple[str, str]) -> Panel:
+    """How often each outcome, by its legend and metric, came in an hour."""
+    lines = tuple(_line(legend, _outcome(spec, metric)) for legend, metric in outcomes)
+    return Panel(title=f"{title}, an hour", lines=lines)
 
 
 def _outcome(spec: ModelSpec, outcome: str) -> Series:
