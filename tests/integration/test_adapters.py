@@ -9,7 +9,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from noria.aws.bus import Bus, BusError
 from noria.aws.captures import Captures
@@ -22,18 +21,14 @@ from noria.aws.schedules import Schedules
 from noria.aws.storage import Storage
 from noria.events import DatasetAccepted
 from noria.ledger import Fact, Kind, Problem, verify
+from tests.integration.moto_cloud import in_memory
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with in_memory(monkeypatch, "eu-west-1"):
         yield
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from typer.testing import CliRunner
@@ -23,6 +22,7 @@ from noria.aws.ledger import Ledger
 from noria.cli.commands import app
 from noria.doctor import Stack
 from noria.ledger import Fact, Kind
+from tests.integration.moto_cloud import in_memory
 
 REGION = "eu-west-1"
 MODEL, NAME = "prices", "noria-dev-prices"
@@ -55,15 +55,8 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION", "NORIA_ENV"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
-        boto3.setup_default_session()
+    with in_memory(monkeypatch, REGION):
         yield World(ledger=_environment())
-    boto3.setup_default_session()
 
 
 def _environment() -> Ledger:

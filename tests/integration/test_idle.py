@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from noria.aws.endpoints import Endpoint
 from noria.aws.traffic import TrafficMetrics
 from noria.cli.idle import idle_warning
+from tests.integration.moto_cloud import in_memory
 
 NAME = "noria-dev-fares"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -17,12 +17,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with in_memory(monkeypatch, "eu-west-1"):
         _endpoint()
         yield
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto import mock_aws
 from typer.testing import CliRunner
 
 from noria.aws.storage import Storage
 from noria.cli.commands import app
 from noria.cli.output import Refused
 from noria.labelled import HardCase, HardCases
+from tests.integration.moto_cloud import in_memory
 
 MODELS = str(Path(__file__).parents[2] / "models")
 MODEL = "flight-delay"
@@ -21,12 +21,7 @@ MODEL = "flight-delay"
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION", "NORIA_ENV"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with in_memory(monkeypatch):
         boto3.client("s3").create_bucket(Bucket="data")
         boto3.client("ssm").put_parameter(Name="/noria/dev/data-bucket", Value="data", Type="String")
         boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=f"noria-dev-{MODEL}")

@@ -7,11 +7,11 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 from typer.testing import CliRunner
 
 from noria.cli.commands import app
 from noria.cli.output import Refused
+from tests.integration.moto_cloud import in_memory
 
 PACKAGE = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/noria-dev-prices/1"
 SPEC = """
@@ -27,12 +27,7 @@ owner: {{team: estates}}
 
 @pytest.fixture(autouse=True)
 def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION", "NORIA_ENV"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with in_memory(monkeypatch, "eu-west-1"):
         yield
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 from typer.testing import CliRunner
 
 from noria.aws.ledger import Ledger
@@ -19,6 +18,7 @@ from noria.cli.commands import app
 from noria.cli.output import Refused
 from noria.ledger import Fact, Kind
 from noria.spec import load
+from tests.integration.moto_cloud import in_memory
 
 SPEC = load(Path(__file__).parents[2] / "models" / "flight-delay.yaml")
 MODEL, GROUP = SPEC.model, f"noria-dev-{SPEC.model}"
@@ -57,13 +57,8 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("COLUMNS", "150")
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_REGION", "NORIA_ENV"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    with in_memory(monkeypatch):
         storage, s3 = Storage(bucket="data"), boto3.client("s3")
         s3.create_bucket(Bucket="data")
         s3.put_bucket_versioning(Bucket="data", VersioningConfiguration={"Status": "Enabled"})
