@@ -128,26 +128,26 @@ class World:
 
     def wait_for(
         self,
-        kind: Kind,
-        *,
+        *kinds: Kind,
         after: int,
         where: Callable[[Entry], bool] = lambda _: True,
         never: Sequence[Kind] = (),
         patience: float = PATIENCE,
     ) -> Entry:
-        """The first ledger entry of `kind` past entry number `after`; one of `never` in its place is a failure."""
-        self.story.waiting_for(f"waiting for {kind.replace('_', ' ')}")
+        """The first ledger entry of one of `kinds` past number `after`; one of `never` in its place is a failure."""
+        wanted = " or ".join(kinds)
+        self.story.waiting_for(f"waiting for {wanted.replace('_', ' ')}")
         deadline = time.monotonic() + patience
         while True:
             fresh = [entry for entry in self.entries() if entry.number > after]
             for entry in fresh:
-                if entry.kind is kind and where(entry):
+                if entry.kind in kinds and where(entry):
                     return entry
                 if entry.kind in never:
-                    raise Unexpected(f"expected {kind.value}, the ledger says {entry.kind.value}: {entry.summary}")
+                    raise Unexpected(f"expected {wanted}, the ledger says {entry.kind.value}: {entry.summary}")
             if time.monotonic() > deadline:
                 seen = "; ".join(f"{entry.kind.value}: {entry.summary}" for entry in fresh) or "nothing"
-                raise Unexpected(f"no {kind.value} within {patience:.0f} s; the ledger says: {seen}")
+                raise Unexpected(f"no {wanted} within {patience:.0f} s; the ledger says: {seen}")
             time.sleep(0.2)
 
     def wait_until(self, what: str, probe: Callable[[], Any], *, patience: float = PATIENCE) -> Any:

@@ -103,8 +103,8 @@ def break_all(day: Day, names: Sequence[str]) -> list[Score]:
         try:
             with day.world.story.scene(name[0].upper() + name[1:]):
                 action(day, score)
-                told = "quiet" if quiet else f"told after {score.detected:.1f} s: {score.by}"
-                day.world.story.check(f"{told}; well after {score.recovered:.1f} s", detail=score.how)
+                if score.recovered is not None:
+                    day.world.story.check(f"{score.told}; well after {score.recovered:.1f} s", detail=score.how)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what came of this break
             score.failure = f"{type(error).__name__}: {error}"
         if quiet and (woken := [page for page in day.play.pager.pages()[pages:] if "dead-letters" in page]):

@@ -25,6 +25,7 @@ from local.faults import Kind as Goes
 from local.gameday.flood import ROWS, Flood
 from local.gameday.score import Score
 from noria.ledger import Kind
+from noria.retraining import ENDS
 
 FLOOD = 60
 """Uploads of a flood that is one break among others; `make flood` sends ten thousand."""
@@ -184,7 +185,9 @@ def stopped_pipeline(day: Day, score: Score) -> None:
         raise Unexpected(f"what a person stopped was begun again by itself: {begun}")
     score.begin()
     again = day.running()
-    world.wait_for(Kind.TRAINING_SUCCEEDED, after=mark, where=lambda entry: entry.subject == again, patience=240)
+    ended = world.wait_for(*ENDS, after=mark, where=lambda entry: entry.subject == again, patience=240)
+    if ended.kind is Kind.TRAINING_FAILED and not ended.details["refused"]:  # its gates may say no: that is an end, too
+        raise Unexpected(f"the training that was asked for next did not reach its gates: {ended.summary}")
     score.was_recovered(f"noria retrain {world.model}")
 
 

@@ -43,6 +43,12 @@ class Score:
         self.recovered, self.how = self.clock() - self._since, how
 
     @property
+    def told(self) -> str:
+        if self.detected is None:
+            return "quiet" if self.quiet else "nobody was told"
+        return f"told after {self.detected:.1f} s: {self.by}"
+
+    @property
     def problems(self) -> list[str]:
         """Why it is not good; nothing if it is."""
         found = [self.failure] if self.failure else []
