@@ -12,9 +12,10 @@
     calls                 which role was allowed what
     emit                  an `aws.*` event on the default bus, as AWS's own services send them
     role_credentials      what an AWS service gets when it assumes a role
-    on_loop               run something in MiniStack's own thread, where its stores may be touched
+    on_loop, soon         run something in MiniStack's own thread, where its stores may be touched
     account               whose request is being answered
     alarms, set_alarm_state, on_alarm_state_change, evaluate_alarms_with, put_metric, metric_points
+    on_log_lines          hear what is written to log groups
     queues                what waits in each queue
     answer_queries_with   an engine for Athena's queries
     serve                 run it all
@@ -36,9 +37,9 @@ import signal
 import sys
 import time
 import uuid
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -46,7 +47,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import cbor2
@@ -1189,12 +1190,24 @@ eventbridge._SCHEDULER_TICK_INTERVAL = scheduler._SCHEDULE_TICK_INTERVAL = 1  # 
 # --- log lines ----------------------------------------------------------------------------------------------------
 
 
+LineListener = Callable[[str, Sequence[str]], None]
+
+_line_listeners: list[LineListener] = []
+
+
+def on_log_lines(listener: LineListener) -> None:
+    """Call `listener(group, lines)` with what is written to any log group; on the thread of whoever writes."""
+    _line_listeners.append(listener)
+
+
 def _deliver_lines(group: str, stream: str, lines: list[dict[str, Any]]) -> None:
     """Call the functions that a log group's subscription filters name, as AWS does: asynchronously.
 
     MiniStack calls them too, but forgets what fails: neither is it tried again nor does it reach its destination.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/SubscriptionFilters.html#LambdaFunctionExample
     """
+    for listener in _line_listeners:
+        listener(group, [line["message"] for line in lines])
     found = cloudwatch_logs._log_groups.get(group, {}).get("subscriptionFilters", {})
     for subscription in found.values():
         function = lambda_svc._functions.get(subscription["destinationArn"].partition(":function:")[2])
@@ -1267,6 +1280,20 @@ def on_loop(action: Callable[[], T], *, account: str, region: str, timeout: floa
         return scoped()
 
     return asyncio.run_coroutine_threadsafe(run(), loop).result(timeout)
+
+
+def soon(action: Callable[[], None]) -> None:
+    """Have the loop run `action`, in the account and region of what is being done; nobody waits for it."""
+    loop: asyncio.AbstractEventLoop | None = app._MAIN_LOOP
+    if loop is None:
+        raise RuntimeError("MiniStack is not running yet")
+    account_id, region = get_account_id(), get_region()
+
+    def scoped() -> None:
+        with request_scope(account_id, region):
+            action()
+
+    loop.call_soon_threadsafe(scoped)
 
 
 # --- credentials --------------------------------------------------------------------------------------------------
@@ -1371,35 +1398,55 @@ KEPT_MINUTES = 180
 EVICTION_INTERVAL = 60.0
 
 _minute = 60.0  # seconds here of a minute in the cloud
-_values_by_minute: defaultdict[tuple[str, str, Any], deque[tuple[int, dict[float, Point]]]] = defaultdict(deque)
+_values_by_minute: defaultdict[tuple[str, str, Any], deque["Minute"]] = defaultdict(deque)
 _evict = cloudwatch._evict_old_metrics
 _store_datum = cloudwatch._store_datum
 _next_eviction = 0.0
 
 
+class Minute(NamedTuple):
+    """A minute of a metric in which each value is known: all of its points are of the moment of the first."""
+
+    number: int
+    moment: float
+    points: dict[float, Point]
+
+
 def put_metric(
-    namespace: str, name: str, values: Mapping[float, int], *, unit: str, dimensions: Mapping[str, str]
+    namespace: str,
+    name: str,
+    values: Mapping[float, int],
+    *,
+    unit: str,
+    dimensions: Mapping[str, str],
+    at: float | None = None,
 ) -> None:
-    """Add values of a metric, each with how often it was seen; on the loop only.
+    """Add values of a metric, each with how often it was seen, of a moment (epoch seconds) or now; on the loop only.
 
     What comes within a minute of the cloud's is one point for each value, however often it is put, so that a steady
     load makes neither memory nor alarms grow with its rate.
     """
-    moment = datetime.now(UTC).timestamp()
+    moment = time.time() if at is None else at
     key = (namespace, name, cloudwatch._dims_key(dict(dimensions)))
     points, minutes = cloudwatch._metric_bucket(key), _values_by_minute[key]
-    if not minutes or minutes[-1][0] != moment // _minute:
-        minutes.append((int(moment // _minute), {}))
-        if len(minutes) > KEPT_MINUTES:
-            _summarise(points, list(minutes.popleft()[1].values()))
-    known = minutes[-1][1]
+    number = int(moment // _minute)
+    index = bisect_left(minutes, number, key=_number)
+    if index == len(minutes) or minutes[index].number != number:
+        minutes.insert(index, Minute(number, moment, {}))
+    minute = minutes[index]
     for value, count in values.items():
-        if value in known:
-            known[value]["Count"] += count
+        if known := minute.points.get(value):
+            known["Count"] += count
         else:
-            known[value] = {"Timestamp": moment, "Unit": unit, "Dimensions": dict(dimensions), "Value": value}
-            known[value]["Count"] = float(count)
-            points.append(known[value])
+            point = {"Timestamp": minute.moment, "Unit": unit, "Dimensions": dict(dimensions), "Value": value}
+            minute.points[value] = point | {"Count": float(count)}
+            insort(points, minute.points[value], key=_timestamp)
+    if len(minutes) > KEPT_MINUTES:
+        _summarise(points, list(minutes.popleft().points.values()))
+
+
+def _number(minute: Minute) -> int:
+    return minute.number
 
 
 def _summarise(points: list[Point], minute: list[Point]) -> None:

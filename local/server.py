@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from local import ministack, privileges, queues
+from local import embedded_metrics, ministack, privileges, queues
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
@@ -47,6 +47,7 @@ def main() -> None:
     HttpApis().start()
     privileges.install()
     queues.install(cloud)
+    embedded_metrics.install()
     Injection().install()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,16 +1,25 @@
-"""What an endpoint's containers print is in CloudWatch Logs while they run, and calls whoever subscribed to it."""
+"""What an endpoint's containers print is in CloudWatch Logs while they run, and calls whoever subscribed to it; and
+metrics are made of what functions print.
+"""
 
 import base64
 import gzip
 import io
 import json
+import random
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from local.cloud import ACCOUNT, REGION, LocalCloud
+from noria.aws.series import SeriesReader
+from noria.boards import Series, of_model
+from noria.names import Names
+from noria.spec import ModelSpec
+from tests.integration.reactions.place import SHIPPED
 from tests.integration.test_local_endpoints import World, eventually
 
 PORT = 4671
@@ -34,6 +43,19 @@ def handler(event, context):
         raise RuntimeError("not today")
     boto3.client("s3").put_object(Bucket="data", Key="heard/" + context.aws_request_id, Body=json.dumps(event))
 """
+TELLER = """
+from enum import StrEnum
+
+from noria.aws.telemetry import metrics, tell
+
+class Outcome(StrEnum):
+    ACCEPTED = "DatasetAccepted"
+
+@metrics.log_metrics
+def handler(event, context):
+    metrics.add_metric(name="Rows", unit="Count", value=event["rows"])
+    tell(Outcome.ACCEPTED, model=event["model"])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +67,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def function(world: World, name: str, **environment: str) -> str:
+def function(world: World, name: str, *, code: str = KEEPER, **environment: str) -> str:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("keeper.py", KEEPER)
+        archive.writestr("main.py", code)
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
     iam = world.client("iam")
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
@@ -59,7 +81,7 @@ def function(world: World, name: str, **environment: str) -> str:
     arn: str = world.client("lambda").create_function(
         FunctionName=name,
         Runtime="python3.11",
-        Handler="keeper.handler",
+        Handler="main.handler",
         Role=role,
         Code={"ZipFile": packed.getvalue()},
         Environment={"Variables": environment},
@@ -138,3 +160,78 @@ def test_what_the_subscriber_cannot_do_goes_where_its_failures_go(world: World) 
     (message,) = eventually(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
     batch = unpacked(json.loads(message["Body"])["requestPayload"])
     assert json.loads(batch["logEvents"][0]["message"])["rows"] == [3]
+
+
+MODEL = {"Model": "told", "service": "noria"}
+
+
+def counted(world: World, namespace: str, metric: str, stat: str, dimensions: Mapping[str, str] = MODEL) -> list[float]:
+    named: Any = [{"Name": name, "Value": value} for name, value in dimensions.items()]
+    asked = {
+        "Metric": {"Namespace": namespace, "MetricName": metric, "Dimensions": named},
+        "Period": 86400,
+        "Stat": stat,
+    }
+    found = world.client("cloudwatch").get_metric_data(
+        MetricDataQueries=[{"Id": "m", "MetricStat": asked}],
+        StartTime=datetime.now(UTC) - timedelta(days=2),
+        EndTime=datetime.now(UTC) + timedelta(minutes=1),
+    )
+    values: list[float] = found["MetricDataResults"][0]["Values"]
+    return values
+
+
+def test_what_functions_count_in_their_lines_is_what_cloudwatch_would_have_been_told(world: World) -> None:
+    cloudwatch, lambda_ = world.client("cloudwatch"), world.client("lambda")
+    metric = {"Namespace": "Noria", "MetricName": "DatasetAccepted", "Statistic": "Sum"}
+    cloudwatch.put_metric_alarm(
+        AlarmName="told",
+        **metric,
+        Dimensions=[{"Name": name, "Value": value} for name, value in MODEL.items()],
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="ignore",
+    )
+    function(world, "teller", code=TELLER, POWERTOOLS_SERVICE_NAME="noria")
+    chance = random.Random(3)  # noqa: S311
+    rows = [chance.randint(0, 50) for _ in range(8)]
+    for number in rows:
+        answer = lambda_.invoke(FunctionName="teller", Payload=json.dumps({"model": "told", "rows": number}))
+        assert "FunctionError" not in answer, answer["Payload"].read()
+        twin = {"MetricName": "Rows", "Value": number, "Unit": "Count"}
+        named = [{"Name": name, "Value": value} for name, value in MODEL.items()]
+        cloudwatch.put_metric_data(Namespace="Twin", MetricData=[twin | {"Dimensions": named}])
+    assert sum(counted(world, "Noria", "DatasetAccepted", "Sum")) == len(rows)
+    for stat, told in {"Sum": sum(rows), "Minimum": min(rows), "Maximum": max(rows), "SampleCount": len(rows)}.items():
+        assert counted(world, "Noria", "Rows", stat) == counted(world, "Twin", "Rows", stat), stat
+        assert told in counted(world, "Noria", "Rows", stat), stat
+    eventually(lambda: cloudwatch.describe_alarms(AlarmNames=["told"])["MetricAlarms"][0]["StateValue"] == "ALARM")
+
+    def accepted(model: str) -> Series:
+        spec = ModelSpec.model_validate(SHIPPED.model_dump(mode="json") | {"model": model})
+        shown = of_model(Names(env="local"), spec).series
+        return next(series for series in shown if series.metric == "DatasetAccepted")
+
+    both = [accepted("told"), accepted("nobody")]
+    some, none = SeriesReader(client=cloudwatch).newest(both, now=datetime.now(UTC))
+    assert some
+    assert none == 0
+
+
+def test_lines_of_which_no_metric_can_be_made_are_counted(world: World) -> None:
+    logs = world.client("logs")
+    logs.create_log_group(logGroupName="wrong")
+    logs.create_log_stream(logGroupName="wrong", logStreamName="1")
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    metrics = [{"Namespace": "Wrong", "Dimensions": [[]], "Metrics": [{"Name": "Done"}, {"Name": "Gone"}]}]
+    wrong = json.dumps({"_aws": {"Timestamp": now, "CloudWatchMetrics": metrics}, "Done": 1})
+    lines = ["nothing", wrong, wrong, wrong[:-1]]
+    logs.put_log_events(
+        logGroupName="wrong", logStreamName="1", logEvents=[{"timestamp": now, "message": line} for line in lines]
+    )
+    group = {"LogGroupName": "wrong"}
+    assert counted(world, "AWS/Logs", "EMFValidationErrors", "Sum", group) == [2]
+    assert counted(world, "AWS/Logs", "EMFParsingErrors", "Sum", group) == [1]
+    assert counted(world, "Wrong", "Done", "Sum", {}) == []
