@@ -8,7 +8,7 @@ import boto3
 import typer
 from pydantic import BaseModel
 
-from noria import batch, business, contract, spec
+from noria import business, contract, spec
 from noria.aws.experiments import newest
 from noria.aws.queues import Queues
 from noria.aws.registry import Decision
@@ -23,6 +23,7 @@ from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.metrics import Exporter
 from noria.cli.objectives import KeptRow, ServiceLevels
 from noria.cli.output import Refused, require_reason, say, show, write_json
+from noria.cli.predictions import Answers, Sent, at_once, first_of, of_file, typed
 from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
@@ -36,6 +37,7 @@ from noria.names import Names, key
 from noria.openapi import openapi as describe
 from noria.openmetrics import exposition
 from noria.pause import paused
+from noria.prediction import MOST_ROWS
 from noria.serve import impossible
 
 app = typer.Typer(
@@ -87,10 +89,6 @@ class Checked(BaseModel):
     env: str
     models: list[str]
     running: list[str]
-
-
-class Predicted(Uploaded):
-    result: str
 
 
 class Asked(BaseModel):
@@ -273,23 +271,31 @@ def list_hard_cases(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False
 @app.command()
 def predict(
     model: str,
-    file: Annotated[Path, typer.Argument(help="rows: CSV with a header, or JSON lines", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="rows: CSV with a header, or JSON lines", exists=True, dir_okay=False)
+    ] = None,
+    *,
+    first: Annotated[
+        int | None, typer.Option("--first", min=1, max=MOST_ROWS, help="have the endpoint answer so many rows, at once")
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help='such a row instead of a file, as {"hour": 7, …}; or several')
+    ] = None,
+    models_dir: ModelsDir = _DEFAULT_MODELS,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Have a file of rows answered by what is live; the result comes to lie beside the upload."""
-    if batch.format_of(file.name) is None:
-        raise Refused(f"{file.name} is neither .csv nor .jsonl: export it as one of them.")
+    """Ask what is live: a file is answered beside its upload; with --first or --row the endpoint answers here."""
+    if (file is None) != bool(row) or (first is not None and file is None):
+        raise Refused(f"Name a file of rows, or type one: noria predict {model} --row '{{…}}'.")
     deployed = Deployed(env)
-    storage = Storage(bucket=deployed.parameter("data-bucket"))
-    target = key(deployed.require(model), "batch", file.name)
-    storage.upload(file, target)
-    result = storage.uri(f"{target}{batch.RESULT}")
-    say(
-        Predicted(model=model, file=str(file), uri=storage.uri(target), result=result),
-        f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}\nThe result: aws s3 cp {result} .",
-        as_json=as_json,
-    )
+    answered: Sent | Answers
+    if file and first is None:
+        answered = of_file(deployed, model, file)
+    else:
+        of = _spec(model, models_dir)
+        answered = at_once(deployed, of, first_of(file, first, of) if file and first else typed(row or ()))
+    say(answered, answered.text, as_json=as_json)
 
 
 @app.command()

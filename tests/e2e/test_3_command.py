@@ -1,5 +1,7 @@
 """The `noria` command as people type it: answers, and refusals that say what to do."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.cloud import REPOSITORY
-from local.demo import flights
+from local.demo import flights, traffic
 from local.demo.scenes import YEAR, Play
 from local.demo.world import World
 from noria.ledger import Kind
@@ -68,6 +70,20 @@ def test_rejecting_what_is_live_brings_its_predecessor_back(play: Play, world: W
     play.live = play.serving_package()
     assert play.live != rejected
     assert entry.details["package"] == play.live
+
+
+def test_an_endpoint_is_asked_by_command_as_callers_ask_it(play: Play, world: World, tmp_path: Path) -> None:
+    file = tmp_path / "september.csv"
+    file.write_bytes(flights.month(YEAR + 9))
+    asked = run(world, "predict", "flight-delay", str(file), "--first", "3", "--json")
+    assert asked.returncode == 0, asked.stderr
+    answered = json.loads(asked.stdout)
+    rows = [play.instance(row) for row in csv.DictReader(io.StringIO(file.read_text()))][:3]
+    assert [answer["score"] for answer in answered["predictions"]] == pytest.approx(traffic.predict(world, rows))
+    assert answered["variant"] == "champion"
+    refused = run(world, "predict", "flight-delay", "--row", json.dumps(rows[0] | {"hour": "noon"}))
+    assert refused.returncode == 1
+    assert "row 0: field hour:" in refused.stderr
 
 
 def test_promises_are_held_against_what_happened(world: World) -> None:

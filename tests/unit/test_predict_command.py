@@ -1,0 +1,71 @@
+"""Rows of a file or of the command line, as `noria predict` asks an endpoint for them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from noria.cli.output import Refused
+from noria.cli.predictions import first_of, typed
+from noria.spec import ModelSpec
+
+SPEC = ModelSpec.model_validate(
+    {
+        "model": "late",
+        "task": "binary_classification",
+        "target": "late",
+        "time": "ts",
+        "features": {
+            "hour": {"type": "integer"},
+            "gate": {"type": "category", "missing": 0.5},
+            "temp": {"type": "number", "missing": 0.5},
+        },
+        "owner": {"team": "flights", "page": "oncall@example.com"},
+    }
+)
+
+
+def rows(folder: Path, name: str, text: str, most: int = 10) -> list[dict[str, object]]:
+    file = folder / name
+    file.write_text(text)
+    return first_of(file, most, SPEC)
+
+
+def test_cells_become_values_by_the_types_of_the_features_and_other_columns_stay_here(tmp_path: Path) -> None:
+    text = "\ufefftemp,late,gate,hour\n3.5,1,07,6\n,0,,7.0\n1,0,B,8\n"
+    assert rows(tmp_path, "week.csv", text, most=2) == [
+        {"hour": 6, "gate": "07", "temp": 3.5},
+        {"hour": 7, "gate": None, "temp": None},
+    ]
+
+
+@pytest.mark.parametrize("cell", ["noon", "nan", "inf"])
+def test_what_is_no_number_goes_to_the_model_as_it_is_which_says_so(tmp_path: Path, cell: str) -> None:
+    assert rows(tmp_path, "week.csv", f"hour\n{cell}\n") == [{"hour": cell}]
+
+
+def test_json_lines_are_asked_as_they_are_without_what_is_no_feature(tmp_path: Path) -> None:
+    text = '{"hour": 6, "temp": null, "order": "a"}\n\n{"hour": "x"}\n'
+    assert rows(tmp_path, "week.jsonl", text) == [{"hour": 6, "temp": None}, {"hour": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("week.xlsx", "hour\n6\n", "week.xlsx is neither .csv nor .jsonl: export it as one of them."),
+        ("week.csv", "hour\n", "week.csv has no rows."),
+        ("week.csv", 'hour\n"6', "week.csv cannot be read (unexpected end of data): export it again, as UTF-8 text."),
+        ("week.jsonl", '{"hour": 6}\n[6]\n', "week.jsonl, line 2 is not an object of features and values."),
+    ],
+)
+def test_a_file_that_cannot_be_asked_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    with pytest.raises(Refused, match=re.escape(told)):
+        rows(tmp_path, name, text)
+
+
+def test_typed_rows_are_objects() -> None:
+    assert typed(['{"hour": 6}', "{}"]) == [{"hour": 6}, {}]
+    with pytest.raises(Refused, match="is not JSON"):
+        typed(["hour=6"])
