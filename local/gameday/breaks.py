@@ -234,11 +234,11 @@ def dying_server(day: Day, score: Score) -> None:
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.2)
             fresh = day.play.pager.pages()[pages:]
-            said = next((page for page in fresh if "endpoint-errors" in page and world.model in page), None)
+            said = next((page for page in fresh if f"{world.endpoint}-serving" in headline(page)), None)
         if said is not None:
             score.was_detected(headline(said))
         score.begin()
-        world.wait_until("alarm that is over", lambda: not _raised(world, "endpoint-errors"))
+        world.wait_until("alarm that is over", lambda: not _raised(world, "serving"))
         score.was_recovered("by itself: the server starts again")
 
 
@@ -254,7 +254,10 @@ def _servers(world: World) -> list[int]:
 
 
 def _raised(world: World, alarm: str) -> bool:
-    found = world.client("cloudwatch").describe_alarms(AlarmNames=[f"{world.endpoint}-{alarm}"])["MetricAlarms"]
+    """Whether a composite alarm of the model speaks."""
+    found = world.client("cloudwatch").describe_alarms(
+        AlarmNames=[f"{world.endpoint}-{alarm}"], AlarmTypes=["CompositeAlarm"]
+    )["CompositeAlarms"]
     return any(each["StateValue"] == "ALARM" for each in found)
 
 
