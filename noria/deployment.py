@@ -320,13 +320,13 @@ def restores(entries: Sequence[Entry]) -> int:
 
 
 def difference(observed: Observed, entries: Sequence[Entry]) -> str | None:
-    """What is wrong although stack and endpoint are quiet and ask for the same; None where nothing is."""
-    if observed.changing or observed.wanted != observed.live:
+    """What is wrong although stack and endpoint are quiet and no deployment is under way; None where nothing is."""
+    if observed.changing:
         return None
     known = live(entries) or Desired(package=None)
     if observed.live != known:
         return f"{observed.live} answers, of which the ledger knows nothing: it has {known}"
-    if not observed.same_config:
+    if observed.wanted == observed.live and not observed.same_config:
         return (
             f"{observed.live} answers under another configuration than the stack's: a deployment of a changed template "
             "was rolled back, whatever the stack says"
@@ -345,8 +345,8 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     What the endpoint gave up because of an alarm is rolled back, whether the stack calls that a failure or a success;
     so is what it gave up without a word where alarms watched, since nobody documents what it says. What failed for a
     stated reason of another kind, as a quota or another resource, says nothing against the package: it may be tried
-    again. Alarms watch the champion, so they speak against a package only where that one was to become it; and not on
-    the way back, to what answered well before.
+    again; nor does a stack that somebody else has changed since. Alarms watch the champion, so they speak against a
+    package only where that one was to become it; and not on the way back, to what answered well before.
     """
     if observed.changing:
         return Settlement(outcome=Outcome.CHANGING, reason="stack or endpoint is still changing")
@@ -360,6 +360,8 @@ def settle(observed: Observed, request: Request | None) -> Settlement:
     why = (failure.reason if failure else None) or observed.endpoint_failure
     if now.package is None:
         return Settlement(outcome=Outcome.FAILED, reason=why or "the endpoint did not start", restore=restore)
+    if failure is None and why is None and not restore:
+        why = "another hand has changed the serving stack since"
     of_endpoint = failure is None or failure.resource_type == ENDPOINT_TYPE
     watched = observed.alarms and guard(now, desired, request.cause) is not Guard.OFF
     if of_endpoint and watched and (why is None or "alarm" in why.lower()):

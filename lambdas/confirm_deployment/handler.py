@@ -4,8 +4,8 @@ endpoint or stack event ─ look at both ┬ still changing: nothing, its end is
                                        ├ live: mark, Model Deployed, ledger, collect what is no longer used
                                        ├ rolled back: mark, Model Rolled Back, page, ledger
                                        └ failed: mark, page, ledger
-                       then ─ begin the deployment that waits, or bring the stack back to what is live, or say what
-                              else is wrong; a progressive step books the next one
+                       then ─ say what else is wrong; begin the deployment that waits, or bring the stack back to
+                              what is live; a progressive step books the next one
 
 Calls: cloudformation:DescribeStacks, cloudformation:DescribeStackEvents, cloudformation:ListStackResources and
 cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its output DeployerRoleArn to
@@ -147,11 +147,11 @@ def confirm_deployment(
     _not_left(rollout, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
-    elif rollout.begin_next(now=now) is Begun.NOTHING:
-        if settlement.restore:
-            _restore(rollout, stack, observed.live, now=now)
-        elif carried_out is None:
-            _say_difference(rollout, observed, serving, stack, seen=entries, now=now)
+        return settlement.outcome
+    if carried_out is None:
+        _say_difference(rollout, observed, serving, stack, seen=entries, now=now)
+    if rollout.begin_next(now=now, looked=observed.live) is Begun.NOTHING and settlement.restore:
+        _restore(rollout, stack, observed.live, now=now)
     return settlement.outcome
 
 

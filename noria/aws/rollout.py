@@ -33,6 +33,9 @@ _SKEW = timedelta(minutes=5)
 _PROBE_AFTER = timedelta(minutes=3)
 """By then a new instance is mostly up. The probe puts itself off where it is not."""
 
+_LOOK_AGAIN = timedelta(seconds=10)
+"""Somebody else may be saying at this moment what differs."""
+
 _ATTEMPTS = 12
 
 
@@ -41,6 +44,7 @@ class Begun(StrEnum):
     STARTED = "DeploymentStarted"
     WAITING = "DeploymentWaiting"  # one is under way, or the stack is busy: its end begins the next
     UNCHANGED = "DeploymentUnchanged"  # the stack has these parameters already: look what is live
+    DIFFERS = "ServingDiffers"  # the stack asks for what nobody asked of us: look what is live, and say so first
     SUPERSEDED = "DeploymentSuperseded"  # another was asked for before it could begin
     STUCK = "ServingStackStuck"  # only a person gets the stack out of this
 
@@ -175,8 +179,12 @@ class Rollout:
                 return request
         return None
 
-    def begin_next(self, *, now: datetime) -> Begun:
-        """Begin the deployment that was asked for last, and give up those before it."""
+    def begin_next(self, *, now: datetime, looked: Desired | None = None) -> Begun:
+        """Begin the deployment that was asked for last, and give up those before it.
+
+        `looked`: what the caller saw to be live, once the ledger says so. Else what somebody else had the stack do
+        would be replaced unsaid.
+        """
         under_way = self.carried_out()
         entries = self.ledger.entries(self.model)
         last, newest = latest(entries, Kind.DEPLOYMENT_REQUESTED), newest_request(entries)
@@ -191,12 +199,19 @@ class Rollout:
             if why := self._against(newest, entries, now=now):
                 self._supersede(newest, why, now=now)
                 return Begun.NOTHING
+            if self._differs(live(entries), looked):
+                return self._look(Begun.DIFFERS, now=now, delay=_LOOK_AGAIN)
             return self._begin(newest, guard=guard(live(entries), newest.desired, newest.cause), now=now)
         if under_way.request != newest:
             self._wait(newest, f"{under_way.request.desired} is under way", now=now)
         if under_way.operation is None:
-            return self._unchanged(now=now)
+            return self._look(Begun.UNCHANGED, now=now)
         return Begun.WAITING
+
+    def _differs(self, known: Desired | None, looked: Desired | None) -> bool:
+        """Whether the stack has come to rest on something of which the ledger knows nothing."""
+        state, known = self.stack.state(), known or Desired(package=None)
+        return not state.in_progress and known not in {state.desired, looked}
 
     def _against(self, request: Request, entries: Sequence[Entry], *, now: datetime) -> str | None:
         """Why what was asked for, and perhaps waited, may not begin any more."""
@@ -220,7 +235,7 @@ class Rollout:
                 self.queues.send(self.names.queue("probe-deployment"), message, delay=_PROBE_AFTER)
                 return Begun.STARTED
             case Update.UNCHANGED:
-                return self._unchanged(now=now)
+                return self._look(Begun.UNCHANGED, now=now)
             case Update.BUSY:
                 self._wait(request, "the serving stack is changing for another reason", now=now)
                 return Begun.WAITING
@@ -242,11 +257,11 @@ class Rollout:
                     return package
         return None
 
-    def _unchanged(self, *, now: datetime) -> Begun:
-        """Have confirm_deployment look, as at the end of an update: one that changes nothing has no end to hear of."""
+    def _look(self, why: Begun, *, now: datetime, delay: timedelta = timedelta(0)) -> Begun:
+        """Have confirm_deployment look, as at the end of an update: here there is none to hear of."""
         message = Tick.message("Confirm Deployment", model=self.model, time=now)
-        self.queues.send(self.names.queue("confirm-deployment"), message)
-        return Begun.UNCHANGED
+        self.queues.send(self.names.queue("confirm-deployment"), message, delay=delay)
+        return why
 
     def _wait(self, request: Request, why: str, *, now: datetime) -> None:
         summary = f"{str(request.desired).capitalize()} waits for its turn: {why}."

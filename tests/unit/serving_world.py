@@ -164,6 +164,7 @@ class World:
     schedules: dict[str, tuple[datetime, str, str]] = field(default_factory=dict)
     raised: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
+    alarming: set[str] = field(default_factory=set)
     pages: list[str] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     began: list[Desired] = field(default_factory=list)
@@ -303,6 +304,13 @@ class World:
         """`cdk deploy` with a changed template, and the same parameters."""
         self._start(Operation(token="", parameters=dict(self.parameters)))
 
+    def meddle(self, package: str) -> None:
+        """A person updates the stack past Noria: this version alone is to answer."""
+        alone = self.desired(self.parameters).challenger is None
+        names = {"ModelPackageArn": package, "ChallengerPackageArn": "none", "ShadowPackageArn": "none"}
+        more = {"ChallengerWeight": "0", "Guardrails": "on" if alone else "off"}
+        self._start(Operation(token="", parameters=self.parameters | names | more))
+
     def _start(self, operation: Operation) -> None:
         self.operation, self.status, self.changed = operation, "UPDATE_IN_PROGRESS", self.now
         self._event("UPDATE_IN_PROGRESS", "AWS::CloudFormation::Stack", STACK)
@@ -345,6 +353,8 @@ class World:
         self.configs[config] = self._variants(after, config)
         self._event("CREATE_COMPLETE", CONFIG_TYPE, config)
         self.failure = None
+        if ending in {"alarm", "lie about an alarm"}:
+            self.alarming.add(after.package)
         if ending in {"alarm", "quota"}:
             reason = "rolled back: alarms were in ALARM" if ending == "alarm" else "ResourceLimitExceeded: 4 instances"
             self._event("UPDATE_FAILED", ENDPOINT_TYPE, GROUP, reason)

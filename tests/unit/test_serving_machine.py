@@ -280,6 +280,11 @@ class ServingMachine(History):
     def redeploy(self) -> None:
         self.world.redeploy()
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.world.operation is None and self.world.live_config is not None)
+    def meddle(self, data: st.DataObject) -> None:
+        self.world.meddle(data.draw(st.sampled_from(sorted(self.world.packages))))
+
     @rule(minutes=st.sampled_from([1, 7, 20]))
     def wait(self, minutes: int) -> None:
         self.world.pass_time(timedelta(minutes=minutes))
@@ -304,8 +309,9 @@ class ServingMachine(History):
     # --- what holds at any time
 
     def check_update(self, desired: Desired) -> None:
-        """Nothing begins to answer that was decided against."""
+        """Nothing begins to answer that was decided against, nor in the place of what the ledger does not know."""
         entries, now = self.functions.entries(), self.world.live
+        assert (live(entries) or Desired(package=None)) == now, "what another hand did is replaced unsaid"
         back = desired == now or Request.of(newest(entries, Kind.DEPLOYMENT_REQUESTED)).cause in WAY_BACK
         for package in desired.packages - (now.packages if back else set()):
             words = [entry for entry in entries if entry.details.get("package") == package]
@@ -333,6 +339,8 @@ class ServingMachine(History):
             assert len(ended) == len(set(ended))
             back = [entry for entry in entries if entry.kind is Kind.ROLLED_BACK and entry.details["cause"] in WAY_BACK]
             assert all(entry.details["blamed"] is None for entry in back), "the way back bars a good version"
+            blamed = {entry.details["blamed"] for entry in entries if entry.kind is Kind.ROLLED_BACK} - {None}
+            assert blamed <= self.world.alarming, "a version is barred though no alarm spoke against it"
             barred = {entry.subject for entry in entries if entry.kind is Kind.CHALLENGER_ROLLED_BACK}
             assert barred <= self.world.suspects, "an alarm of another bars it"
             for entry in entries:
@@ -451,6 +459,50 @@ def test_who_approves_a_file_that_was_replaced_and_asks_for_it_serves_nothing_of
     assert world.live == Desired(package=one)
     assert world.packages[two]["ModelApprovalStatus"] == "PendingManualApproval"
     assert any("its model file was replaced" in page for page in world.pages)
+
+
+@pytest.mark.parametrize("first", ["deploy-model", "confirm-deployment"])
+def test_what_another_hand_put_live_while_a_request_waited_is_said_before_it_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", "open", answering=True)
+    world, (_, two) = machine.world, machine.world.packages
+    three = world.register()
+    for package in (two, three):
+        world.packages[package]["ModelApprovalStatus"] = "Approved"
+    world.meddle(two)
+    world.decide(three, "Approved", heard=True)
+    machine.hear()
+    assert "waits for its turn" in machine.functions.entries()[-1].summary
+    world.finish("success", heard=False)
+    world.messages.sort(key=lambda message: message.queue != first)
+    machine.teardown()
+    entries = machine.functions.entries()
+    differs, deployed = newest(entries, Kind.SERVING_DIFFERS), newest(entries, Kind.DEPLOYED)
+    assert differs.summary.startswith("Version 2 answers, of which the ledger knows nothing: it has version 1")
+    assert differs.number < deployed.number
+    assert deployed.summary == "Version 3 is live, after version 2."
+    assert world.live == Desired(package=three)
+    assert sum("what answers is not what was asked for" in page for page in world.pages) == 1
+
+
+def test_another_hand_that_follows_a_deployment_bars_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", "open", answering=True)
+    world, (one, two) = machine.world, machine.world.packages
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    world.finish("success", heard=False)
+    world.meddle(one)  # before anybody has looked what came of it
+    machine.finish_and_hear("success")
+    failed = newest(machine.functions.entries(), Kind.DEPLOYMENT_FAILED)
+    assert failed.summary.endswith("version 1 answers. another hand has changed the serving stack since")
+    world.decide(two, "Approved", heard=True)
+    machine.teardown()
+    assert world.live == Desired(package=two)
 
 
 def strict_of_two(monkeypatch: pytest.MonkeyPatch) -> tuple[ServingMachine, str]:
