@@ -216,6 +216,11 @@ def decisions(entries: Sequence[Entry], package: str) -> list[Entry]:
     return [entry for entry in entries if entry.kind in DECIDED and entry.details.get("package") == package]
 
 
+def decided_at(entry: Entry) -> datetime:
+    """When a package was approved or rejected: its entry's subject says it (`noria.decisions.Decided.name`)."""
+    return datetime.fromisoformat(entry.subject.rpartition("#")[2])
+
+
 def given(entries: Sequence[Entry], package: str, ended_by: frozenset[Kind] = DECIDED) -> list[Entry]:
     """Approvals since it was decided last: each leads to one decision, and one that was taken back needs new ones."""
     since = max((entry.number for entry in decisions(entries, package) if entry.kind in ended_by), default=0)
@@ -367,8 +372,8 @@ def stands(entries: Sequence[Entry], package: str, at: datetime) -> bool:
     last = latest(words, Kind.APPROVAL_GIVEN, *DECIDED)
     if last is None or last.kind in TAKEN_BACK:
         return False
-    given_at = last.subject.rpartition("#")[2] if last.kind is Kind.PACKAGE_APPROVED else last.at.isoformat()
-    return datetime.fromisoformat(given_at).replace(microsecond=0) <= at
+    given_at = decided_at(last) if last.kind is Kind.PACKAGE_APPROVED else last.at
+    return given_at.replace(microsecond=0) <= at
 
 
 def replaced(entries: Sequence[Entry], candidate: Candidate) -> str | None:

@@ -9,7 +9,7 @@
 | a person: shadow            | a shadow, or none                                                                 |
 | a person: promote, abandon  | the challenger as champion, or no challenger                                      |
 | a person: rollback          | a version that was champion before, and nothing beside it; not the one before     |
-|                             | while a rollback is on its way, unless it is named                                |
+|                             | while a rollback is on its way, or after one by a rejection, unless it is named   |
 | a person: retire            | nothing: no endpoint                                                              |
 | an approval does not hold,  | what was wanted; the package waits for approval again                             |
 | or is taken back            |                                                                                   |
@@ -26,21 +26,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from noria.approval import APPROVED, AUTOMATIC, REJECTED, Candidate, State, author, judge, rule, stands, unfit, void
+from noria.approval import (
+    APPROVED,
+    AUTOMATIC,
+    REJECTED,
+    Candidate,
+    State,
+    author,
+    decided_at,
+    judge,
+    rule,
+    stands,
+    unfit,
+    void,
+)
 from noria.deployment import (
     NONE,
     OF_CHAMPION,
+    WAY_BACK,
     Cause,
     Desired,
     Request,
     challenger_at,
     deployment_id,
+    live_package,
     newest_request,
     overtaken_by,
     predecessors,
     requests,
     rollback_of,
     taken_back,
+    took_back,
     unsettled,
     wanted,
 )
@@ -101,11 +117,6 @@ class Decided:
     @property
     def name(self) -> str:
         return f"{self.package}#{self.at.isoformat()}"
-
-
-def _decided_at(entry: Entry) -> datetime:
-    """When a package was approved or rejected, by what `Decided.name` wrote."""
-    return datetime.fromisoformat(entry.subject.rpartition("#")[2])
 
 
 class _Refused(Exception):
@@ -206,7 +217,7 @@ class Decisions:
         if not decided.reason.startswith(PERMITTED):
             return False
         return not any(
-            str(entry.details.get("reason")).startswith(PERMITTED) and _decided_at(entry) < decided.at
+            str(entry.details.get("reason")).startswith(PERMITTED) and decided_at(entry) < decided.at
             for entry in self.entries
             if entry.kind is Kind.PACKAGE_APPROVED and entry.details["package"] == decided.package
         )
@@ -278,13 +289,7 @@ class Decisions:
 
     def _rollback_target(self, package: str | None) -> str:
         if package is None:
-            # Asked twice, or by two people, it is meant once: further back only by name.
-            ways = [request for request in unsettled(self.entries) if request.cause is Cause.ROLLBACK]
-            if ways:
-                raise _Refused(
-                    f"A rollback to {version(ways[-1].desired.package)} is under way: "
-                    "wait for it, or name the version with --to."
-                )
+            self._refuse_further_back()
             before = predecessors(self.entries, self._wanted.package)
             package = next((arn for arn in before if self.approval(arn) == APPROVED), None)
             if package is None:
@@ -295,6 +300,22 @@ class Decisions:
         if package not in champions:
             raise _Refused(f"{version(package).capitalize()} never was champion: approve it, and it goes live.")
         return package
+
+    def _refuse_further_back(self) -> None:
+        """Asked twice, by two people, or of a version that was left already, it is meant once: further only by name."""
+        now = live_package(self.entries)
+        ways = [r for r in unsettled(self.entries) if r.cause in WAY_BACK and r.desired.package != now]
+        if ways:
+            raise _Refused(
+                f"A rollback to {version(ways[-1].desired.package)} is under way ({ways[-1].reason}): "
+                "wait for it, or name the version with --to."
+            )
+        back = took_back(self.entries)
+        if back and self._wanted.package == now:
+            raise _Refused(
+                f"{version(now).capitalize()} answers by a rollback already ({back.reason}): "
+                "to go back further, name the version with --to."
+            )
 
     def _traffic(self, package: str | None, percent: int | None) -> Desired:
         wanted = self._wanted

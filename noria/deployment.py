@@ -280,6 +280,18 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
     return [champion for champion in reversed(line) if rollback_of(entries, champion) is None]
 
 
+def took_back(entries: Sequence[Entry]) -> Request | None:
+    """The decision against another champion that brought the one which answers, where nobody asked for this one."""
+    champion, brought = None, ""
+    for entry in entries:
+        if entry.kind in {Kind.DEPLOYED, Kind.SERVING_DIFFERS}:
+            answers = Desired.of(entry.details).package
+            if answers != champion:
+                champion, brought = answers, entry.subject
+    request = next((request for request in requests(entries) if request.id == brought), None)
+    return request if request and request.cause in WAY_BACK - {Cause.ROLLBACK} else None
+
+
 def decided_against(entries: Sequence[Entry], desired: Desired) -> str | None:
     """A package of `desired` that was decided against since it was asked for, and does not answer yet."""
     now = live(entries) or Desired(package=None)

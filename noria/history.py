@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from noria.approval import decided_at
 from noria.deployment import Desired, Request
 from noria.ledger import Entry, Kind, latest
 
@@ -21,7 +22,10 @@ _PARTS: Mapping[Part, Callable[[Desired], str | None]] = {
 
 
 class Approval(BaseModel):
-    """Somebody's word for a package; `by` is None where the ledger does not know who it was."""
+    """Somebody's word for a package, and when it was given: heard of it may have been later, as after a pause.
+
+    `by` is None where the ledger does not know who it was.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -110,4 +114,9 @@ def _run(seen: Sequence[Entry], holds: Callable[[Desired], bool]) -> list[Entry]
 def _approval(word: Entry) -> Approval:
     by, reason = (word.details.get(name) for name in ("by", "reason"))
     by = word.details.get("approver") or by
-    return Approval(entry=word.number, at=word.at, by=str(by) if by else None, reason=str(reason) if reason else None)
+    return Approval(
+        entry=word.number,
+        at=decided_at(word),
+        by=str(by) if by else None,
+        reason=str(reason) if reason else None,
+    )

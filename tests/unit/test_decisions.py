@@ -357,7 +357,7 @@ def test_who_asks_for_the_way_back_twice_goes_one_version_back(story: Story) -> 
     story.approve(THREE)
     story.end()
     assert story.ask("rollback") == Desired(package=TWO)
-    under_way = "A rollback to version 2 is under way: wait for it, or name the version with --to."
+    under_way = "A rollback to version 2 is under way (why): wait for it, or name the version with --to."
     assert story.ask("rollback") == under_way
     assert wanted(story.entries) == Desired(package=TWO)
     story.approve(FOUR)
@@ -377,6 +377,37 @@ def test_once_the_way_back_has_ended_the_next_begins_where_it_led(story: Story, 
     story.ask("rollback")
     story.end(ended, blamed="none")
     assert story.ask("rollback") == Desired(package=further)
+
+
+def test_who_rejects_what_answers_and_asks_for_the_way_back_goes_one_version_back(story: Story) -> None:
+    story.approve(THREE)
+    story.end()
+    story.now += timedelta(minutes=1)
+    story.approvals[THREE] = "Rejected"
+    rejected = story.decisions.rejected(Decided(package=THREE, at=story.now))
+    story.record(*rejected.facts)
+    assert rejected.desired == Desired(package=TWO)
+    under_way = "A rollback to version 2 is under way (version 3 was rejected): wait for it, or name the version"
+    assert under_way in str(story.ask("rollback"))
+    story.end()
+    done = "Version 2 answers by a rollback already (version 3 was rejected): to go back further, name the version"
+    assert done in str(story.ask("rollback"))
+    story.approve(FOUR)
+    assert story.ask("rollback") == Desired(package=TWO), "the newer version is what is meant"
+    story.end(Kind.DEPLOYMENT_SUPERSEDED)
+    assert story.ask("rollback", package=ONE) == Desired(package=ONE)
+    story.end()
+    story.approve(FOUR)
+    story.end()
+    assert story.ask("rollback") == Desired(package=ONE)
+
+
+def test_who_rejects_a_challenger_and_asks_for_the_way_back_leaves_the_champion(ab: Story) -> None:
+    ab.approve(THREE)
+    ab.end()
+    ab.approvals[TWO] = "Rejected"
+    ab.record(*ab.decisions.rejected(Decided(package=TWO, at=ab.now)).facts)
+    assert ab.ask("rollback") == Desired(package=ONE)
 
 
 @given(st.permutations([*range(4), *range(4)]))

@@ -33,9 +33,10 @@ class Ledger:
         previous = self.entries[-1].hash if self.entries else GENESIS
         self.entries.append(Entry.after(fact, number=len(self.entries) + 1, previous=previous))
 
-    def approve(self, hour: float, version: int, by: str, reason: str) -> None:
-        package = f"{ARN}/{version}"
-        self.say(hour, Kind.PACKAGE_APPROVED, f"{package}#{hour}", package=package, by=by, reason=reason)
+    def approve(self, hour: float, version: int, by: str, reason: str, *, heard: float | None = None) -> None:
+        package, at = f"{ARN}/{version}", NOON + timedelta(hours=hour)
+        subject = f"{package}#{at.isoformat()}"
+        self.say(heard or hour, Kind.PACKAGE_APPROVED, subject, package=package, by=by, reason=reason)
 
     def deploy(
         self,
@@ -121,6 +122,15 @@ def test_by_whose_word_and_why(ledger: Ledger) -> None:
     assert "champion: version 1, since 2026-11-21 13:00:00 UTC" in text
     assert "approved by alice at 2026-11-21 12:00:00 UTC: good enough" in text
     assert "challenger: version 2 on 10%" in text
+
+
+def test_the_time_of_an_approval_is_when_it_was_given_and_not_when_a_pause_ended(ledger: Ledger) -> None:
+    ledger.approve(30, 4, "dan", "while it was paused", heard=40)
+    ledger.deploy(40, "deploy-8", 4, live=41)
+    (champion,) = then(ledger, 42).answering
+    assert champion.approval is not None
+    assert champion.approval.at == NOON + timedelta(hours=30)
+    assert "approved by dan at 2026-11-22 18:00:00 UTC" in Live.model_validate(then(ledger, 42).model_dump()).text
 
 
 def test_it_was_so_until_something_else_answered(ledger: Ledger) -> None:
