@@ -586,7 +586,7 @@ def policy(
     """What would come of it if something asked for a training now, and why."""
     show(
         Policy(Deployed(env), _spec(model, models_dir)).outlook(),
-        columns=["asks", "answer", "because", "again_at"],
+        columns=["asks", "answer", "again_at", "because"],
         as_json=as_json,
         empty="Nothing may ask for a training.",
     )

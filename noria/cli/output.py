@@ -1,20 +1,38 @@
-"""One way to answer: a table for a person, the same facts as JSON for a program."""
+"""One way to answer: a table for a person, the same facts as JSON for a program.
+
+A table's last column says what happened, in words; the others are names, numbers and times, of which none is ever
+broken or cut, so that each can be copied. In a terminal:
+
+| what fits                          | the table                                                    |
+|------------------------------------|--------------------------------------------------------------|
+| all, with room for the words       | a line a row; the words go on beneath themselves             |
+| all but the words                  | a line a row, and the words beneath it                       |
+| not even these                     | a block a row, with a line for each thing that it says       |
+
+Where it is too narrow, columns that say nothing of any row are left out first. In a file or a pipe each row is a line.
+"""
 
 import json
+import os
 import re
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
 DRY_RUN = "a dry run"
 """The reason of who gives none and only looks."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_NOTHING = "·"
+_BETWEEN = "  "
+_INDENT = "    "
+_WORDS = 30
+"""Columns that words need to be read beside others."""
 
 
 class Refused(Exception):
@@ -37,19 +55,12 @@ def show(
     if as_json:
         write_json([row.model_dump(mode="json") for row in rows])
         return
-    console = Console()
     if not rows:
-        console.print(empty)
+        _print([empty])
         return
-    table = Table(show_edge=False, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        values = row.model_dump()
-        table.add_row(*(_cell(values[column]) for column in columns))
-    console.print(table)
-    for sentence in below:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    told = [row.model_dump() for row in rows]
+    cells = [[_cell(each[column]) for column in columns] for each in told]
+    _print([*table([column.replace("_", " ") for column in columns], cells, width=_width()), *below])
 
 
 def say(fact: BaseModel, sentence: str, *, as_json: bool) -> None:
@@ -57,17 +68,98 @@ def say(fact: BaseModel, sentence: str, *, as_json: bool) -> None:
     if as_json:
         write_json(fact.model_dump(mode="json"))
     else:
-        Console().print(sentence, markup=False, highlight=False, soft_wrap=True)
+        _print([sentence])
 
 
 def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None) -> Iterator[str]:
+    """The lines of a table in a terminal of so many columns; None where there is no terminal."""
+    if width is not None and _needed(heads, rows) > width:
+        empty = [all(cell in {"", _NOTHING} for cell in column) for column in zip(*rows, strict=True)]
+        said = [place for place, nothing in enumerate(empty) if not nothing] or [0]
+        heads, *rows = [[row[place] for place in said] for row in [heads, *rows]]
+    *sizes, last = _sizes(heads, rows)
+    if width is None or _needed(heads, rows) <= width:
+        yield from _beside(heads, rows, last if width is None else min(last, width - _sum(sizes) - len(_BETWEEN)))
+    elif sizes and last > _WORDS and _sum(sizes) <= width:
+        yield from _beneath(heads, rows, width)
+    else:
+        yield from _blocks(heads, rows, width)
+
+
+def _sizes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+
+
+def _sum(sizes: Sequence[int]) -> int:
+    return sum(sizes) + len(_BETWEEN) * (len(sizes) - 1)
+
+
+def _needed(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal in which words can be read beside the rest, and none is broken."""
+    *sizes, last = _sizes(heads, rows)
+    longest = max(len(word) for row in [heads, *rows] for word in row[-1].split() or [""])
+    return _sum([*sizes, min(last, max(longest, _WORDS))])
+
+
+def _beside(heads: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
+    sizes = [*_sizes(heads, rows)[:-1], room]
+    yield _line(heads, sizes)
+    yield _line(["─" * size for size in sizes], sizes)
+    for *names, words in rows:
+        first, *more = _wrapped(words, room)
+        yield _line([*names, first], sizes)
+        yield from (_line([*("" for _ in names), line], sizes) for line in more)
+
+
+def _beneath(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    sizes = _sizes(heads, rows)[:-1]
+    for place, (*names, words) in enumerate([heads, *rows]):
+        yield _line(names, sizes)
+        yield from (f"{_INDENT}{line}" for line in _wrapped(words, width - len(_INDENT)) if line != _NOTHING)
+        if place == 0:
+            yield _line(["─" * size for size in sizes], sizes)
+
+
+def _blocks(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    size = max(map(len, heads))
+    for place, row in enumerate(rows):
+        if place:
+            yield ""
+        for head, cell in zip(heads, row, strict=True):
+            if cell not in {"", _NOTHING}:
+                first, *more = _wrapped(cell, width - size - 2)
+                yield f"{head:<{size}}  {first}"
+                yield from (f"{'':<{size}}  {line}" for line in more)
+
+
+def _line(cells: Sequence[str], sizes: Sequence[int]) -> str:
+    return _BETWEEN.join(f"{cell:<{size}}" for cell, size in zip(cells, sizes, strict=True)).rstrip()
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Lines of whole words: a word that is longer than the room, as an ARN, stays in one piece."""
+    return textwrap.wrap(text, max(room, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _width() -> int | None:
+    """Of the terminal, or what COLUMNS says; None where a file or a program reads."""
+    return shutil.get_terminal_size().columns if os.environ.get("COLUMNS") or sys.stdout.isatty() else None
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
 def _cell(value: object) -> str:
     if value is None or value == []:
-        return "·"
+        return _NOTHING
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text[:12] if _HASH.fullmatch(text) else text
+    # What a name or a reason holds must not move a terminal's cursor.
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return printable[:12] if _HASH.fullmatch(printable) else printable

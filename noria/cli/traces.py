@@ -47,7 +47,6 @@ class Row(BaseModel):
     version: str
     at: datetime | None
     what: str
-    known_from: str
 
 
 @dataclass(frozen=True)
@@ -340,7 +339,7 @@ def rows(trace: Trace) -> list[Row]:
         if step.step in {"dataset", "file"} and files > _DATASETS_SHOWN:
             continue
         of = version(step.package).removeprefix("version ") if step.package else ""
-        shown.append(Row(step=step.step, version=of, at=step.at, what=step.what, known_from=step.known_from))
+        shown.append(Row(step=step.step, version=of, at=step.at, what=f"{step.what} (known from {step.known_from})"))
     return shown
 
 

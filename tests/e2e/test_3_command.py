@@ -36,9 +36,9 @@ def test_status_and_packages_are_tables_for_people(play: Play, world: World) -> 
     version = play.live.rsplit("/", 1)[-1]
     status = run(world, "status")
     assert status.returncode == 0
-    assert re.search(rf"flight-delay +│ InService +│ {version} ", status.stdout)
+    assert re.search(rf"flight-delay +InService +{version} ", status.stdout)
     listed = run(world, "packages", "flight-delay")
-    assert "Approved │ live " in listed.stdout
+    assert "Approved  live " in listed.stdout
     assert "rolled-back" in listed.stdout
 
 
