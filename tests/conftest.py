@@ -1,11 +1,20 @@
-"""How tests are spread over workers: a file stays together, and so does all that shares one cloud."""
+"""How tests are spread over workers: a file stays together, and so does all that shares one cloud.
 
+What AWS's services look like is read once by each of them, whichever session asks: it is most of what a client takes.
+"""
+
+from functools import cache
+
+import botocore.session
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _CLOUDS = ("tests/integration/reactions/", "tests/breaking/")
 """Folders of which all files ask the same cloud."""
+
+
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

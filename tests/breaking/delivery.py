@@ -21,6 +21,7 @@ from noria.aws.retries import patiently
 from tests.integration.reactions.place import Context, Place
 
 ROLE = "everything"
+SERVICES = ("s3", "dynamodb", "events", "sns", "sqs", "sagemaker", "cloudformation", "cloudwatch", "scheduler", "logs")
 REGISTRY_ENV, REGISTRY_BUCKET = "dev", "noria-dev-data"  # of which import_package is told
 
 
@@ -37,6 +38,11 @@ class Lambda:
     place: Place
     log: Path
     _sessions: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read once what each new process would read anew (tests/conftest.py)."""
+        for service in SERVICES:
+            self.place.client(service)
 
     def function(self, reaction: str) -> str:
         return self.place.names.queue(reaction.replace("_", "-"))

@@ -24,12 +24,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import duckdb
 from botocore.exceptions import ClientError
 
 from noria.ledger import verify
-from tests.integration.reactions.place import BUCKET, COPIES, REACTIONS, Place, drain
+from tests.integration.reactions.place import BUCKET, COPIES, REACTIONS, Place
 
 State = dict[str, Any]
 
@@ -92,7 +91,7 @@ class World:
     def forget(self) -> None:
         """What was told before the event that matters is not its effect."""
         for queue in ("ear", "pager", *map(self.place.names.queue, REACTIONS)):
-            drain(queue)
+            self.place.drain(queue)
 
     def state(self) -> State:
         """Everything, normalised. Takes what waits in the queues."""
@@ -117,16 +116,24 @@ class World:
             told[queue] = [message for message in messages if _BOOKED not in message]
         return state | {"booked": sorted(booked), "told": {queue: said for queue, said in told.items() if said}}
 
+    def _listed(self, service: str, operation: str, **arguments: Any) -> list[Any]:
+        """All that a paginated operation lists; nothing where what it is asked about does not exist."""
+        with suppress(ClientError):
+            pages = self.place.client(service).get_paginator(operation).paginate(**arguments)
+            key = pages.result_keys[0].parsed["value"]
+            return [item for page in pages for item in page.get(key, [])]
+        return []
+
     # --- objects
 
     def _objects(self, bucket: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for each in _listed("s3", "list_objects_v2", Bucket=bucket, Prefix=f"{self.model}/"):
+        for each in self._listed("s3", "list_objects_v2", Bucket=bucket, Prefix=f"{self.model}/"):
             found.setdefault(normal(each["Key"], self.model), []).append(self._content(bucket, each["Key"]))
         return {key: sorted(contents) for key, contents in found.items()}
 
     def _content(self, bucket: str, key: str) -> str:
-        body = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        body = self.place.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         if key.endswith(".parquet"):
             return "\n".join(sorted(_told(normalised(row, self.model)) for row in _rows(body)))
         try:
@@ -151,7 +158,7 @@ class World:
     # --- SageMaker and CloudFormation
 
     def _packages(self) -> list[Any]:
-        listed = _listed("sagemaker", "list_model_packages", ModelPackageGroupName=self.name)
+        listed = self._listed("sagemaker", "list_model_packages", ModelPackageGroupName=self.name)
         packages = (
             self.place.sagemaker.describe_model_package(ModelPackageName=each["ModelPackageArn"]) for each in listed
         )
@@ -164,7 +171,7 @@ class World:
 
     def _executions(self) -> list[Any]:
         found = []
-        for each in _listed("sagemaker", "list_pipeline_executions", PipelineName=self.name):
+        for each in self._listed("sagemaker", "list_pipeline_executions", PipelineName=self.name):
             arn = each["PipelineExecutionArn"]
             parameters = self.place.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)
             found.append((each["PipelineExecutionStatus"], parameters["PipelineParameters"]))
@@ -189,7 +196,7 @@ class World:
 
     def _stack(self) -> Any:
         with suppress(ClientError):
-            stack = boto3.client("cloudformation").describe_stacks(
+            stack = self.place.client("cloudformation").describe_stacks(
                 StackName=self.place.names.stack(self.model, "serving")
             )["Stacks"][0]
             parameters = {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])}
@@ -198,19 +205,15 @@ class World:
 
     def _left_behind(self) -> dict[str, int]:
         """How many models and endpoint configs there are, whoever uses them."""
-        models = _listed("sagemaker", "list_models")
-        configs = _listed("sagemaker", "list_endpoint_configs")
-        return {
-            "models": sum(self.name in each["ModelName"] for each in models),
-            "configs": sum(self.name in each["EndpointConfigName"] for each in configs),
-        }
+        kinds = {"models": "list_models", "configs": "list_endpoint_configs"}
+        return {kind: len(self._listed("sagemaker", ask, NameContains=self.name)) for kind, ask in kinds.items()}
 
     def _transforms(self) -> list[Any]:
-        listed = _listed("sagemaker", "list_transform_jobs")
+        listed = self._listed("sagemaker", "list_transform_jobs")
         return [each["TransformJobStatus"] for each in listed if self.model in each["TransformJobName"]]
 
     def _cards(self) -> list[Any]:
-        listed = _listed("sagemaker", "list_model_cards", NameContains=self.name)
+        listed = self._listed("sagemaker", "list_model_cards", NameContains=self.name)
         cards = (self.place.sagemaker.describe_model_card(ModelCardName=each["ModelCardName"]) for each in listed)
         return [(card["ModelCardName"], card["ModelCardStatus"], json.loads(card["Content"])) for card in cards]
 
@@ -218,21 +221,21 @@ class World:
 
     def _booked(self) -> set[str]:
         """What schedules will say. Some say it while a test goes on: what they have said counts as booked, too."""
-        scheduler = boto3.client("scheduler")
-        names = [each["Name"] for each in _listed("scheduler", "list_schedules", GroupName="noria-local")]
+        scheduler = self.place.client("scheduler")
+        names = [each["Name"] for each in self._listed("scheduler", "list_schedules", GroupName="noria-local")]
         found = [scheduler.get_schedule(GroupName="noria-local", Name=name) for name in names if self.model in name]
         return {self._content_of(json.loads(each["Target"].get("Input", "{}"))) for each in found}
 
     def _metrics(self) -> list[Any]:
         """Of each metric the largest and the smallest value; alarms see these, and a repeated point changes neither."""
         now, found = datetime.now(UTC), []
-        for metric in _listed("cloudwatch", "list_metrics", Namespace="Noria"):
+        for metric in self._listed("cloudwatch", "list_metrics", Namespace="Noria"):
             if not any(
                 self.model in re.split(r"\W", each["Value"]) or each["Value"] == self.name
                 for each in metric["Dimensions"]
             ):
                 continue
-            points = boto3.client("cloudwatch").get_metric_statistics(
+            points = self.place.client("cloudwatch").get_metric_statistics(
                 Namespace="Noria",
                 MetricName=metric["MetricName"],
                 Dimensions=metric["Dimensions"],
@@ -247,8 +250,8 @@ class World:
 
     def _told_once(self) -> dict[str, list[str]]:
         """Each content once, of what was said about this model on the bus, to people, and to reactions."""
-        heard = {queue: self._about(drain(queue)) for queue in ("ear", "pager")}
-        heard |= {reaction: self._about(drain(self.place.names.queue(reaction))) for reaction in REACTIONS}
+        heard = {queue: self._about(self.place.drain(queue)) for queue in ("ear", "pager")}
+        heard |= {reaction: self._about(self.place.drain(self.place.names.queue(reaction))) for reaction in REACTIONS}
         return heard
 
     def _about(self, bodies: Iterable[str]) -> list[str]:
@@ -266,16 +269,6 @@ def _rows(parquet: bytes) -> list[tuple[Any, ...]]:
         file.write(parquet)
         file.flush()
         return duckdb.read_parquet(file.name).fetchall()
-
-
-def _listed(service: str, operation: str, **arguments: Any) -> list[Any]:
-    """All that a paginated operation lists; nothing where what it is asked about does not exist."""
-    client: Any = boto3.client(service)  # type: ignore[call-overload]
-    with suppress(ClientError):
-        pages = client.get_paginator(operation).paginate(**arguments)
-        key = pages.result_keys[0].parsed["value"]
-        return [item for page in pages for item in page.get(key, [])]
-    return []
 
 
 def differences(expected: State, found: State) -> list[str]:

@@ -56,17 +56,24 @@ class Place:
     names: Names = field(default_factory=lambda: Names(env="local"))
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     heard: list[dict[str, Any]] = field(default_factory=list)
-    _paged: list[str] = field(default_factory=list)
+    _paged: list[tuple[str, str]] = field(default_factory=list)
+    _clients: dict[str, Any] = field(default_factory=dict)
 
     # --- what there is
 
     @property
     def s3(self) -> Any:
-        return boto3.client("s3")
+        return self.client("s3")
 
     @property
     def sagemaker(self) -> Any:
-        return boto3.client("sagemaker")
+        return self.client("sagemaker")
+
+    def client(self, service: str) -> Any:
+        """A client of a service, made once."""
+        if service not in self._clients:
+            self._clients[service] = boto3.client(service)  # type: ignore[call-overload]
+        return self._clients[service]
 
     @property
     def ledger(self) -> Ledger:
@@ -107,25 +114,47 @@ class Place:
 
     def events(self, model: str, detail_type: str) -> list[dict[str, Any]]:
         """Details of Noria's own events about a model, oldest first, but for whose effect they are."""
-        self.heard += [json.loads(body) for body in drain("ear")]
+        self.heard += [json.loads(body) for body in self.drain("ear")]
         own = [event for event in self.heard if event["source"] == "noria" and event["detail-type"] == detail_type]
         details = [event["detail"] for event in own if event["detail"]["model"] == model]
         return [{name: value for name, value in detail.items() if name != "correlation"} for detail in details]
 
     def pages(self, model: str) -> list[str]:
-        """Subject and text of the pages about a model."""
-        for body in drain("pager"):
+        """Subject and text of what wakes somebody about a model."""
+        return [page for topic, page in self._told(model) if topic == "pages"]
+
+    def notices(self, model: str) -> list[str]:
+        """Subject and text of what waits for the morning."""
+        return [page for topic, page in self._told(model) if topic == "notices"]
+
+    def told(self, model: str) -> list[str]:
+        """Both."""
+        return [page for _, page in self._told(model)]
+
+    def _told(self, model: str) -> list[tuple[str, str]]:
+        for body in self.drain("pager"):
             page = json.loads(body)
-            self._paged.append(f"{page['Subject']}\n{page['Message']}")
-        return [page for page in self._paged if page.startswith(f"{model}:")]
+            self._paged.append((page["TopicArn"].rpartition(":")[2], f"{page['Subject']}\n{page['Message']}"))
+        return [(topic, page) for topic, page in self._paged if page.startswith(f"{model}:")]
 
     def waiting(self, reaction: str) -> list[dict[str, Any]]:
         """Takes what was sent to a reaction's queue."""
-        return [json.loads(body) for body in drain(self.names.queue(reaction))]
+        return [json.loads(body) for body in self.drain(self.names.queue(reaction))]
+
+    def drain(self, queue: str) -> list[str]:
+        """Takes all that waits in a queue."""
+        sqs = self.client("sqs")
+        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+        bodies: list[str] = []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                bodies.append(message["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
 
     def delayed(self, reaction: str) -> int:
         """How many messages a reaction's queue holds back for later."""
-        sqs: Any = boto3.client("sqs")
+        sqs = self.client("sqs")
         name = "ApproximateNumberOfMessagesDelayed"
         url = sqs.get_queue_url(QueueName=self.names.queue(reaction))["QueueUrl"]
         return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
@@ -148,17 +177,6 @@ class Place:
         described = {"key": key, "size": size, "version-id": version, "sequencer": f"{time.time_ns():018X}"}
         sent = {"requester": ACCOUNT, "request-id": "N4N7GDK58NMKJ12R", "source-ip-address": "127.0.0.1"}
         return self.event("aws.s3", "Object Created", {"bucket": {"name": BUCKET}, "object": described} | sent)
-
-
-def drain(queue: str) -> list[str]:
-    sqs = boto3.client("sqs")
-    url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-    bodies: list[str] = []
-    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-        for message in messages:
-            bodies.append(message["Body"])
-            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-    return bodies
 
 
 def ship(lines: str, group: str, stream: str = "1") -> None:

@@ -27,7 +27,7 @@ from noria.cli.commands import app
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from stacks.foundation import Foundation
 from stacks.settings import settings_for
-from tests.integration.reactions.place import Place, drain
+from tests.integration.reactions.place import Place
 
 HANDLER = Path(exporter.__file__)
 LAST_WEEK = datetime.now(UTC).replace(microsecond=0) - timedelta(days=7)
@@ -148,6 +148,7 @@ def _copy_what_the_stream_tells(kept: Kept) -> None:
                 "NORIA_LEDGER_TABLE": kept.table,
                 "NORIA_LEDGER_BUCKET": kept.bucket,
                 "NORIA_PAGES_TOPIC": kept.pages,
+                "NORIA_NOTICES_TOPIC": f"{kept.pages}-of-nobody",
                 "POWERTOOLS_METRICS_NAMESPACE": "Noria",
             }
         },
@@ -323,7 +324,7 @@ def rewritten(kept: Kept, model: str) -> None:
     ],
 )
 def test_whoever_tampers_is_found_out_and_paged_of(
-    kept: Kept, tamper: Callable[[Kept, str], None], found: list[tuple[int, str]]
+    kept: Kept, place: Place, tamper: Callable[[Kept, str], None], found: list[tuple[int, str]]
 ) -> None:
     model = tamper.__name__.replace("_", "-")
     kept.record(model, "one", "two", "three")
@@ -332,4 +333,4 @@ def test_whoever_tampers_is_found_out_and_paged_of(
     code, broken = kept.verify(model)
     assert code == 1
     assert set(broken) >= set(found)
-    eventually(lambda: any(f"{model}: the ledger was changed" in page for page in drain("ledger-pager")))
+    eventually(lambda: any(f"{model}: the ledger was changed" in page for page in place.drain("ledger-pager")))

@@ -17,7 +17,7 @@ from local.cloud import ACCOUNT
 from noria.deployment import Cause
 from noria.ledger import Entry, Fact, Kind
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import BUCKET, IMAGE, Place, drain
+from tests.integration.reactions.place import BUCKET, IMAGE, Place
 from tests.integration.test_local_endpoints import archive, eventually
 
 SCRIPT = """
@@ -286,7 +286,7 @@ def test_a_version_that_fails_is_found_out_when_it_has_all_the_traffic(probed: C
     config = model.at_once(model.version(fails=True))
     model.told()
     assert model.measured(config) == {"GoldenRowsWrong": 10}
-    assert model.place.pages(model.spec.model) == [], "an alarm takes it back"
+    assert model.place.told(model.spec.model) == [], "an alarm takes it back"
 
 
 def test_a_version_that_comes_back_is_not_compared_with_the_one_it_replaces(probed: Callable[..., Probed]) -> None:
@@ -331,7 +331,7 @@ def test_while_nothing_but_the_old_fleet_answers_the_probe_comes_again(probed: C
 
 
 def waiting(place: Place) -> list[dict[str, Any]]:
-    return [json.loads(body) for body in drain(place.names.queue("probe-deployment"))]
+    return [json.loads(body) for body in place.drain(place.names.queue("probe-deployment"))]
 
 
 def test_after_many_attempts_a_person_is_asked_once(probed: Callable[..., Probed]) -> None:
@@ -341,7 +341,7 @@ def test_after_many_attempts_a_person_is_asked_once(probed: Callable[..., Probed
     model.canary(model.version(silent=True))
     model.tick(attempt=ATTEMPTS)
     model.tick(attempt=ATTEMPTS)
-    (page,) = model.place.pages(model.spec.model)
+    (page,) = model.place.notices(model.spec.model)
     assert "could not be probed" in page
     assert "version 2 as champion" in page.lower()
 
@@ -359,7 +359,7 @@ def test_ticks_end_quietly_when_nothing_is_new(probed: Callable[..., Probed], un
     assert ticks(model) == [2]
     model.tick(attempt=ATTEMPTS)
     assert ticks(model) == []
-    assert model.place.pages(model.spec.model) == []
+    assert model.place.told(model.spec.model) == []
 
 
 def test_two_chains_of_ticks_become_one(probed: Callable[..., Probed], undelayed: None) -> None:
