@@ -4,8 +4,9 @@ Functions log JSON (noria/aws/telemetry.py); Lambda itself, jobs and containers 
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ _OWN = frozenset(
     }
 )
 _PLATFORM = ("INIT_START", "START RequestId", "END RequestId", "REPORT RequestId")
+_STARTED = "Invoking script with the following command:"
+_OF_TOOLKIT = re.compile(r"sagemaker[-_]training\S* INFO ")
 _ENDED = ("Task timed out", "Runtime exited", "Runtime.ExitError", "signal: killed")
 
 
@@ -95,6 +98,15 @@ def silent(lines: Iterable[Line]) -> list[tuple[str, str]]:
     """Function and request of invocations that said what they heard, and then nothing: they may have been killed."""
     said = Counter((line.where, line.request) for line in lines if line.request)
     return [invocation for invocation, count in said.items() if count == 1]
+
+
+def without_toolkit(lines: Sequence[Line]) -> list[Line]:
+    """Of a training job's lines those that are not AWS's training toolkit's: 150 lines of how it finds its environment.
+
+    Until it says how it starts the script; where it never does, all lines are left, since one of them says why.
+    """
+    started = next((place + 2 for place, line in enumerate(lines) if line.message == _STARTED), 0)
+    return [line for line in lines[started:] if not (started and _OF_TOOLKIT.search(line.message))]
 
 
 def told(lines: Iterable[Line], entries: Iterable[Entry]) -> list[Line]:

@@ -33,9 +33,9 @@ class Place:
     streams: str | None = None
 
     @classmethod
-    def of_job(cls, kind: str, job: str) -> Self:
+    def of_job(cls, kind: str, job: str, *, name: str) -> Self:
         """`kind`: Training, Processing or Transform."""
-        return cls(group=f"/aws/sagemaker/{kind}Jobs", name=job, streams=job)
+        return cls(group=f"/aws/sagemaker/{kind}Jobs", name=name, streams=job)
 
 
 def _client() -> "CloudWatchLogsClient":

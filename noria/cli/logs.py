@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import groupby
 
 from botocore.exceptions import ClientError
 
 from noria.aws.logs import Logs, Place
-from noria.aws.pipelines import Pipelines
+from noria.aws.pipelines import Pipelines, Step
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.cli.traces import Tracer
 from noria.events import CORRELATION
 from noria.ledger import Entry, Kind, correlation_of
-from noria.logs import Line, correlation_in, silent, told
+from noria.logs import Line, correlation_in, silent, told, without_toolkit
 
 DAY = timedelta(days=1)
 SHORTEST = 6
@@ -81,21 +82,24 @@ class Follower:
         for where, request in silent(lines):
             place = next(place for place in self._functions if place.name == where)
             lines += [line for line in self._logs.lines([place], since=since, word=request) if line.request is None]
-        return [*lines, *self._logs.lines(self._jobs(entries), since=since)]
+        of_jobs = groupby(self._logs.lines(self._jobs(entries), since=since), key=lambda line: line.where)
+        return [*lines, *(line for _, of_job in of_jobs for line in without_toolkit(list(of_job)))]
 
     def _jobs(self, entries: Sequence[Entry]) -> Iterator[Place]:
         for entry in entries:
             if entry.kind is Kind.TRAINING_STARTED:
-                for job in self._of_execution(str(entry.details["execution"])):
-                    kind, _, name = job.rpartition(":")[2].partition("/")
-                    yield Place.of_job(_JOBS[kind], name)
+                execution = str(entry.details["execution"])
+                for step in self._steps(execution):
+                    kind, _, job = str(step.job).rpartition(":")[2].partition("/")
+                    yield Place.of_job(_JOBS[kind], job, name=f"{step.name} {execution.rpartition('/')[2]}")
             elif entry.kind is Kind.BATCH_STARTED:
-                yield Place.of_job("Transform", str(entry.details["job"]))
+                job = str(entry.details["job"])
+                yield Place.of_job("Transform", job, name=f"Transform {job.rpartition('-')[2]}")
 
-    def _of_execution(self, execution: str) -> list[str]:
-        """ARNs of its steps' jobs; none of an execution whose pipeline was removed."""
+    def _steps(self, execution: str) -> list[Step]:
+        """Those that ran a job; none of an execution whose pipeline was removed."""
         try:
-            return [step.job for step in Pipelines().steps(execution) if step.job]
+            return [step for step in Pipelines().steps(execution) if step.job]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFound":
                 raise

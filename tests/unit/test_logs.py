@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noria.ledger import GENESIS, Entry, Fact, Kind
-from noria.logs import Line, correlation_in, read, silent, told
+from noria.logs import Line, correlation_in, read, silent, told, without_toolkit
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -55,6 +55,28 @@ def test_what_others_write_is_told_as_it_is_or_says_nothing(text: str, level: st
     found = read(text, at=NOW, where="job")
     assert (found.level if found else None) == level
     assert found is None or (found.message, found.at) == (text.strip(), NOW)
+
+
+# As sagemaker-training 5.1.4 logged it in a training of this repository, most of its environment left out.
+PREAMBLE = [
+    "2026-11-22 08:13:49,620 sagemaker-training-toolkit INFO     No GPUs detected (normal if no gpus installed)",
+    "2026-11-22 08:13:49,619 sagemaker_training.entry_point INFO     Bypass DNS check.",
+    "Training Env:",
+    '"channel_input_dirs": {',
+    "Invoking script with the following command:",
+    "/usr/bin/python3 -- run.py --step train",
+]
+
+
+def test_of_a_job_the_script_is_heard_and_of_the_toolkit_what_went_wrong() -> None:
+    said = [
+        "2026-11-22 08:13:49,707 sagemaker-training-toolkit INFO     Exceptions not imported for SageMaker Debugger",
+        "trained on 21103 rows",
+        "2026-11-22 08:14:01,219 sagemaker-training-toolkit ERROR    Reporting training FAILURE",
+    ]
+    lines = [Line(at=NOW, kind="log", where="Train", message=text) for text in [*PREAMBLE, *said]]
+    assert [line.message for line in without_toolkit(lines)] == said[1:]
+    assert without_toolkit(lines[:4]) == lines[:4]  # the script was never started
 
 
 def test_entries_are_told_among_lines_and_what_is_at_one_moment_stays_in_order() -> None:
