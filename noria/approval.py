@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from noria.deployment import Cause, live, requests, rollback_of
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
-from noria.page import Page
+from noria.page import Matter, Page
 from noria.spec import Approval, ModelSpec
 from noria.training import training_token
 from noria.units import format_duration
@@ -453,6 +453,7 @@ def told_by_time(
     if candidate.approval == PENDING and (why := expired(spec, entries, candidate, now)):
         kind = Kind.PACKAGE_EXPIRED
         page = Page(
+            matter=Matter.PACKAGE_EXPIRED,
             subject=f"{model}: {version(package)} expired",
             what=f"{version(package).capitalize()} of {model} cannot be approved any more: {why}.",
             where=package,
@@ -462,6 +463,7 @@ def told_by_time(
     elif why := outdated(spec, entries, candidate, now):
         kind = Kind.PACKAGE_OUTDATED
         page = Page(
+            matter=Matter.PACKAGE_OUTDATED,
             subject=f"{model}: {version(package)} is too old",
             what=f"{version(package).capitalize()} of {model} answers, and {why}.",
             where=package,

@@ -63,7 +63,7 @@ from noria.deployment import (
 from noria.events import ServingRequest
 from noria.ledger import Entry, Fact, Kind
 from noria.names import version
-from noria.page import Page
+from noria.page import Matter, Page
 from noria.serve import Mode, Strategy
 from noria.spec import ModelSpec
 
@@ -126,6 +126,7 @@ class _Refused(Exception):
 def superseded(fact: Fact) -> Page:
     """Tells a person what the fact says: what was asked for will not be done."""
     return Page(
+        matter=Matter.SUPERSEDED,
         subject=f"{fact.model}: {Desired.of(fact.details)} will not go live",
         what=fact.summary,
         where=f"endpoint of {fact.model}",
@@ -201,6 +202,7 @@ class Decisions:
         wanted = self._wanted
         answers = package in {wanted.package, wanted.challenger, wanted.shadow}
         page = Page(
+            matter=Matter.UNAPPROVED_LIVE if answers else Matter.APPROVAL_VOID,
             subject=f"{model}: the approval of {version(package)} does not hold",
             what=summary,
             where=package,
@@ -407,6 +409,7 @@ class Decisions:
             () if known else (self._fact(Kind.CHALLENGER_ROLLED_BACK, package, summary, package=package, reason=why),)
         )
         page = Page(
+            matter=Matter.CHALLENGER_ROLLED_BACK,
             subject=f"{self.spec.model}: {version(package)} was rolled back as challenger",
             what=summary,
             where=f"{package}\nendpoint of {self.spec.model}",
@@ -415,7 +418,8 @@ class Decisions:
         )
         desired = self._without(package)
         if desired.package is None:
-            page = replace(page, do="No approved version was live before, so it stays. Approve another version.")
+            stays = "No approved version was live before, so it stays. Approve another version."
+            page = replace(page, matter=Matter.UNWANTED_LIVE, do=stays)
         if desired == self._wanted or desired.package is None or self._knows(Kind.DEPLOYMENT_REQUESTED, id_):
             return Verdict(outcome=Outcome.NOTHING, facts=said, page=page if said else None, blamed=package)
         why, at = f"{what} {did}", self._since(at)
@@ -638,6 +642,7 @@ class Decisions:
     ) -> Verdict:
         model = self.spec.model
         page = Page(
+            matter=Matter.REFUSED,
             subject=f"{model}: {version(package)} is refused" if package else f"{model}: a request is refused",
             what=why,
             where=f"{package or model}, {decision}",
@@ -650,6 +655,7 @@ class Decisions:
     def _stays(self, package: str) -> Page:
         model = self.spec.model
         return Page(
+            matter=Matter.UNWANTED_LIVE,
             subject=f"{model}: {version(package)} was rejected but stays live",
             what=f"{package} was rejected while it is live, and no approved version was live before it.",
             where=f"endpoint of {model}",

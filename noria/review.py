@@ -5,7 +5,7 @@ from datetime import datetime
 
 from noria.approval import rule
 from noria.evaluation import Estimate, Evaluation
-from noria.page import Page
+from noria.page import Matter, Page
 from noria.spec import METRICS, ModelSpec
 
 _NAME, _NUMBER = 12, 28
@@ -22,6 +22,7 @@ def request(spec: ModelSpec, package: str, number: int, evaluation: Evaluation, 
     else:
         do = "Approve it, and it goes live behind a canary; or reject it."
     return Page(
+        matter=Matter.TRAINED,
         subject=f"{model}: version {number} {'passed its gates' if spec.approval.automatic else 'awaits approval'}",
         what="\n".join([*lines, asked]),
         where=f"{package}\nReport: {report}\nModel card: noria card {model}/{number}",

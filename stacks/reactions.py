@@ -15,6 +15,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from noria.alarms import Severity
 from noria.boards import of_environment
 from noria.events import CONTENT_FIELDS
 from noria.feedback import FOLDER
@@ -223,6 +224,7 @@ class Reactions(Stack):
             "NORIA_DATA_BUCKET": self._bucket.bucket_name,
             "NORIA_EVENT_BUS": self._foundation.bus.event_bus_name,
             "NORIA_PAGES_TOPIC": self._foundation.pages.topic_arn,
+            "NORIA_NOTICES_TOPIC": self._foundation.notices.topic_arn,
             "NORIA_LEDGER_TABLE": self._foundation.ledger.table_name,
             "NORIA_LEDGER_BUCKET": self._copies.bucket_name,
             "NORIA_KEY_ARN": self._key.key_arn,
@@ -254,7 +256,7 @@ class Reactions(Stack):
             self._on("model-package", "DescribeModelPackage"),
             *self._ledger("Query"),
             self._announce(),
-            self._page(),
+            self._page(Severity.WARNING),
         )
         return reaction
 
@@ -315,7 +317,7 @@ class Reactions(Stack):
             self._on("model-package", "DescribeModelPackage"),
             *self._ledger("Query"),
             self._announce(),
-            self._page(),
+            self._page(Severity.WARNING),
         )
         return reaction
 
@@ -341,7 +343,7 @@ class Reactions(Stack):
             self._objects("runs", actions=("GetObject",)),
             self._list("runs"),
             *self._ledger("Query"),
-            self._page(),
+            self._page(Severity.WARNING),
         )
         name = self._settings.names.function("approve-package")
         api = apigateway.HttpApi(
@@ -478,7 +480,7 @@ class Reactions(Stack):
             self._see_metrics(),
             *self._ledger("Query"),
             self._announce(),
-            self._page(),
+            self._page(*Severity),
         )
         return reaction
 
@@ -517,7 +519,7 @@ class Reactions(Stack):
             self._pass_deployers(),
             *self._ledger("Query"),
             self._announce(),
-            self._page(),
+            self._page(*Severity),
         )
         return reaction
 
@@ -553,7 +555,7 @@ class Reactions(Stack):
             Grant(actions=["sqs:GetQueueUrl", "sqs:SendMessage"], resources=[reaction.queue.queue_arn]),
             self._measure(),
             *self._ledger("Query"),
-            self._page(),
+            self._page(*Severity),
         )
         return reaction
 
@@ -673,7 +675,7 @@ class Reactions(Stack):
             self._send(reaction),
             self._measure(),
             *self._ledger("Query"),
-            self._page(),
+            self._page(Severity.WARNING),
         )
         return reaction
 
@@ -709,7 +711,7 @@ class Reactions(Stack):
             self._on("model-package", "DescribeModelPackage"),
             self._serving_stacks("DescribeStacks"),
             *self._ledger("Query"),
-            self._page(),
+            self._page(*Severity),
         )
         return reaction
 
@@ -833,7 +835,7 @@ class Reactions(Stack):
             Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
             Grant(actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[self._key.key_arn]),
             Grant(actions=["sqs:SendMessage"], resources=[reaction.dead_letters.queue_arn]),
-            self._page(),
+            self._page(Severity.CRITICAL),
         )
         return reaction
 
@@ -1031,8 +1033,9 @@ class Reactions(Stack):
             conditions={"StringEquals": {"events:source": EVENT_SOURCE}},
         )
 
-    def _page(self) -> Grant:
-        return Grant(actions=["sns:Publish"], resources=[self._foundation.pages.topic_arn])
+    def _page(self, *severities: Severity) -> Grant:
+        topics = {Severity.CRITICAL: self._foundation.pages, Severity.WARNING: self._foundation.notices}
+        return Grant(actions=["sns:Publish"], resources=[topics[severity].topic_arn for severity in severities])
 
     def _measure(self) -> Grant:
         return Grant(

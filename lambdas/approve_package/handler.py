@@ -130,7 +130,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | N
     approver = Approver(
         approvals=Approvals(registry=Registry(), storage=Storage(bucket=env.data_bucket)),
         ledger=Ledger(table=env.ledger_table),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         now=datetime.now(UTC),
     )
     if "requestContext" in event:

@@ -30,7 +30,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import BookingEnvironment
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.registry import OUTCOME, Registry
 from noria.aws.retries import retried_soon
 from noria.aws.rollout import Begun, CarriedOut, Rollout
@@ -309,6 +309,7 @@ def _rolled_back(told: _Told, *, registry: Registry, bus: Bus, pages: Pages) -> 
     bus.publish(ModelRolledBack.of(told.event))
     pages.send(
         Page(
+            matter=Matter.ROLLED_BACK,
             subject=f"{told.model}: {told.request.desired} was rolled back",
             what=what,
             where=f"{told.candidate or told.request.id}\nendpoint of {told.model}",
@@ -336,6 +337,7 @@ def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:
     approved = told.request.cause is Cause.APPROVED
     pages.send(
         Page(
+            matter=Matter.DEPLOYMENT_FAILED,
             subject=f"{told.model}: {told.request.desired} could not be deployed",
             what=what,
             where=f"{told.candidate or told.request.id}\nCloudFormation and endpoint of {told.model}",
@@ -377,6 +379,7 @@ def _say_difference(
             details={**observed.live.details, "config": serving.config if serving else None},
         )
         page = Page(
+            matter=Matter.SERVING_DIFFERS,
             subject=f"{model}: what answers is not what was asked for",
             what=summary,
             where=f"{rollout.stack.name}, endpoint of {model}",
@@ -393,6 +396,7 @@ def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetim
     subject = f"{live.package or 'none'}#{stack.changed.isoformat()}"
     if restores(rollout.ledger.entries(rollout.model)) >= RESTORES:
         page = Page(
+            matter=Matter.STACK_UNTRUE,
             subject=f"{rollout.model}: the serving stack does not tell the truth",
             what=f"{rollout.stack.name} wants {stack.desired}, but {live} is live, and "
             f"{RESTORES} attempts to bring the stack back have failed.",

@@ -23,7 +23,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from noria.audit import Written
 from noria.aws.environment import LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger, written_item
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.retries import retried_soon
 from noria.aws.telemetry import reaction, tell
 from noria.events import TableChange, Tick, is_stream_failure, parse, table_changes
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 @reaction
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     env = LedgerEnvironment.from_os()
-    copies, pages = Copies.of(env.ledger_bucket), Pages(topic=env.pages_topic)
+    copies, pages = Copies.of(env.ledger_bucket), Pages(topics=env.topics)
     changes = table_changes(event)
     if changes is not None:
         changed = export(changes, copies=copies)
@@ -76,6 +76,7 @@ def export_missing(model: str, written: Iterable[Written], *, copies: Copies) ->
 
 def _page(table: str, model: str, number: int, what: str) -> Page:
     return Page(
+        matter=Matter.LEDGER_CHANGED,
         subject=f"{model}: the ledger was changed",
         what=f"Entry {number} of {model}'s ledger was {what}. Noria only ever adds entries: somebody else did this.",
         where=f"DynamoDB, table {table}; CloudTrail says who, where data events of the table are recorded",

@@ -40,7 +40,7 @@ from noria.aws.environment import Environment
 from noria.aws.labelled import MOST_TOLD_BYTES, Labelled, Session
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.pauses import pausable
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
@@ -105,7 +105,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         again=lambda: Queues().send(
             env.names.queue("join-labels"), Tick.message(TICK, model=model, time=datetime.now(UTC)), delay=AGAIN
         ),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         now=datetime.now(UTC),
     )
     spec = env.spec(model)
@@ -367,6 +367,7 @@ def _refuse(source: ObjectKey, version: str, problems: Sequence[str], *, uri: st
     listed = "\n".join(f"- {problem}" for problem in problems)
     told.pages.send(
         Page(
+            matter=Matter.LABELS_REFUSED,
             subject=f"{source.model}: labels {source.filename} cannot be joined",
             what=f"{source} is no labels file of {source.model}, so nothing was measured with it.\n\n{listed}",
             where=uri,

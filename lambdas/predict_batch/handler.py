@@ -27,7 +27,7 @@ from noria import batch
 from noria.aws.endpoints import CHAMPION, Endpoint
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
@@ -105,7 +105,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         endpoint=Endpoint(name=env.names.model(model)),
         stack=ServingStack(name=env.names.stack(model, "serving")),
         ledger=Ledger(table=env.ledger_table),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         now=datetime.now(UTC),
     )
     if isinstance(happened, ObjectCreated):
@@ -250,6 +250,7 @@ def _refuse(upload: S3Object, source: ObjectKey, report: Report, place: Place) -
     problems = counted(len(report.violations), "problem")
     place.pages.send(
         Page(
+            matter=Matter.BATCH_REFUSED,
             subject=f"{source.model}: {source.filename} cannot be answered ({problems})",
             what=f"{upload.key} is not answered, and nothing was started.\n\n{report.to_text()}",
             where=place.storage.uri(key),
@@ -325,6 +326,7 @@ def _fail(request: Batch, why: str, place: Place) -> Outcome:
     job = job_name(place.name, request.token)
     place.pages.send(
         Page(
+            matter=Matter.BATCH_FAILED,
             subject=f"{request.model}: {_name(request)} was not answered",
             what=f"{request.key} has no result: {why}",
             where=f"transform job {job}",

@@ -30,7 +30,7 @@ from noria.aws.endpoints import CHAMPION
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Fleet, Measurement, Measurements
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.probes import Answer, Deployment, ProbedEndpoint
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
@@ -103,7 +103,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         ),
         ledger=Ledger(table=env.ledger_table),
         measurements=Measurements(),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         queues=Queues(),
         queue=env.names.queue("probe-deployment"),
         now=datetime.now(UTC),
@@ -493,6 +493,7 @@ def _wrong(model: str, newcomer: Newcomer, proof: Proof) -> Page:
     else:
         command = f"noria reject {newcomer.package} --reason '…'"
     return Page(
+        matter=Matter.GOLDEN_WRONG,
         subject=f"{model}: {version(newcomer.package)} answers golden rows wrongly",
         what=f"{who} answers {len(mistakes)} of its {proof.golden} golden rows otherwise than in training. It answers "
         "clients, and no alarm takes it back.\n\n" + "\n".join(f"- {mistake}" for mistake in [*few, *more]),
@@ -505,6 +506,7 @@ def _wrong(model: str, newcomer: Newcomer, proof: Proof) -> Page:
 def _unproved(model: str, new: Sequence[Newcomer]) -> Page:
     who = ", ".join(f"{version(n.package)} as {n.variant}" for n in new) or "the new version"
     return Page(
+        matter=Matter.UNPROBED,
         subject=f"{model}: a new version could not be probed",
         what=f"{who} answered no golden row and no captured request in {ATTEMPTS} attempts, and so was not judged.",
         where=f"endpoint of {model}",

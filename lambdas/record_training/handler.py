@@ -16,7 +16,7 @@ from noria import review
 from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.pipelines import FINISHED, Pipelines, Step
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
@@ -55,7 +55,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         pipelines=Pipelines(),
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         bus=Bus(name=env.event_bus),
         now=datetime.now(UTC),
     )
@@ -176,6 +176,7 @@ def _failure(
         details={"status": status, "step": failed.name if failed else None, "refused": refused, "reasons": reasons},
     )
     page = Page(
+        matter=Matter.CANDIDATE_REFUSED if refused else Matter.TRAINING_FAILED,
         subject=f"{spec.model}: {'candidate refused' if refused else f'training {status.lower()}'}",
         what=what,
         where=execution,

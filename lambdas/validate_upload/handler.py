@@ -30,7 +30,7 @@ from noria.aws.attempts import attempt
 from noria.aws.bus import Bus
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.pauses import pausable
 from noria.aws.registry import Registry
 from noria.aws.retries import retried_soon
@@ -113,7 +113,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         registry=Registry(),
         ledger=Ledger(table=env.ledger_table),
         bus=Bus(name=env.event_bus),
-        pages=Pages(topic=env.pages_topic),
+        pages=Pages(topics=env.topics),
         now=datetime.now(UTC),
     )
     tell(outcome, model=model or "none", key=upload.key)
@@ -264,6 +264,7 @@ def _quarantine(
     problems = f"{len(wrong)} problem{'' if len(wrong) == 1 else 's'}"
     pages.send(
         Page(
+            matter=Matter.QUARANTINED,
             subject=f"{source.model}: {source.filename} is in quarantine ({problems})",
             what=f"{upload.key} does not keep the data contract of {source.model}, so nothing is trained on it.\n\n"
             f"{report.to_text()}",

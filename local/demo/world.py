@@ -223,27 +223,28 @@ class World:
 
 
 class Pager:
-    """Receives what the pages topic sends, as an on-call phone would."""
+    """Receives what both topics send: what wakes whoever is on duty, and what waits for the morning."""
 
     def __init__(self, world: World) -> None:
         self._sqs = world.client("sqs")
         name = "noria-demo-pager"
         arn = f"arn:aws:sqs:{world.cloud.environment['AWS_REGION']}:{ACCOUNT}:{name}"
-        topic = world.parameter("pages-topic")
+        topics = [world.parameter(name) for name in ("pages-topic", "notices-topic")]
         allow = {
             "Effect": "Allow",
             "Principal": {"Service": "sns.amazonaws.com"},
             "Action": "sqs:SendMessage",
             "Resource": arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+            "Condition": {"ArnEquals": {"aws:SourceArn": topics}},
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
         self._queue = self._sqs.create_queue(QueueName=name, Attributes={"Policy": policy})["QueueUrl"]
-        world.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        for topic in topics:
+            world.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
         self._received: list[str] = []
 
     def pages(self) -> list[str]:
-        """Subjects and texts of all pages so far."""
+        """Subjects and texts of all that was told so far."""
         while messages := self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
                 body = json.loads(message["Body"])

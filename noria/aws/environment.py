@@ -1,11 +1,13 @@
 """What a function is told by its environment variables, checked once."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from noria.alarms import Severity
 from noria.names import Names, Part
 from noria.spec import ModelSpec
 
@@ -49,13 +51,22 @@ class Variables(BaseModel):
         return next((model for model in self.models if self.names.stack(model, part) == stack), None)
 
 
+Topic = Annotated[str, Field(pattern=r"^arn:[^:]+:sns:[^:]+:\d{12}:.+$")]
+
+
 class Environment(Variables):
     """What every reaction is told besides."""
 
     data_bucket: str = Field(min_length=1)
     event_bus: str = Field(min_length=1)
-    pages_topic: str = Field(pattern=r"^arn:[^:]+:sns:[^:]+:\d{12}:.+$")
+    pages_topic: Topic
+    notices_topic: Topic
     ledger_table: str = Field(min_length=1)
+
+    @property
+    def topics(self) -> Mapping[Severity, str]:
+        """Where people are told of what is so severe."""
+        return {Severity.CRITICAL: self.pages_topic, Severity.WARNING: self.notices_topic}
 
     @property
     def region(self) -> str:

@@ -1,18 +1,20 @@
-"""Pages are sent to a topic, which knows who is on duty."""
+"""Pages are sent to the topic of their severity, which knows who is to hear of it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import boto3
 
+from noria.alarms import Severity
 from noria.aws.telemetry import following
-from noria.page import Page
+from noria.page import Matter, Page
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
-__all__ = ["Page", "Pages"]
+__all__ = ["Matter", "Page", "Pages"]
 
 _SUBJECT = 100  # SNS: at most 100 characters of printable ASCII, no line breaks
 _MESSAGE = 60_000  # SNS takes 256 KB: four bytes a character at most
@@ -20,7 +22,7 @@ _MESSAGE = 60_000  # SNS takes 256 KB: four bytes a character at most
 
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    topic: str
+    topics: Mapping[Severity, str]
     client: "SNSClient" = field(default_factory=lambda: boto3.client("sns"), repr=False)
 
     def send(self, page: Page) -> None:
@@ -29,4 +31,4 @@ class Pages:
         message = page.message[:_MESSAGE]
         if correlation := following():
             message += f"\nAll that led to this, in order:\n\n    noria logs {correlation}\n"
-        self.client.publish(TopicArn=self.topic, Subject=subject, Message=message)
+        self.client.publish(TopicArn=self.topics[page.matter.severity], Subject=subject, Message=message)

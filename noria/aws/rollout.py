@@ -14,7 +14,7 @@ from noria.approval import PENDING
 from noria.aws.approvals import Approvals
 from noria.aws.environment import Environment
 from noria.aws.ledger import Ledger, LedgerBusyError
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.queues import Queues
 from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
@@ -75,7 +75,7 @@ class Rollout:
             stack=ServingStack(name=env.names.stack(spec.model, "serving")),
             ledger=Ledger(table=env.ledger_table),
             approvals=Approvals(registry=Registry(), storage=Storage(bucket=env.data_bucket)),
-            pages=Pages(topic=env.pages_topic),
+            pages=Pages(topics=env.topics),
             queues=Queues(),
         )
 
@@ -281,6 +281,7 @@ class Rollout:
     def tell_stuck(self, *, now: datetime) -> None:
         name = self.stack.name
         page = Page(
+            matter=Matter.STACK_STUCK,
             subject=f"{self.model}: the serving stack is stuck",
             what=f"{name} could not roll back and takes no update, so nothing new can go live.",
             where=f"CloudFormation, stack {name}, events",

@@ -2,14 +2,17 @@
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lambdas.probe_deployment.handler import LONGEST
+from noria.alarms import Severity
 from noria.aws.probes import ASKING
 from noria.aws.retries import PATIENCE
 from noria.batch import LARGEST
+from noria.page import Matter
 from stacks.bundles import LAMBDAS, reactions
 from tests.infrastructure.assembly import Assembly, Resource, Template
 
@@ -79,6 +82,41 @@ def test_what_its_role_allows_is_what_the_handler_says_it_calls(
     assert granted - OF_EVERY_FUNCTION == calls(reaction) - OF_EVERY_FUNCTION
     assert granted >= calls(reaction)
     assert granted >= OF_EVERY_FUNCTION
+
+
+def matters(module: Path) -> set[Matter]:
+    """What a module tells people of, itself and through those modules that it imports for it."""
+    source, root = module.read_text(), LAMBDAS.parent
+    found = {Matter[name] for name in re.findall(r"\bMatter\.([A-Z_]+)", source)}
+    for package, name in re.findall(r"^from (noria[\w.]*) import (\w*)", source, re.MULTILINE):
+        named = [root / f"{f'{package}.{name}'.replace('.', '/')}.py", root / f"{package.replace('.', '/')}.py"]
+        path = next((path for path in named if path.is_file()), None)
+        if path and path.stem in {"rollout", "decisions", "approval", "review"}:
+            found |= matters(path)
+    return found
+
+
+def test_a_function_that_tells_people_may_do_so_as_severely_as_it_does_and_no_other_may(
+    stack: Template, function: Resource, reaction: str
+) -> None:
+    handler = LAMBDAS / reaction / "handler.py"
+    tells = "env.topics" in handler.read_text() or "Rollout.of(" in handler.read_text()
+    variables = function.properties["Environment"]["Variables"]
+    topics = {Severity.CRITICAL: variables["NORIA_PAGES_TOPIC"], Severity.WARNING: variables["NORIA_NOTICES_TOPIC"]}
+    expected = [topics[severity] for severity in Severity if severity in {m.severity for m in matters(handler)}]
+    granted = [
+        topic
+        for statement in stack.allowed(stack.target(function.properties["Role"]))
+        if "sns:Publish" in statement["Action"]
+        for topic in statement["Resource"]
+    ]
+    assert sorted(map(str, granted)) == sorted(map(str, expected if tells else []))
+
+
+def test_every_matter_is_told_of_by_somebody_and_says_why_it_is_so_severe() -> None:
+    told = {matter for reaction in reactions() for matter in matters(LAMBDAS / reaction / "handler.py")}
+    assert told == set(Matter)
+    assert {matter.severity for matter in Matter} == set(Severity)
 
 
 def test_no_role_has_a_wildcard_among_its_actions_or_a_denial_in_its_place(assembly: Assembly) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import boto3
 import pytest
 
+from noria.alarms import Severity
 from noria.aws.bus import Bus, BusError
 from noria.aws.captures import Captures
 from noria.aws.ledger import Ledger
 from noria.aws.metrics import Measurement, Measurements
-from noria.aws.pages import Page, Pages
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.queues import Queues
 from noria.aws.registry import Registry
 from noria.aws.schedules import Schedules
@@ -183,13 +184,26 @@ def _received(url: str) -> list[Any]:
     return [json.loads(message["Body"]) for message in messages]
 
 
-def test_a_page_reaches_those_who_subscribed_within_the_limits_of_sns() -> None:
-    topic = boto3.client("sns").create_topic(Name="pages")["TopicArn"]
-    url, arn = _queue("pager")
-    boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-    page = Page(subject="Überlänge\n" * 30, what="It broke.", where="here", do="Mend it.", command="noria status")
-    Pages(topic=topic).send(page)
-    (received,) = _received(url)
+@pytest.mark.parametrize("matter", [Matter.ROLLED_BACK, Matter.QUARANTINED])
+def test_a_page_reaches_those_who_hear_of_its_severity_within_the_limits_of_sns(matter: Matter) -> None:
+    sns, topics, queues = boto3.client("sns"), {}, {}
+    for severity in Severity:
+        topics[severity] = sns.create_topic(Name=severity)["TopicArn"]
+        queues[severity], arn = _queue(severity)
+        sns.subscribe(TopicArn=topics[severity], Protocol="sqs", Endpoint=arn)
+    page = Page(
+        matter=matter,
+        subject="Überlänge\n" * 30,
+        what="It broke.",
+        where="here",
+        do="Mend it.",
+        command="noria status",
+    )
+    Pages(topics=topics).send(page)
+    heard = {severity: _received(url) for severity, url in queues.items()}
+    (received,) = heard.pop(matter.severity)
+    assert list(heard.values()) == [[]]
+    assert f"Severity: {matter.severity}, because {matter.why}." in received["Message"]
     assert len(received["Subject"]) == 100
     assert received["Subject"].isascii()
     assert "It broke." in received["Message"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lambdas.approve_package.handler import Approver, Outcome, react
+from noria.alarms import Severity
 from noria.approval import AUTOMATIC
 from noria.aws.approvals import Approvals
 from noria.aws.pages import Pages
@@ -35,7 +36,7 @@ class Desk:
         return Approver(
             approvals=Approvals(registry=serving.registry, storage=serving.storage),
             ledger=serving.ledger,
-            pages=Pages(topic="topic", client=serving.aws),
+            pages=Pages(topics={severity: severity.value for severity in Severity}, client=serving.aws),
             now=self.world.now,
         )
 

@@ -24,6 +24,7 @@ import lambdas.reconcile.handler as reconcile
 from lambdas.confirm_deployment.handler import confirm_deployment
 from lambdas.deploy_model.handler import deploy_model
 from noria import approval
+from noria.alarms import Severity
 from noria.aws.approvals import Approvals
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint
@@ -81,7 +82,7 @@ class Serving:
             stack=ServingStack(name=STACK, client=aws),
             ledger=self.ledger,
             approvals=Approvals(registry=Registry(client=aws), storage=Storage(bucket="b", client=aws)),
-            pages=Pages(topic="topic", client=aws),
+            pages=Pages(topics={severity: severity.value for severity in Severity}, client=aws),
             queues=Queues(client=aws),
         )
         self.registry = Registry(client=aws)
@@ -126,6 +127,7 @@ class Serving:
             data_bucket="b",
             event_bus="bus",
             pages_topic=f"arn:aws:sns:{REGION}:{ACCOUNT}:pages",
+            notices_topic=f"arn:aws:sns:{REGION}:{ACCOUNT}:notices",
             ledger_table="ledger",
             models_dir=models,
         )

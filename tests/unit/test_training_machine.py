@@ -25,6 +25,7 @@ import lambdas.reconcile.handler as reconcile
 from lambdas.record_training.handler import record_training
 from lambdas.request_retraining.handler import Question, request_retraining, understand
 from lambdas.start_training.handler import start_training
+from noria.alarms import Severity
 from noria.aws.bus import Bus
 from noria.aws.endpoints import Endpoint
 from noria.aws.environment import Environment
@@ -93,6 +94,7 @@ class Training:
             data_bucket=BUCKET,
             event_bus="bus",
             pages_topic=f"arn:aws:sns:{REGION}:{ACCOUNT}:pages",
+            notices_topic=f"arn:aws:sns:{REGION}:{ACCOUNT}:notices",
             ledger_table="ledger",
             models_dir=models,
         )
@@ -138,7 +140,7 @@ class Training:
                     pipelines=self.pipelines,
                     registry=self.registry,
                     ledger=self.ledger,
-                    pages=Pages(topic="topic", client=self.aws),
+                    pages=Pages(topics={severity: severity.value for severity in Severity}, client=self.aws),
                     bus=self.bus,
                     now=self.world.now,
                 )

@@ -29,12 +29,13 @@ def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for name, value in cloud.environment.items():
             patch.setenv(name, value)
         models = tmp_path_factory.mktemp("models")
-        topic = _shared_resources()
+        topics = _shared_resources()
         for name, value in {
             "NORIA_ENV": "local",
             "NORIA_DATA_BUCKET": BUCKET,
             "NORIA_EVENT_BUS": "noria-local",
-            "NORIA_PAGES_TOPIC": topic,
+            "NORIA_PAGES_TOPIC": topics["pages"],
+            "NORIA_NOTICES_TOPIC": topics["notices"],
             "NORIA_LEDGER_TABLE": "ledger",
             "NORIA_LEDGER_BUCKET": COPIES,
             "NORIA_MODELS_DIR": str(models),
@@ -49,7 +50,8 @@ def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     boto3.setup_default_session()
 
 
-def _shared_resources() -> str:
+def _shared_resources() -> dict[str, str]:
+    """Returns the topics' ARNs."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
@@ -72,9 +74,10 @@ def _shared_resources() -> str:
     events.create_event_bus(Name="noria-local")
     events.put_rule(Name="ear", EventBusName="noria-local", EventPattern=json.dumps({"source": ["noria"]}))
     events.put_targets(Rule="ear", EventBusName="noria-local", Targets=[{"Id": "ear", "Arn": arns["ear"]}])
-    topic = sns.create_topic(Name="pages")["TopicArn"]
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arns["pager"])
-    return topic
+    topics = {name: sns.create_topic(Name=name)["TopicArn"] for name in ("pages", "notices")}
+    for topic in topics.values():
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arns["pager"])
+    return topics
 
 
 @pytest.fixture(scope="session")

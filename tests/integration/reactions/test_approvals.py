@@ -99,7 +99,7 @@ def test_two_people_who_did_not_make_a_version_let_it_go_live_and_the_record_nam
     assert served.kinds() == kinds
     (approved,) = served.place.entries(served.model, Kind.PACKAGE_APPROVED)
     assert approved.details["approver"] == f"{ANA}, {BEN}"
-    assert served.place.pages(served.model) == []
+    assert served.place.told(served.model) == []
 
 
 def test_who_asks_is_whom_iam_names_and_nobody_else(make: Make) -> None:
@@ -121,7 +121,7 @@ def test_what_another_hand_approves_is_put_back_recorded_and_paged_once(make: Ma
     assert word(served, package) == "PendingManualApproval"
     assert served.kinds() == [Kind.APPROVAL_VOIDED]
     assert served.wanted() == "none"
-    (page,) = served.place.pages(served.model)
+    (page,) = served.place.notices(served.model)
     assert ROOT in page
     assert "0 of 1 approved" in page
 
@@ -167,7 +167,7 @@ def test_what_waited_its_turn_is_looked_at_again_before_it_begins(make: Make, mo
     ]
     assert served.wanted() == one
     assert served.answers() == "1"
-    assert sum("it was changed" in page for page in served.place.pages(served.model)) == 1
+    assert sum("it was changed" in page for page in served.place.told(served.model)) == 1
 
 
 def test_in_mode_open_too_nobody_approves_another_file_than_was_registered(make: Make) -> None:
@@ -178,7 +178,7 @@ def test_in_mode_open_too_nobody_approves_another_file_than_was_registered(make:
     served.approve(package)
     assert word(served, package) == "PendingManualApproval"
     assert served.wanted() == "none"
-    (page,) = served.place.pages(served.model)
+    (page,) = served.place.notices(served.model)
     assert "its model file was replaced" in page
 
 
@@ -194,7 +194,7 @@ def test_a_retired_model_has_no_endpoint_keeps_its_record_and_comes_back_with_an
     with pytest.raises(ClientError, match="Could not find endpoint"):
         boto3.client("sagemaker").describe_endpoint(EndpointName=served.name)
     assert served.kinds()[-3:] == [Kind.MODEL_RETIRED, Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED]
-    assert served.place.pages(served.model) == []
+    assert served.place.told(served.model) == []
     served.approve(one)
     served.confirm()
     assert served.answers() == "1"

@@ -133,7 +133,7 @@ def test_rows_come_back_with_their_ids_and_answers(place: Place, spec: ModelSpec
     started, predicted = place.entries(spec.model)
     assert started.details["rows"] == 3
     assert predicted.details["result"] == f"s3://{BUCKET}/{spec.model}/batch/week.csv.out"
-    assert not place.pages(spec.model)
+    assert not place.told(spec.model)
 
 
 def test_json_lines_come_back_as_json_lines(place: Place, spec: ModelSpec) -> None:
@@ -235,7 +235,7 @@ def refused(place: Place, model: str) -> tuple[dict[str, Any], str]:
     """The report and the page of the only refusal."""
     (entry,) = place.entries(model)
     assert entry.kind is Kind.BATCH_REFUSED
-    (page,) = place.pages(model)
+    (page,) = place.notices(model)
     report = str(entry.details["report"])
     assert report in page
     return json.loads(place.read(report.removeprefix(f"s3://{BUCKET}/"))), page

@@ -137,7 +137,7 @@ def test_an_alarm_of_the_challenger_abandons_it_and_it_never_comes_back(served: 
     served.confirm()
     assert served.live() == Desired(package=one)
     assert served.outcome(two) == "rolled-back"
-    (page,) = served.place.pages(served.model)
+    (page,) = served.place.notices(served.model)
     assert "version 2 was rolled back as challenger" in page
     (event,) = served.place.events(served.model, "Model Rolled Back")
     assert (event["package"], event["live"]) == (two, one)
@@ -233,7 +233,7 @@ def test_a_progressive_version_with_wrong_golden_rows_ends_at_its_step(place: Pl
     advance(served)
     assert served.live() == Desired(package=one)
     assert served.outcome(two) == "rolled-back"
-    (page,) = served.place.pages(served.model)
+    (page,) = served.place.notices(served.model)
     assert "3 golden rows are answered wrongly" in page
 
 

@@ -72,7 +72,7 @@ def test_one_id_from_upload_to_page(place: Place, everything: None, lines: io.St
     ]
     assert {entry.correlation for entry in entries[before:]} == {"the-upload"}
     assert verify(entries) == []
-    pages = place.pages(spec.model)
+    pages = place.told(spec.model)
     assert ["rolled back" in page for page in pages] == [False, True]
     assert all("noria logs the-upload" in page for page in pages)
     assert told("Model Rolled Back")["detail"]["correlation"] == "the-upload"

@@ -37,7 +37,7 @@ def test_an_approved_package_goes_live_and_each_event_twice_changes_nothing(serv
     assert served.outcome(one) == "live"
     (event,) = served.place.events(served.model, "Model Deployed")
     assert (event["package"], event["live"]) == (one, one)
-    assert served.place.pages(served.model) == []
+    assert served.place.told(served.model) == []
     assert (served.wanted(), served.parameters["Note"]) == (one, "kept")
     assert verify(served.place.entries(served.model)) == []
 

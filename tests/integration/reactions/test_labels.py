@@ -673,7 +673,7 @@ def test_bad_labels_are_paged_once_and_kept(place: Place, spec: ModelSpec, name:
     (entry,) = place.entries(spec.model)
     assert (entry.kind, entry.subject) == (Kind.LABELS_REFUSED, version)
     assert problem in entry.summary
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert problem in page
     assert place.read(f"{spec.model}/labels/{name}").decode() == body
     assert place.keys(f"{spec.model}/reports/") == []
@@ -690,7 +690,7 @@ def test_a_file_of_other_classes_that_came_before_anybody_could_know_is_left_out
     (refused,) = place.entries(spec.model, Kind.LABELS_REFUSED)
     assert (refused.subject, refused.details["key"]) == (version, f"{spec.model}/labels/early.csv")
     assert "early.csv: column 'late' holds no, yes where the model predicts 0, 1" in refused.summary
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert "early.csv" in page
     last = place.entries(spec.model, Kind.LABELS_JOINED)[-1]
     assert last.details["auc"] == 1.0
@@ -735,7 +735,7 @@ def test_keys_with_empty_parts_are_labels_of_a_model_or_nobodys(place: Place, sp
 def test_labels_of_a_model_that_nobody_described_are_paged(place: Place) -> None:
     deliver(place, "nobodys-model", "may.csv", LABELS)
     assert place.kinds("nobodys-model") == [Kind.LABELS_REFUSED]
-    assert "no model is called 'nobodys-model'" in place.pages("nobodys-model")[0]
+    assert "no model is called 'nobodys-model'" in place.notices("nobodys-model")[0]
 
 
 def test_a_folder_made_in_a_console_is_no_labels_file(place: Place) -> None:
@@ -750,4 +750,4 @@ def test_a_deeper_folder_of_that_name_is_no_place_for_labels(place: Place) -> No
     key = f"{spec.model}/incoming/labels/january.csv"
     place.deliver(join_labels, place.uploaded(key, place.put(key, "inference_id,late\na,1\n")))
     assert place.entries(spec.model) == []
-    assert place.pages(spec.model) == []
+    assert place.told(spec.model) == []

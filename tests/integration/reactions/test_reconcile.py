@@ -92,7 +92,7 @@ def test_entries_without_a_locked_copy_get_one_once(served: Served) -> None:
         place.deliver(export_ledger, event)
     assert Copies.of(COPIES).read(model) == {entry.number: entry.body for entry in place.entries(model)}
     assert served.kinds() == [Kind.MONITORED, Kind.MONITORED, Kind.REPLAYED]
-    assert place.pages(model) == []
+    assert place.told(model) == []
     run(served)
     assert place.waiting("export-ledger") == []
     assert len(place.entries(model)) == 3

@@ -625,5 +625,5 @@ def history(room: Room, spec: ModelSpec) -> dict[str, Any]:
         "objects": {(each.key, each.version) for each in versions},
         "ledger": [entry.hash for entry in room.place.entries(spec.model)],
         "executions": executions(room.place, spec),
-        "pages": room.place.pages(spec.model),
+        "pages": room.place.told(spec.model),
     }

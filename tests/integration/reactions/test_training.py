@@ -246,7 +246,7 @@ def test_a_success_awaits_approval_and_says_how_good_it_is(place: Place, spec: M
         told
         == [{"model": spec.model, "execution": arn, "outcome": "succeeded", "package": entry.details["package"]}] * 2
     )
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert "awaits approval" in page
     assert f"noria approve {entry.details['package']}" in page
 
@@ -261,7 +261,7 @@ def test_a_refused_candidate_is_told_with_every_reason(place: Place, spec: Model
     assert entry.details["refused"] is True
     assert entry.details["reasons"] == REASONS
     assert [told["outcome"] for told in place.events(spec.model, "Training Ended")] == ["refused"]
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert "candidate refused" in page
     assert all(reason in page for reason in REASONS)
 
@@ -274,7 +274,7 @@ def test_another_failure_names_its_step(place: Place, spec: ModelSpec) -> None:
     (entry,) = place.entries(spec.model, Kind.TRAINING_FAILED)
     assert "step Refuse" in entry.summary
     assert REGION in str(entry.subject)
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert f"noria retrain {spec.model} --reason" in page
     assert "retry" not in page, "what has an outcome is over, for the ledger too"
     assert [told["outcome"] for told in place.events(spec.model, "Training Ended")] == ["refused"]

@@ -149,7 +149,7 @@ def test_a_broken_file_is_kept_beside_its_report_and_paged_once(place: Place) ->
     assert place.keys(f"{spec.model}/datasets/") == []
     (entry,) = place.entries(spec.model)
     assert (entry.kind, entry.subject) == (Kind.DATASET_QUARANTINED, version)
-    (page,) = place.pages(spec.model)
+    (page,) = place.notices(spec.model)
     assert "broken.csv" in page
     assert f"noria validate broken.csv --model {spec.model}" in page
     (event,) = place.events(spec.model, "Dataset Quarantined")
@@ -234,7 +234,7 @@ def test_a_file_larger_than_the_disk_is_quarantined_with_its_reason(
     assert place.keys(f"{spec.model}/quarantine/") == [f"{folder}/report.html", f"{folder}/report.json"]
     report = Report.model_validate_json(place.read(f"{folder}/report.json"))
     assert [violation.rule for violation in report.violations] == ["size"]
-    assert len(place.pages(spec.model)) == 1
+    assert len(place.notices(spec.model)) == 1
     # An event may also say nothing of the size, and the disk be full before the file has come.
     monkeypatch.setattr(function, "_room", lambda folder: 100)
     upload(place, spec, "another.csv", table(spec))
