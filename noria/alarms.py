@@ -1,4 +1,4 @@
-"""Who is told of an alarm, and which alarms have one cause.
+"""Who is told of an alarm, or of what a handler pages (noria.page), and which alarms have one cause.
 
 | severity   | topic     | who                                                        |
 |------------|-----------|------------------------------------------------------------|

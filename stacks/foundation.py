@@ -313,7 +313,7 @@ class Foundation(Stack):
         return bucket
 
     def _topic(self, id_: str, addresses: Set[str | None]) -> sns.Topic:
-        """`pages` wakes somebody, `notices` waits for the morning: noria.alarms says what goes where."""
+        """`pages` wakes somebody, `notices` waits for the morning: see noria.alarms and noria.page."""
         topic = sns.Topic(
             self, id_, topic_name=f"{self._settings.names.prefix}-{id_.lower()}", master_key=self.key, enforce_ssl=True
         )
