@@ -221,6 +221,15 @@ def decided_at(entry: Entry) -> datetime:
     return datetime.fromisoformat(entry.subject.rpartition("#")[2])
 
 
+def heard(entries: Sequence[Entry], package: str, approval: str) -> bool:
+    """Whether the ledger knows the registry's word on a package; that it waits is no word unless it was approved."""
+    last = latest(decisions(entries, package), *DECIDED)
+    if approval == PENDING:
+        return last is None or last.kind is not Kind.PACKAGE_APPROVED
+    said = Kind.PACKAGE_APPROVED if approval == APPROVED else Kind.PACKAGE_REJECTED
+    return last is not None and last.kind is said
+
+
 def given(entries: Sequence[Entry], package: str, ended_by: frozenset[Kind] = DECIDED) -> list[Entry]:
     """Approvals since it was decided last: each leads to one decision, and one that was taken back needs new ones."""
     since = max((entry.number for entry in decisions(entries, package) if entry.kind in ended_by), default=0)

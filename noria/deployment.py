@@ -249,6 +249,15 @@ def wanted(entries: Sequence[Entry]) -> Desired | None:
     return newest.desired if newest else live(entries)
 
 
+def under_way(entries: Sequence[Entry]) -> str | None:
+    """From what to what a deployment goes that has no outcome yet, and what is asked for after it, for people."""
+    moving = unsettled(entries)
+    if not moving:
+        return None
+    told = f"a deployment is under way, from {live(entries) or Desired(package=None)} to {moving[0].desired}"
+    return f"{told}; then {moving[-1].desired} is to go live" if len(moving) > 1 else told
+
+
 def rollback_of(entries: Sequence[Entry], package: str) -> Entry | None:
     """The entry that says that alarms spoke against this package."""
     for entry in entries:

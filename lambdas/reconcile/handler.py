@@ -48,7 +48,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.approval import APPROVED, PENDING, REJECTED, Candidate, given, judge, told_by_time
+from noria.approval import PENDING, Candidate, given, heard, judge, told_by_time
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
@@ -436,16 +436,9 @@ class Search:
             )
 
     def _decisions(self) -> Iterator[Missed]:
-        kinds = {APPROVED: Kind.PACKAGE_APPROVED, REJECTED: Kind.PACKAGE_REJECTED}
         group = self.env.names.model(self.model)
         for summary in self._packages:
-            decisions = [entry for entry in self.entries if entry.details.get("package") == summary.arn]
-            last = latest(decisions, *kinds.values(), Kind.APPROVAL_VOIDED)
-            if summary.approval == PENDING:
-                heard = last is None or last.kind is not Kind.PACKAGE_APPROVED
-            else:
-                heard = last is not None and last.kind is kinds[summary.approval]
-            if heard:
+            if heard(self.entries, summary.arn, summary.approval):
                 continue
             package = self.registry.describe(summary.arn)
             if not self._settled(package.modified):

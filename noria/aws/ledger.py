@@ -18,8 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
 import boto3
@@ -153,11 +152,13 @@ class Ledger:
         return number > entry.number or (number, digest) == (entry.number, entry.hash)
 
     def newest(self, models: Iterable[str], *, limit: int | None = None) -> list[Entry]:
-        """The newest entries of several models, newest first; a model's own keep the order in which they were written.
+        """Of each model the entries that were written last, all together newest first: by when it happened.
 
-        No more is read than a page beyond `limit`.
+        What is heard late, as after a replay, is written after what happened later. No more is read than a page of
+        each model beyond `limit`.
         """
-        return list(islice(merge(*map(self._backwards, models), key=lambda e: e.at, reverse=True), limit))
+        written = chain.from_iterable(islice(self._backwards(model), limit) for model in models)
+        return sorted(written, key=lambda entry: entry.at, reverse=True)[:limit]
 
     def _backwards(self, model: str) -> Iterator[Entry]:
         items = self._query(model, _ENTRY, ScanIndexForward=False)

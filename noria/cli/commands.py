@@ -113,6 +113,7 @@ def status(
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
         below=[
             *(f"{row.model} is {row.paused}" for row in rows if row.paused),
+            *(f"{row.model}: {row.under_way}" for row in rows if row.under_way),
             *(f"{row.model}: {row.warning}" for row in rows if row.warning),
             *(f"Newest report of {row.model}: {row.report} (noria report {row.model})" for row in rows if row.report),
             *([f"Dashboard: {deployed.dashboard}"] if rows and deployed.dashboard else []),
@@ -332,11 +333,13 @@ def events(
 ) -> None:
     """The ledger: what happened and why, newest first."""
     deployed = Deployed(env)
+    models = [deployed.require(model)] if model else deployed.models
     show(
-        deployed.events([deployed.require(model)] if model else deployed.models, limit=limit),
+        deployed.events(models, limit=limit),
         columns=["at", "model", "kind", "summary"],
         as_json=as_json,
         empty="Nothing has happened yet.",
+        below=[] if as_json else [f"{name} is {told}" for name in models if (told := deployed.paused(name))],
     )
 
 

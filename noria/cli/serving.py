@@ -19,7 +19,7 @@ from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
-from noria.deployment import Cause, Desired, Guard, guard, live, requests, unsettled, wanted
+from noria.deployment import Cause, Desired, Guard, guard, live, requests, under_way, wanted
 from noria.events import ServingRequest, ServingRequested
 from noria.ledger import Entry
 from noria.spec import ModelSpec
@@ -95,10 +95,12 @@ class Changes:
             request=str(uuid.uuid4()),
         )
         verdict = self._decide(asked, entries)
+        moving = under_way(entries)
+        also = f" {moving[0].upper()}{moving[1:]}." if moving else ""
         if verdict.outcome is Decision.REFUSED:
-            raise Refused(verdict.refusal or "It is refused.")
+            raise Refused(f"{verdict.refusal}{also}")
         if verdict.desired is None:
-            raise Refused(f"{model}: that is so already, or on its way: see noria events {model}.")
+            raise Refused(f"{model}: that is so already, or on its way: see noria events {model}.{also}")
         if not dry_run:
             meant = self._meant(action, package, verdict.desired, entries)
             Bus(name=self.deployed.parameter("event-bus")).publish(
@@ -130,8 +132,7 @@ class Changes:
         now = live(entries) or Desired(package=None)
         guarded = guard(now, desired, Cause(str(verdict.facts[-1].details["cause"])))
         state = ServingStack(name=self.deployed.names.stack(asked.model, "serving")).state()
-        waiting = unsettled(entries)
-        under_way = f"for its turn: {waiting[-1].desired} is under way" if waiting else None
+        moving = under_way(entries)
         return Change(
             model=asked.model,
             action=asked.action,
@@ -143,7 +144,7 @@ class Changes:
             },
             guardrails=self._watched(guarded),
             takes=self._takes(guarded, desired),
-            waits=under_way or ("for its turn: the serving stack is changing" if state.in_progress else None),
+            waits=f"for its turn: {moving or 'the serving stack is changing'}" if moving or state.in_progress else None,
             request=asked.request if sent else None,
         )
 

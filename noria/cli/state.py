@@ -1,5 +1,6 @@
 """What the command knows of one deployed environment: its places, and what is live there and why."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import boto3
 from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
+from noria.approval import APPROVED, heard
 from noria.approval import state as state_of
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
@@ -20,7 +22,7 @@ from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.cli.idle import idle_warning
 from noria.cli.output import Refused
-from noria.deployment import Desired, live
+from noria.deployment import Desired, live, under_way
 from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
 from noria.pause import paused
@@ -41,6 +43,7 @@ class ModelStatus(BaseModel):
     since: datetime | None
     dataset: str | None
     wanted: str | None
+    under_way: str | None
     url: str | None
     alarms: list[str]
     report: str | None
@@ -190,23 +193,40 @@ class Deployed:
             since=deployed.at if deployed else None,
             dataset=described.metadata.get("noria:dataset") if described else None,
             wanted=stack.desired.package,
+            under_way=under_way(entries),
             url=(self.front_door(model) or {}).get("ApiUrl"),
             alarms=alarms,
             report=self._report(model),
-            paused=self._paused(model, entries),
+            paused=self.paused(model),
             warning=_warning(entries, package) or self._idle(model, state, deployed),
             newest=entries[-1].summary if entries else "nothing has happened yet",
             summary=_summary(
-                model, state, deployed, described.version if described else None, beside=_beside(answers), alarms=alarms
+                model,
+                state,
+                deployed,
+                described.version if described else None,
+                beside=_beside(answers),
+                moving=under_way(entries),
+                alarms=alarms,
             ),
         )
 
-    def _paused(self, model: str, entries: Sequence[Entry]) -> str | None:
-        pause = paused(entries, datetime.now(UTC))
+    def paused(self, model: str) -> str | None:
+        """The pause in which a model is, and what waits for its end; None where it is in none."""
+        now = datetime.now(UTC)
+        if not self.ledger.pauses(model, now):
+            return None
+        entries = self.ledger.entries(model)
+        pause = paused(entries, now)
         if pause is None:
             return None
-        waiting = sum(1 for _ in held(Storage(bucket=self.parameter("data-bucket")), model))
-        return f"{pause}; {count(waiting, 'event')} wait for noria resume {model}"
+        waiting = Counter(each.reaction for each in held(Storage(bucket=self.parameter("data-bucket")), model))
+        listed = ", ".join(f"{number} for {reaction}" for reaction, number in sorted(waiting.items()))
+        events = count(waiting.total(), "event waits", "events wait")
+        told = f"{pause}; {events} for noria resume {model}{f' ({listed})' if listed else ''}"
+        packages = self.registry.packages(self.names.model(model))
+        approved = [version(p.arn) for p in packages if p.approval == APPROVED and not heard(entries, p.arn, APPROVED)]
+        return f"{told}; approved, to go live when that ends: {', '.join(approved)}" if approved else told
 
     def _idle(self, model: str, state: EndpointState | None, deployed: Entry | None) -> str | None:
         if state is None or deployed is None:
@@ -277,12 +297,14 @@ def _summary(
     version: int | None,
     *,
     beside: str | None,
+    moving: str | None,
     alarms: Sequence[str],
 ) -> str:
+    changes = f"; {moving}" if moving else ""
     if version is None:
-        return f"{model}: nothing is live; approve a package to change that"
+        return f"{model}: nothing is live{changes or '; approve a package to change that'}"
     since = f" since {deployed.at:%Y-%m-%d %H:%M:%S} UTC" if deployed else ""
-    moving = "" if state is None or state.status == "InService" else f", endpoint {state.status}"
+    status = "" if state is None or state.status == "InService" else f", endpoint {state.status}"
     alarm = f"; in alarm: {', '.join(alarms)}" if alarms else "; no alarm"
     also = f", {beside}" if beside else ""
-    return f"{model}: version {version} is live{since}{also}{moving}{alarm}"
+    return f"{model}: version {version} is live{since}{also}{status}{changes}{alarm}"

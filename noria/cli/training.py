@@ -14,6 +14,7 @@ from noria.aws.bus import Bus
 from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
 from noria.events import RetrainingWanted, RetrainingWish
+from noria.pause import Pause, paused
 from noria.retraining import Ask, Decision, data_asks, decide, in_words, waits
 from noria.spec import ModelSpec
 
@@ -75,17 +76,20 @@ class Policy:
         """What would come of each that may ask, if it asked now."""
         retrain, now = self.spec.retrain, datetime.now(UTC)
         entries = self.deployed.ledger.entries(self.deployed.require(self.spec.model))
-        data = data_asks(self.spec, entries)
-        asks = [Ask(cause=cause) for cause in retrain.after if cause != "upload"]
+        data, pause = data_asks(self.spec, entries), paused(entries, now)
+        asks = [data] if data else []
+        asks += [Ask(cause=cause) for cause in retrain.after if cause != "upload"]
         asks += [Ask(cause="schedule")] if retrain.schedule else []
         asks += [Ask(cause="hand")]
-        rows = [_outlook(ask, decide(self.spec, entries, ask, now=now)) for ask in asks]
-        if data:
-            return [_outlook(data, decide(self.spec, entries, data, now=now)), *rows]
-        return [Outlook(asks="data", answer="no", because=waits(self.spec, entries), again_at=None), *rows]
+        rows = [_outlook(ask, decide(self.spec, entries, ask, now=now), pause) for ask in asks]
+        nothing = Outlook(asks="data", answer="no", because=waits(self.spec, entries), again_at=None)
+        return rows if data else [nothing, *rows]
 
 
-def _outlook(ask: Ask, decision: Decision) -> Outlook:
+def _outlook(ask: Ask, decision: Decision, pause: Pause | None) -> Outlook:
     answer = "yes" if decision.retrain else "would" if decision.would else "no"
-    again_at = None if decision.retrain else decision.again_at
-    return Outlook(asks=in_words(ask.cause), answer=answer, because="; ".join(decision.reasons), again_at=again_at)
+    because, again_at = "; ".join(decision.reasons), None if decision.retrain else decision.again_at
+    if pause and ask.cause != "hand":
+        because = f"{pause}. What asks waits for its end; without the pause, {answer}: {because}"
+        answer, again_at = "waits", pause.until
+    return Outlook(asks=in_words(ask.cause), answer=answer, because=because, again_at=again_at)

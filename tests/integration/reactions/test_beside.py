@@ -125,6 +125,27 @@ def test_a_challenger_that_cannot_start_leaves_the_champion_and_may_be_tried_aga
     assert served.kinds()[-1] is Kind.DEPLOYMENT_REQUESTED
 
 
+def test_all_commands_say_from_what_to_what_a_deployment_is_under_way(served: Served) -> None:
+    _, two, three = first(served)
+    command = changes(served)
+    assert command.deployed.status(served.model).under_way is None
+    served.approve(two)
+    status = command.deployed.status(served.model)
+    assert status.under_way == "a deployment is under way, from version 1 to version 2"
+    assert f"; {status.under_way}; " in status.summary
+    change = command.ask("traffic", package=three, percent=20, reason="to compare")
+    assert (change.now, change.then) == ("version 1", "version 2, with version 3 on 20%")
+    assert change.waits == "for its turn: a deployment is under way, from version 1 to version 2"
+    with pytest.raises(Refused, match=r"the champion: name another version. A deployment is under way, from version 1"):
+        command.ask("shadow", package=two, reason="to compare")
+    served.ask("traffic", package=three, percent=20)
+    then = "from version 1 to version 2; then version 2, with version 3 on 20% is to go live"
+    assert then in str(command.deployed.status(served.model).under_way)
+    served.confirm()
+    served.confirm()
+    assert command.deployed.status(served.model).under_way is None
+
+
 def test_an_alarm_of_the_challenger_abandons_it_and_it_never_comes_back(served: Served) -> None:
     one, two, _ = first(served)
     served.ask("traffic", package=two, percent=20)
@@ -185,7 +206,7 @@ def test_the_way_back_is_one_update_and_goes_further_each_time(served: Served) -
     served.ask("rollback")
     assert served.kinds()[-1] is Kind.DEPLOYMENT_REFUSED, "one is under way"
     for dry_run in (True, False):
-        with pytest.raises(Refused, match="A rollback to version 2 is under way: wait for it, or name"):
+        with pytest.raises(Refused, match=r"A rollback to version 2 is under way \(.*\): wait for it, or name"):
             command.ask("rollback", reason="once more", dry_run=dry_run)
     assert command.ask("rollback", reason="", package=packages[0], dry_run=True).then == "version 1"
     assert served.place.events(served.model, "Serving Requested") == []

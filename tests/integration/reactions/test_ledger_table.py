@@ -46,3 +46,7 @@ def test_models_are_told_together_newest_first(place: Place) -> None:
     place.ledger.record(fact(one, "early"))
     place.ledger.record(fact(two, "late").model_copy(update={"at": AT.replace(hour=13)}))
     assert [entry.subject for entry in place.ledger.newest([one, two])] == ["late", "early"]
+    place.ledger.record(fact(two, "heard late").model_copy(update={"at": AT.replace(hour=1)}))
+    assert [entry.subject for entry in place.ledger.newest([one, two])] == ["late", "early", "heard late"]
+    assert [entry.subject for entry in place.ledger.newest([one, two], limit=2)] == ["late", "early"]
+    assert [entry.subject for entry in place.ledger.newest([two], limit=1)] == ["heard late"], "it was written last"

@@ -299,7 +299,7 @@ def test_a_redrive_says_of_which_reaction_or_of_all(empty: Room) -> None:
 # --- pauses
 
 
-def test_while_a_model_is_paused_its_events_wait_and_others_go_on_and_none_is_lost(empty: Room) -> None:
+def test_while_a_model_is_paused_its_events_wait_and_others_go_on_and_none_is_lost(empty: Room, tmp_path: Path) -> None:
     room, spec, other = empty, known(empty), known(empty)
     with room.working("reconcile"):
         paused = noria("pause", spec.model, "--reason", "we move the data")
@@ -316,6 +316,19 @@ def test_while_a_model_is_paused_its_events_wait_and_others_go_on_and_none_is_lo
     assert room.place.kinds(other.model) == [Kind.DATASET_ACCEPTED]
     summary = noria("events", spec.model)[0]["summary"]
     assert summary.endswith(": we move the data")
+    package = room.place.sagemaker.create_model_package(
+        ModelPackageGroupName=room.place.names.model(spec.model), ModelApprovalStatus="PendingManualApproval"
+    )["ModelPackageArn"]
+    noria("approve", package, "--reason", "it is good")
+    told = CliRunner().invoke(app, ["events", spec.model, "--env", "local"], catch_exceptions=False).output
+    assert f"{spec.model} is paused since" in told
+    assert f"3 events wait for noria resume {spec.model} (3 for validate-upload)" in told
+    assert told.strip().endswith("; approved, to go live when that ends: version 1")
+    (tmp_path / f"{spec.model}.yaml").write_text(spec.model_dump_json())
+    answers = {row["asks"]: row for row in noria("policy", spec.model, "--models", str(tmp_path))}
+    assert answers["by hand"]["answer"] == "no", "there are no data"
+    assert {row["answer"] for asks, row in answers.items() if "alarm" in asks} == {"waits"}, answers
+    assert "we move the data. What asks waits for its end" in answers["drift alarm"]["because"], answers
 
     with room.working("reconcile"):
         resumed = noria("resume", spec.model, "--reason", "it is moved")
