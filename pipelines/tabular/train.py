@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from noria.spec import FeatureType, ModelSpec, Task
 from noria.sql import Resources, connect, identifier, literal
 from pipelines.serving import inference, server
 from pipelines.tabular import trees
+from pipelines.tabular.checkpoints import Checkpoints
 from pipelines.tabular.served import load, served
 from pipelines.tabular.signature import Input, Signature, signature
 
@@ -66,16 +67,24 @@ class Untrainable(Exception):
     """The rows cannot train the model of the spec; the message says why."""
 
 
-def train(rows: Path, holdout: Path, spec: ModelSpec, bundle: Path, *, resources: Resources) -> Training:
+def train(
+    rows: Path,
+    holdout: Path,
+    spec: ModelSpec,
+    bundle: Path,
+    *,
+    resources: Resources,
+    checkpoints: Checkpoints | None = None,
+) -> Training:
     """Fit a model to prepared rows and write its bundle. Raises `Untrainable`.
 
     `holdout` holds prepared rows too; nothing is learnt from them: on them, as on those of the training, the two forms
-    of the model are compared.
+    of the model are compared. With `checkpoints`, a fit that was interrupted goes on.
     """
     with connect(resources) as db:
         known = describe(db, rows, spec)
         table, unseen = (read(db, part, spec, known) for part in (rows, holdout))
-    estimator = fit(table, spec, known)
+    estimator = fit(table, spec, known, checkpoints)
     (bundle / "code").mkdir(parents=True, exist_ok=True)
     joblib.dump(estimator, bundle / "model.joblib")
     shutil.copyfile(inference.__file__, bundle / "code" / "inference.py")
@@ -162,14 +171,24 @@ def read(db: duckdb.DuckDBPyConnection, rows: Path, spec: ModelSpec, known: Sign
     return Table(inputs=inputs, target=np.ma.filled(result[spec.target], np.nan), time=result[spec.time])
 
 
-def fit(table: Table, spec: ModelSpec, known: Signature) -> Any:
+def fit(table: Table, spec: ModelSpec, known: Signature, checkpoints: Checkpoints | None = None) -> Any:
     """A fitted estimator: the one that the spec names, or HistGradientBoosting of its task."""
     if spec.train.estimator:
-        return _fit_named(spec.train.estimator, table, spec, known)
-    return _fit_trees(table, spec, known)
+        chosen, data = _named(spec.train.estimator, table, spec, known)
+    else:
+        chosen, data = _boosting(table, spec, known)
+    return checkpoints.fit(chosen, *data.rows, **data.more) if checkpoints else chosen.fit(*data.rows, **data.more)
 
 
-def _fit_named(path: str, table: Table, spec: ModelSpec, known: Signature) -> Any:
+@dataclass(frozen=True)
+class _Data:
+    """What a fit is given: `rows` are inputs and target; `more` is given by name."""
+
+    rows: tuple[Matrix, NDArray[Any]]
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def _named(path: str, table: Table, spec: ModelSpec, known: Signature) -> tuple[Any, _Data]:
     """Raises `Untrainable` where the image does not have it."""
     module, _, name = path.rpartition(".")
     try:
@@ -180,10 +199,10 @@ def _fit_named(path: str, table: Table, spec: ModelSpec, known: Signature) -> An
         estimator.set_params(random_state=spec.train.seed)
     # LightGBM is told in `fit` which columns are categories; to other estimators their positions are numbers.
     told = "categorical_feature" in inspect.signature(estimator.fit).parameters and known.categorical
-    return estimator.fit(table.inputs, table.target, **({"categorical_feature": known.categorical} if told else {}))
+    return estimator, _Data((table.inputs, table.target), {"categorical_feature": known.categorical} if told else {})
 
 
-def _fit_trees(table: Table, spec: ModelSpec, known: Signature) -> Any:
+def _boosting(table: Table, spec: ModelSpec, known: Signature) -> tuple[Any, _Data]:
     """Early stopping watches the newest rows, never random ones."""
     chosen = dict(spec.train.hyperparameters)
     wished = chosen.pop("early_stopping", "auto")
@@ -196,8 +215,9 @@ def _fit_trees(table: Table, spec: ModelSpec, known: Signature) -> Any:
         **chosen, early_stopping=stop, categorical_features=known.categorical or None, random_state=spec.train.seed
     )
     if not stop:
-        return estimator.fit(table.inputs, table.target)
-    return estimator.fit(table.inputs[older], table.target[older], X_val=table.inputs[newer], y_val=table.target[newer])
+        return estimator, _Data((table.inputs, table.target))
+    watched = {"X_val": table.inputs[newer], "y_val": table.target[newer]}
+    return estimator, _Data((table.inputs[older], table.target[older]), watched)
 
 
 def _parted(table: Table, share: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
