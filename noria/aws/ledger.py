@@ -46,6 +46,12 @@ _AT_ONCE = 16
 _CLAIM = timedelta(minutes=2)
 """Longer than a function runs, shorter than its message stays hidden: after a death, the message finds no claim."""
 
+_READ: dict[tuple[str, str], tuple[Entry, ...]] = {}
+"""By table and model, what was read last; the model that was asked for least lately comes first."""
+_MOST_READ = 20_000
+"""Entries that are kept for a next time, some 3 KB each. Without them, each event of a model would read all that ever
+happened to it."""
+
 
 class LedgerBusyError(RuntimeError):
     """Other writers were faster each time; the caller's message comes again."""
@@ -55,7 +61,6 @@ class LedgerBusyError(RuntimeError):
 class Ledger:
     table: str
     client: "DynamoDBClient" = field(default_factory=lambda: boto3.client("dynamodb"), repr=False)
-    _read: dict[str, tuple[Entry, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def record(self, fact: Fact) -> bool:
         """Append a fact to its model's chain, in one transaction. False when the ledger knew it already."""
@@ -139,12 +144,23 @@ class Ledger:
         return "Item" in self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True)
 
     def entries(self, model: str) -> list[Entry]:
-        """All entries of a model, oldest first. What was read once is not read again: entries do not change."""
-        known = self._read.get(model, ())
-        after = known[-1].number if known else 0
-        items = self._query(model, _ENTRY, first=f"{after + 1:012d}")
-        self._read[model] = (*known, *(Entry.model_validate_json(item["body"]["S"]) for item in items))
-        return list(self._read[model])
+        """All entries of a model, oldest first.
+
+        What this process has read is not read again, since entries do not change; but the last of it is, so that a
+        table that is not the same any more is noticed.
+        """
+        known = _READ.pop((self.table, model), ())
+        entries = (*known[:-1], *self._entries(model, first=known[-1].number if known else 1))
+        if known and known[-1:] != entries[len(known) - 1 : len(known)]:
+            entries = self._entries(model)
+        _READ[self.table, model] = entries
+        while len(_READ) > 1 and sum(map(len, _READ.values())) > _MOST_READ:
+            del _READ[next(iter(_READ))]
+        return list(entries)
+
+    def _entries(self, model: str, *, first: int = 1) -> tuple[Entry, ...]:
+        items = self._query(model, _ENTRY, first=f"{first:012d}")
+        return tuple(Entry.model_validate_json(item["body"]["S"]) for item in items)
 
     def ends_with(self, entry: Entry) -> bool:
         """Whether the head agrees that this is the newest entry, or knows of newer ones that were written since."""

@@ -50,3 +50,22 @@ def test_models_are_told_together_newest_first(place: Place) -> None:
     assert [entry.subject for entry in place.ledger.newest([one, two])] == ["late", "early", "heard late"]
     assert [entry.subject for entry in place.ledger.newest([one, two], limit=2)] == ["late", "early"]
     assert [entry.subject for entry in place.ledger.newest([two], limit=1)] == ["heard late"], "it was written last"
+
+
+def test_a_table_that_was_put_back_is_read_anew(place: Place) -> None:
+    """What a process has read already is a part of what it says next, but only as long as the table agrees."""
+    model, table = place.model().model, place.client("dynamodb")
+    for subject in ("one", "two", "three"):
+        place.ledger.record(fact(model, subject))
+    assert [entry.subject for entry in place.entries(model)] == ["one", "two", "three"]
+    items = table.query(
+        TableName="ledger",
+        KeyConditionExpression="model = :model",
+        ExpressionAttributeValues={":model": {"S": model}},
+    )["Items"]
+    for item in items:
+        table.delete_item(TableName="ledger", Key={"model": item["model"], "sk": item["sk"]})
+    assert place.entries(model) == []
+    for subject in ("four", "two", "five", "six"):
+        place.ledger.record(fact(model, subject))
+    assert [entry.subject for entry in place.entries(model)] == ["four", "two", "five", "six"]
