@@ -25,6 +25,7 @@ Area = Literal[
     "baselines",
     "trainings",
     "runs",
+    "checkpoints",
     "batch",
     "transforms",
     "async",

@@ -217,6 +217,16 @@ class Foundation(Stack):
                     )
                     for spec in specs
                 ),
+                *(
+                    s3.LifecycleRule(
+                        id=f"checkpoints-{spec.model}",
+                        prefix=f"{spec.model}/checkpoints/",
+                        # Of use while their training lasts, or is tried again by hand; each replaces the one before.
+                        expiration=Duration.days(7),
+                        noncurrent_version_expiration=Duration.days(1),
+                    )
+                    for spec in specs
+                ),
             ],
         )
         # The L2 method for this brings a custom resource with a function of its own.

@@ -186,10 +186,19 @@ class Training(Stack):
             self._objects("s3:GetObject", "datasets", "trainings", "runs", "baselines"),
             self._objects("s3:PutObject", "runs", "baselines"),
             self._list(self._bucket.bucket_arn, *(f"{self._spec.model}/{area}/*" for area in PIPELINE_AREAS)),
+            *(self._of_checkpoints() if self._spec.train.spot else ()),
             Grant(actions=["s3:GetObject"], resources=[file.arn for file in inputs]),
             self._list(inputs[0].bucket_arn, *(file.key for file in inputs)),
         )
         return role
+
+    def _of_checkpoints(self) -> tuple[Grant, ...]:
+        """What SageMaker must be allowed to send checkpoints and to bring them back; jobs delete none."""
+        return (
+            self._objects("s3:GetObject", "checkpoints"),
+            self._objects("s3:PutObject", "checkpoints"),
+            self._list(self._bucket.bucket_arn, f"{self._spec.model}/checkpoints/*"),
+        )
 
     def _model_role(self) -> iam.Role:
         """What a served model's containers are started with; without a network they cannot use it themselves."""
@@ -438,6 +447,7 @@ class Training(Stack):
 
 
 ASYNC_ANSWERS: tuple[Area, ...] = ("async-results", "async-failures")
+CHECKPOINTS = "/opt/ml/checkpoints"
 PIPELINE_AREAS: tuple[Area, ...] = ("datasets", "trainings", "runs", "baselines")
 
 
@@ -480,13 +490,19 @@ def _placed(definition: dict[str, Any], placement: Placement | None) -> dict[str
 def _on_spot(definition: dict[str, Any], train: Train) -> dict[str, Any]:
     """Where the spec wants it. No parameter could say so: without Spot, SageMaker refuses a time to wait.
 
-    A fit of scikit-learn cannot be taken up in its middle, so there are no checkpoints: an interrupted job begins
-    anew, and has as long again to get through (SageMaker guide, `model-managed-spot-training`). Processing has no Spot.
+    An interrupted job goes on from its execution's checkpoint, and has as long again to get through (SageMaker guide,
+    `model-managed-spot-training`, `model-checkpoints`). A step that is tried again finds it too. Processing has no Spot.
     """
     if train.spot:
-        for step in (each for each in definition["Steps"] if each["Type"] == "Training"):
-            step["Arguments"]["EnableManagedSpotTraining"] = True
-            step["Arguments"]["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * int(train.timeout.total_seconds())
+        prefix = ["s3://NORIA_BUCKET/NORIA_MODEL/checkpoints", {"Get": "Execution.PipelineExecutionId"}]
+        for arguments in (step["Arguments"] for step in definition["Steps"] if step["Type"] == "Training"):
+            arguments["EnableManagedSpotTraining"] = True
+            arguments["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * int(train.timeout.total_seconds())
+            arguments["CheckpointConfig"] = {
+                "S3Uri": {"Std:Join": {"On": "/", "Values": prefix}},
+                "LocalPath": CHECKPOINTS,
+            }
+            arguments["HyperParameters"]["checkpoints"] = CHECKPOINTS
     return definition
 
 

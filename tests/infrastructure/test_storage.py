@@ -90,8 +90,10 @@ def test_captured_requests_end_some_day_and_nothing_that_was_trained_on_does(dat
     rules = data.properties["LifecycleConfiguration"]["Rules"]
     assert {r["Prefix"] for r in rules if "ExpirationInDays" in r} == {
         "flight-delay/captured/",
+        "flight-delay/checkpoints/",
         "flight-delay/queries/",
         "house-prices/captured/",
+        "house-prices/checkpoints/",
         "house-prices/queries/",
     }
     assert any("NoncurrentVersionExpiration" in r and "Prefix" not in r for r in rules)

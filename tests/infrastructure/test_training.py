@@ -66,6 +66,30 @@ def test_a_training_is_on_spot_where_the_spec_wants_it_and_may_wait_as_long_as_i
         assert limits.get("MaxWaitTimeInSeconds") == (2 * spec.train.timeout.total_seconds() if on_spot else None)
 
 
+def test_only_a_training_on_spot_has_checkpoints_at_its_execution_s_own_place(
+    definition: dict[str, Any], spec: ModelSpec, stack: Template, pipeline: Resource
+) -> None:
+    """The job's program is told the folder, and its role may read and write there, and delete nothing."""
+    (arguments,) = (step["Arguments"] for step in definition["Steps"] if step["Type"] == "Training")
+    allowed = {
+        (action, resource.partition(f"/{spec.model}/")[2])
+        for statement in stack.allowed(stack.target(pipeline.properties["RoleArn"]))
+        for action in statement["Action"]
+        for resource in map(str, statement["Resource"])
+        if "checkpoints" in resource
+    }
+    if not spec.train.spot:
+        assert "CheckpointConfig" not in arguments
+        assert not allowed
+        return
+    kept = arguments["CheckpointConfig"]
+    *_, folder, execution = kept["S3Uri"]["Std:Join"]["Values"]
+    assert folder.endswith(f"/{spec.model}/checkpoints")
+    assert execution == {"Get": "Execution.PipelineExecutionId"}
+    assert arguments["HyperParameters"]["checkpoints"] == kept["LocalPath"] == "/opt/ml/checkpoints"
+    assert allowed == {("s3:GetObject", "checkpoints/*"), ("s3:PutObject", "checkpoints/*")}
+
+
 def test_jobs_have_no_network_and_their_volumes_and_outputs_are_encrypted(definition: dict[str, Any]) -> None:
     for step in definition["Steps"]:
         arguments = step["Arguments"]
