@@ -135,12 +135,13 @@ def monitor_model(
 
 
 def _window(tick: Tick, spec: ModelSpec, entries: list[Entry]) -> Window:
-    """The window that a person asks for, or the latest whose captured files have all been written by the tick.
+    """What a person asks for ends when they ask; of the schedule, the latest whose files are all written by the tick.
 
-    What answered before the live package is no business of its baseline.
+    Either is as long as the spec says, by the clock, unless a person says since when. What answered before the live
+    package is no business of its baseline.
     """
     tock = tick.detail.time.astimezone(UTC)
-    end = tock if tick.detail.since else tock - LATE
+    end = tock if tick.detail.by or tick.detail.since else tock - LATE
     start = (tick.detail.since or end - spec.monitor.every).astimezone(UTC)
     live = champion_since(entries)
     return Window(start=min(end, max(start, live)) if live else start, end=end)

@@ -28,6 +28,7 @@ from noria.cli.reports import Reports
 from noria.cli.serving import Changes
 from noria.cli.state import Deployed
 from noria.cli.teardown import Teardown
+from noria.cli.times import PAST, past
 from noria.cli.traces import Tracer, left_out, rows
 from noria.cli.training import Policy
 from noria.compare import text as text_of
@@ -92,9 +93,19 @@ class Checked(BaseModel):
 
 
 class Asked(BaseModel):
+    """A window that a person asks for; `since` None where it is as long as one of the schedule's."""
+
     model: str
     since: datetime | None
     until: datetime
+
+    @property
+    def text(self) -> str:
+        start = f"since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else "of one window's length"
+        return (
+            f"Asked for, of all requests {start} that are in files by now: a request takes minutes to get there.\n"
+            f"What is found: noria events {self.model}, and noria report {self.model}"
+        )
 
 
 @app.command()
@@ -346,9 +357,7 @@ def events(
 @app.command()
 def live(
     model: str,
-    at: Annotated[
-        str | None, typer.Option("--at", help="when: 2026-11-21T14:30:00Z, or how long ago, as 24h; now if left out")
-    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help=f"when: {PAST}; now if left out")] = None,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
@@ -360,18 +369,22 @@ def live(
 @app.command()
 def monitor(
     model: str,
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"])] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help=f"from when: {PAST}; if left out, for as long as monitor.every says"),
+    ] = None,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Compare captured traffic with the baseline now, since a time or for one window."""
-    deployed = Deployed(env)
-    asked = Asked(model=deployed.require(model), since=since, until=datetime.now(UTC))
-    window = {"since": since} if since else {}
+    """Have what was asked until now looked at by every monitor, without waiting for the next window."""
+    deployed, now = Deployed(env), datetime.now(UTC)
+    start = past(since, now=now, option="--since") if since else None
+    asked = Asked(model=deployed.require(model), since=start, until=now)
+    window = {"since": start} if start else {}
     who = boto3.client("sts").get_caller_identity()["Arn"]
     message = Tick.message("Monitor Model", model=model, time=asked.until, by=who, **window)
     Queues().send(deployed.names.queue("monitor-model"), message)
-    say(asked, f"Asked for. The report is told by: noria events {model}", as_json=as_json)
+    say(asked, asked.text, as_json=as_json)
 
 
 @app.command()

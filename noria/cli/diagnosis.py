@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from noria.cli.doctor import Doctor
-from noria.cli.ledger import moment
 from noria.cli.logs import Follower
 from noria.cli.output import show, write_json
 from noria.cli.state import Deployed
+from noria.cli.times import PAST, past
 
 app = typer.Typer()
 
@@ -31,16 +31,14 @@ def logs(
     ],
     since: Annotated[
         str | None,
-        typer.Option(
-            "--since", help="from when: 2026-11-21T14:30:00Z, or how long ago, as 24h; else from its beginning"
-        ),
+        typer.Option("--since", help=f"from when: {PAST}; from its beginning if left out"),
     ] = None,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Log lines of all functions and jobs, and entries of the ledger, that one thing led to, in order."""
     now = datetime.now(UTC)
-    start = moment(since, now=now, option="--since") if since else None
+    start = past(since, now=now, option="--since") if since else None
     lines = Follower(Deployed(env), start, now).follow(asked)
     show(
         lines,

@@ -1,28 +1,26 @@
 """`noria live` and `noria ledger verify`: what answered when and why, and whether that can be believed."""
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from noria.audit import audit
 from noria.aws.ledger import Copies
-from noria.cli.output import Refused, say, show
+from noria.cli.output import say, show
 from noria.cli.state import Deployed
+from noria.cli.times import past
 from noria.history import Answering, LiveThen, live_at
 from noria.ledger import Break, Problem
 from noria.names import version
-from noria.units import Duration, format_duration
+from noria.units import format_duration
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: whether anybody has changed it.")
 
 ON_ITS_WAY = timedelta(minutes=30)
 """So long an entry may lack its copy: reconcile has seen by then what the table's stream failed to tell."""
-
-_AGO = TypeAdapter(Duration)
 
 
 class Verified(BaseModel):
@@ -104,9 +102,7 @@ class Live(LiveThen):
 
 def live_then(deployed: Deployed, model: str, at: str | None, *, now: datetime) -> Live:
     """What was live at `at`, or is now. A model that is no longer deployed has a ledger all the same."""
-    then = moment(at, now=now) if at else now
-    if then > now:
-        raise Refused(f"--at {at} is still to come, and the ledger knows only what was: leave it out for now.")
+    then = past(at, now=now, option="--at") if at else now
     entries = deployed.ledger.entries(model)
     if not entries:
         deployed.require(model)
@@ -128,16 +124,3 @@ def _line(part: Answering) -> str:
 
 def _utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def moment(text: str, *, now: datetime, option: str = "--at") -> datetime:
-    """A time as people write it: ISO 8601, in UTC unless it says otherwise, or how long ago, as 90m, 24h or 7d."""
-    if re.fullmatch(r"\d+[smhd]", text):
-        return now - _AGO.validate_python(text)
-    try:
-        found = datetime.fromisoformat(text)  # a date alone is its beginning
-    except ValueError as error:
-        raise Refused(
-            f"{option} {text!r} is no time: write it as 2026-11-21T14:30:00Z, 2026-11-21 14:30, or as how long ago: 24h"
-        ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from noria.aws.archives import LATE
-from noria.cli.ledger import moment
 from noria.cli.output import Refused, say, show
 from noria.cli.pauses import PauseWish
 from noria.cli.recovery import DeadLetter, Recovery
 from noria.cli.state import Deployed
+from noria.cli.times import COMING, PAST, past
 from noria.units import count
 
 app = typer.Typer()
@@ -78,8 +78,8 @@ def redrive(
 
 @app.command()
 def replay(
-    since: Annotated[str, typer.Option("--since", help="from when: 2026-11-21T14:30:00Z, or how long ago, as 24h")],
-    until: Annotated[str | None, typer.Option("--until", help="to when; now if left out")] = None,
+    since: Annotated[str, typer.Option("--since", help=f"from when: {PAST}")],
+    until: Annotated[str | None, typer.Option("--until", help=f"to when: {PAST}; now if left out")] = None,
     rule: Annotated[
         list[str] | None, typer.Option("--rule", help="a rule or a reaction, several times; all when left out")
     ] = None,
@@ -92,8 +92,8 @@ def replay(
     """Send to the reactions again what happened in a time, of all models, as the archives kept it."""
     now = datetime.now(UTC)
     recovery = Recovery(Deployed(env))
-    end = moment(until, now=now, option="--until") if until else now
-    plan = recovery.plan(rule or (), moment(since, now=now, option="--since"), min(end, now))
+    end = past(until, now=now, option="--until") if until else now
+    plan = recovery.plan(rule or (), past(since, now=now, option="--since"), end)
     if end > now - LATE:
         typer.echo("What happened in the last ten minutes may not be in the archives yet.", err=True)
     if dry_run:
@@ -109,7 +109,7 @@ def pause(
     *,
     reason: Reason,
     until: Annotated[
-        str | None, typer.Option("--until", help="when it ends by itself: 2026-11-21T14:30:00Z, or in 4h; else: resume")
+        str | None, typer.Option("--until", help=f"when it ends by itself: {COMING}; by noria resume if left out")
     ] = None,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,

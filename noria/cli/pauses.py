@@ -1,26 +1,24 @@
 """What `noria pause` and `noria resume` do: ask the reconciler, and wait until the ledger says that it is so."""
 
-import re
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 import boto3
-from pydantic import AwareDatetime, BaseModel, TypeAdapter
+from pydantic import AwareDatetime, BaseModel
 
 from noria.aws.bus import Bus
 from noria.aws.pauses import held
 from noria.aws.storage import Storage
-from noria.cli.ledger import moment
 from noria.cli.output import Refused, require_reason
 from noria.cli.state import Deployed
+from noria.cli.times import coming
 from noria.events import PauseRequest, PauseRequested
 from noria.pause import last_pause
-from noria.units import Duration, count
+from noria.units import count
 
-_IN: TypeAdapter[timedelta] = TypeAdapter(Duration)
 _PATIENCE = 60.0
 _POLL = 1.0
 
@@ -60,7 +58,7 @@ class PauseWish:
 
     def pause(self, *, reason: str, until: str | None) -> Paused:
         now = datetime.now(UTC)
-        end = _future(until, now) if until else None
+        end = coming(until, now=now, option="--until") if until else None
         return self._ask("pause", reason=reason, until=end, now=now)
 
     def resume(self, *, reason: str) -> Paused:
@@ -99,12 +97,3 @@ class PauseWish:
                 return False
             time.sleep(_POLL)
         return True
-
-
-def _future(text: str, now: datetime) -> datetime:
-    end = (
-        now + _IN.validate_python(text) if re.fullmatch(r"\d+[smhd]", text) else moment(text, now=now, option="--until")
-    )
-    if end <= now:
-        raise Refused(f"--until {text} is over: name a time to come, or how long, as 4h.")
-    return end

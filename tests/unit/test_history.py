@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from noria.cli.ledger import Live, live_then, moment
+from noria.cli.ledger import Live, live_then
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.history import LiveThen, live_at
@@ -146,16 +146,6 @@ def test_what_answers_unasked_has_no_deployment(ledger: Ledger) -> None:
     (answering,) = then(ledger, 24).answering
     assert (answering.package, answering.deployment, answering.approval) == (f"{ARN}/9", None, None)
     assert answering.reason == "serving_differs of config#1."
-
-
-def test_moments_are_written_as_iso_or_as_how_long_ago() -> None:
-    for text, hours in (("90m", -1.5), ("24h", -24), ("7d", -168), ("2026-11-21T13:00:00Z", 1)):
-        assert moment(text, now=NOON) == NOON + timedelta(hours=hours), text
-    assert moment("2026-11-21T13:00:00+01:00", now=NOON) == NOON
-    assert moment("2026-11-21 11:00", now=NOON) == NOON - timedelta(hours=1)
-    assert moment("2026-11-21", now=NOON) == NOON - timedelta(hours=12)
-    with pytest.raises(Refused, match="yesterday"):
-        moment("yesterday", now=NOON)
 
 
 def test_nobody_knows_yet_what_will_be_live() -> None:

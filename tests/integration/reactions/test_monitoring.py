@@ -84,9 +84,9 @@ class Watched:
         folder = f"{self.spec.model}/captured/{self.name}/champion/{at:%Y/%m/%d/%H}"
         self.place.put(f"{folder}/{at:%M-%S}.jsonl", "\n".join(lines))
 
-    def tick(self, time: datetime) -> None:
-        """The schedule's tick; its window ends ten minutes earlier, when all files have been written."""
-        detail = {"model": self.spec.model, "time": time.isoformat()}
+    def tick(self, time: datetime, **asked: str) -> None:
+        """The schedule's tick; its window ends ten minutes earlier, when all files have been written. Or a person's."""
+        detail = {"model": self.spec.model, "time": time.isoformat(), **asked}
         event = {"source": "noria.schedule", "detail-type": "Monitor Model", "detail": detail}
         self.place.deliver(monitor_model, event)
 
@@ -179,6 +179,19 @@ def test_each_window_is_a_page_and_the_newest_has_a_place_of_its_own(watched: Wa
     assert kept["ContentType"] == "text/html; charset=utf-8"
     assert kept["Body"].read() == watched.place.read(second) != watched.place.read(first)
     assert f"<h1><bdi>{watched.spec.model}</bdi></h1>".encode() in watched.place.read(first)
+
+
+def test_what_a_person_asks_for_ends_when_they_ask_and_is_as_long_as_a_window_unless_they_say(watched: Watched) -> None:
+    asked = watched.noon + timedelta(minutes=70)
+    for minutes in (5, 30, 65):
+        watched.captured(even(400), at=watched.noon + timedelta(minutes=minutes))
+    watched.tick(asked)
+    watched.tick(asked, by="somebody")
+    watched.tick(asked, by="somebody", since=(asked - timedelta(minutes=20)).isoformat())
+    runs = [watched.run(entry) for entry in watched.monitored()]
+    told = [((run.start - watched.noon) / timedelta(minutes=1), run.own_rows) for run in runs]
+    assert told == [(0, 800), (10, 800), (50, 400)]
+    assert [run.end for run in runs] == [watched.noon + timedelta(hours=1), asked, asked]
 
 
 def test_what_has_drifted_is_a_breach_of_its_monitor_and_of_no_other(watched: Watched) -> None:
