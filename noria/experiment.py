@@ -29,7 +29,7 @@ from noria.names import version
 from noria.profile import Cut, Kind, Source, column_of
 from noria.quality import match, score
 from noria.spec import Metric, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect
+from noria.sql import MODEST, Resources, cursor
 
 ALPHA = 0.05
 """How often a verdict may be wrong over the whole life of an experiment; half of it for the loss, half for failures."""
@@ -280,7 +280,7 @@ def compare(
     paired = kind == "shadow"
     variants = (("champion", champion), ("rival", rival))
     unusable = None
-    with connect(resources) as db:
+    with cursor(resources) as db:
         try:
             read_labels(db, labels, spec)
             sides = [_side(db, name, side, spec) for name, side in variants]

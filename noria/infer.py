@@ -13,7 +13,7 @@ import yaml
 
 from noria import contract, rules
 from noria.spec import FeatureType, ModelSpec, Task, parse
-from noria.sql import MODEST, HeaderError, Resources, connect, csv_with_rejects, identifier, parquet
+from noria.sql import MODEST, HeaderError, Resources, csv_with_rejects, cursor, identifier, parquet
 from noria.violations import shortened
 
 FEW = 20
@@ -88,7 +88,7 @@ def infer(
         raise InferError(f"{path.name}: {unreadable[0].message}")
     kind = contract.format_of(path.name)
     try:
-        with connect(resources) as db:
+        with cursor(resources) as db:
             reader = csv_with_rejects(path) if kind == "csv" else parquet([path])
             columns = {column.name: column for column in _columns(db, reader)}
             moment = time or _time(columns, target)

@@ -23,7 +23,7 @@ from noria.spec import Feature, FeatureType, ModelSpec, Task
 from noria.sql import (
     MODEST,
     Resources,
-    connect,
+    cursor,
     identifier,
     label,
     listing,
@@ -64,7 +64,7 @@ def predictions(captured: Mapping[str, Source], spec: ModelSpec, *, to: Path, re
     Columns: variant, inference_id, row, time (UTC), `feature.<name>` …, prediction, score, scores (label to p).
     """
     parts = [_nothing(spec), *(_captured(variant, source, spec) for variant, source in sorted(captured.items()))]
-    with connect(resources) as db:
+    with cursor(resources) as db:
         db.sql(_once(f"({' UNION ALL BY NAME '.join(parts)})", spec)).write_parquet(str(to))
 
 
@@ -84,7 +84,7 @@ def join_day(
     written again.
     """
     before = state_of(joined, resources=resources) if joined else Joined(rows=0, number=0, state="")
-    with connect(resources) as db:
+    with cursor(resources) as db:
         known = f" UNION ALL BY NAME FROM {parquet([joined])}" if joined else ""
         db.execute(f"CREATE TEMP VIEW before AS {_nothing_joined(spec)}{known}")
         db.execute(
@@ -115,7 +115,7 @@ _NUMBER = "noria_number"
 
 
 def state_of(joined: Path, *, resources: Resources = MODEST) -> Joined:
-    with connect(resources) as db:
+    with cursor(resources) as db:
         rows, state = _state(db, joined)
         (number,) = one_row(
             db, f"SELECT value::VARCHAR::BIGINT FROM parquet_kv_metadata({paths([joined])}) WHERE key = '{_NUMBER}'"
@@ -135,7 +135,7 @@ def newest(
     """When a variant made the newest of its labelled predictions since then."""
     if not joined:
         return None
-    with connect(resources) as db:
+    with cursor(resources) as db:
         (found,) = one_row(db, f"SELECT max(time) FROM {parquet(joined)} WHERE variant = {literal(variant)}")
     moment = found.replace(tzinfo=UTC) if found else None
     return moment if moment and (since is None or moment >= since) else None
@@ -167,7 +167,7 @@ def dataset(
     # A shadow is asked what the champion was asked: it is one request, and was labelled once.
     one = "PARTITION BY inference_id, row ORDER BY variant <> 'champion', variant"
     again = f"ANTI JOIN {parquet([earlier])} earlier USING (inference_id, row)" if earlier else ""
-    with connect(resources) as db:
+    with cursor(resources) as db:
         db.execute(
             f"COPY (SELECT {', '.join(columns)}, target AS {target} FROM {parquet([joined])} joined {again} "
             f"WHERE {kept} QUALIFY row_number() OVER ({one}) = 1 ORDER BY time, inference_id, row) "
@@ -194,7 +194,7 @@ def judged_until(
     what has none; where all until then have theirs, at most one request's that come late is missed, on average
     (docs/decisions/0019-labels-judge-beyond-chance.md).
     """
-    with connect(resources) as db:
+    with cursor(resources) as db:
         (found,) = one_row(
             db,
             f"""WITH made AS (
@@ -222,7 +222,7 @@ def labels_about(
     resources: Resources = MODEST,
 ) -> LabelsFile:
     """Write the labels of what a variant predicted in [since, until), as a labels file."""
-    with connect(resources) as db:
+    with cursor(resources) as db:
         made = (
             f"FROM {parquet(predicted)} WHERE variant = {literal(variant)} "
             f"AND time >= {timestamp(since)} AND time < {timestamp(until)}"
@@ -238,7 +238,7 @@ def classes(predicted: Sequence[Path], *, variant: str, resources: Resources = M
     """Some of the labels that a variant predicts: more than two where there are more."""
     if not predicted:
         return frozenset()
-    with connect(resources) as db:
+    with cursor(resources) as db:
         found = db.execute(
             f"SELECT DISTINCT {label('prediction')} AS name FROM {parquet(predicted)} "
             f"WHERE variant = {literal(variant)} AND name IS NOT NULL LIMIT 5"
@@ -253,7 +253,7 @@ def found_of(
     known = [parquet([path]) for path in (predicted, joined) if path]
     made = " UNION ALL ".join(f"SELECT inference_id, row FROM {table}" for table in known)
     said = words_of([words], spec)
-    with connect(resources) as db:
+    with cursor(resources) as db:
         db.sql(f"FROM {said} ANTI JOIN ({made}) USING (inference_id, row)").write_parquet(str(rest))
         (count,) = one_row(
             db, f"SELECT count(DISTINCT (inference_id, row)) FROM {said} SEMI JOIN ({made}) USING (inference_id, row)"
@@ -307,7 +307,7 @@ def hard_cases(
     unsure: tuple[HardCase, ...] = ()
     surprising: tuple[HardCase, ...] = ()
     if predicted:
-        with connect(resources) as db:
+        with cursor(resources) as db:
             db.execute(
                 f"CREATE TEMP VIEW known AS SELECT p.*, l.target AS label, {_SURE[spec.task]} AS sure, "
                 f"{_TRUE[spec.task]} AS measured FROM {parquet(predicted)} p LEFT JOIN ({labels_of(told, spec)}) l "

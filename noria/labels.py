@@ -27,9 +27,9 @@ from noria.sql import (
     MODEST,
     HeaderError,
     Resources,
-    connect,
     csv,
     csv_without_rejects,
+    cursor,
     identifier,
     label,
     listing,
@@ -94,7 +94,7 @@ def words(file: LabelsFile, spec: ModelSpec, arrival: Arrival, *, to: Path, reso
 
     Columns inference_id, row (0 when absent), the target, and `CLOCK` where it likes. Raises `LabelsError`.
     """
-    with connect(resources) as db:
+    with cursor(resources) as db:
         _read_file(db, file, spec, arrival)
         db.sql("FROM new_word ORDER BY ALL").write_parquet(str(to))
         (said,) = one_row(db, "SELECT count(DISTINCT (inference_id, row)) FROM new_word")
@@ -103,20 +103,20 @@ def words(file: LabelsFile, spec: ModelSpec, arrival: Arrival, *, to: Path, reso
 
 def merge(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> None:
     """Write all words of several files, each once, in an order of their own."""
-    with connect(resources) as db:
+    with cursor(resources) as db:
         db.sql(f"FROM {words_of(files, spec)} ORDER BY ALL").write_parquet(str(to))
 
 
 def predictions_of(said: Path) -> int:
     """Of how many predictions words speak."""
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         (count,) = one_row(db, f"SELECT count(DISTINCT (inference_id, row)) FROM {parquet([said])}")
     return int(count)
 
 
 def versions_of(said: Path, spec: ModelSpec, *, most: int) -> list[str]:
     """The objects that said these words, by their versions; at most so many, those that arrived first."""
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         rows = db.execute(
             f"SELECT version FROM {words_of([said], spec)} GROUP BY version ORDER BY min(told_at), version LIMIT {most}"
         ).fetchall()
@@ -125,7 +125,7 @@ def versions_of(said: Path, spec: ModelSpec, *, most: int) -> list[str]:
 
 def arrived_since(said: Path, since: datetime) -> bool:
     """Whether any of these words came at that time or later."""
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         (some,) = one_row(db, f"SELECT count(*) > 0 FROM {parquet([said])} WHERE told_at >= {timestamp(since)}")
     return bool(some)
 
@@ -135,7 +135,7 @@ def still_waiting(
 ) -> None:
     """Write the words of `waiting` but those of `seen` that are about rows of `joined`, or arrived before `since`."""
     rows = parquet(joined) if joined else parquet([seen]) + " WHERE false"
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         db.sql(
             f"(FROM {words_of([waiting], spec)} EXCEPT (FROM {words_of([seen], spec)} "
             f"WHERE told_at < {timestamp(since)} OR (inference_id, row) IN (SELECT (inference_id, row) FROM {rows}))) "
@@ -145,7 +145,7 @@ def still_waiting(
 
 def last_words(files: Sequence[Path], spec: ModelSpec, *, to: Path, resources: Resources = MODEST) -> LabelsFile:
     """Write the label of each prediction that words speak of, as a labels file."""
-    with connect(resources) as db:
+    with cursor(resources) as db:
         db.sql(
             f"SELECT inference_id, row, target AS {identifier(spec.target)} FROM ({labels_of(files, spec)})"
         ).write_parquet(str(to))
@@ -156,7 +156,7 @@ def disagreement(said: Path, predicted: Collection[str], spec: ModelSpec, *, nam
     """Why labels cannot be about these predictions: a binary classification has two classes, by one name each."""
     if spec.task is not Task.BINARY:
         return None
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         found = db.execute(f"SELECT DISTINCT target FROM {words_of([said], spec)} LIMIT 5").fetchall()
     told = {target for (target,) in found}
     if len(told | {*predicted}) <= 2:
@@ -184,7 +184,7 @@ class Foreign(NamedTuple):
 def sift(told: Path, classes: Collection[str], spec: ModelSpec) -> list[Foreign]:
     """Leave those words out of a file whose label is none of `classes`; returns which objects had said them."""
     foreign = f"target NOT IN {listing(map(literal, sorted(classes)))}"
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         rows = db.execute(
             f"SELECT key, version, list_sort(list(DISTINCT target)), count(DISTINCT (inference_id, row)) "
             f"FROM {words_of([told], spec)} WHERE {foreign} GROUP BY key, version ORDER BY key, version"
@@ -200,7 +200,7 @@ def sift(told: Path, classes: Collection[str], spec: ModelSpec) -> list[Foreign]
 
 def other_class(told: Sequence[Path], predicted: str, spec: ModelSpec) -> str | None:
     """What is told most often in files that also tell of the only class that was ever predicted; None without such."""
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         words = words_of(told, spec)
         found = db.execute(
             f"SELECT target FROM {words} WHERE target <> {literal(predicted)} AND version IN "
@@ -388,7 +388,7 @@ def coverage(
     captured: Source, told: Sequence[Path], spec: ModelSpec, *, resources: Resources = MODEST
 ) -> tuple[int, int, float | None, float | None]:
     """Predictions, those of them that words speak of, and the median and 95th percentile of their delay in hours."""
-    with connect(resources) as db:
+    with cursor(resources) as db:
         predictions, labelled, p50, p95 = one_row(
             db,
             f"""WITH predicted AS (

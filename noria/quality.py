@@ -21,7 +21,7 @@ from noria.labels import LabelsError, LabelsFile, outcome, read_labels, shown
 from noria.monitors import Monitor, Reading, Unknown
 from noria.profile import Source
 from noria.spec import METRICS, FeatureType, Metric, ModelSpec, Task
-from noria.sql import MODEST, Resources, connect, label, literal, one_row
+from noria.sql import MODEST, Resources, cursor, label, literal, one_row
 
 _SMALLEST = 1e-15  # a probability of zero for what happened would cost infinitely much
 
@@ -111,7 +111,7 @@ def join(
     request that was captured or sent twice under one inference_id counts once, by its newest answer. Raises
     `LabelsError`. DuckDB keeps to the memory of `resources`, whatever the number of rows, and spills the rest.
     """
-    with connect(resources) as db:
+    with cursor(resources) as db:
         read_labels(db, labels, spec)
         malformed = match(db, source, spec, name=labels[-1].name if labels else "labels")
         predictions, known = one_row(db, "SELECT (SELECT count(*) FROM predicted), (SELECT count(*) FROM label)")

@@ -13,7 +13,7 @@ from noria import capture
 from noria.drift import psi
 from noria.profile import Kind, column
 from noria.spec import ModelSpec, Task
-from noria.sql import MODEST, connect
+from noria.sql import MODEST, cursor
 
 MIN_ROWS = 50
 """Fewer answers put too few into each of ten bins: chance alone would look like a shift."""
@@ -36,7 +36,7 @@ def asked(files: Sequence[Path], spec: ModelSpec, *, since: datetime | None, unt
     predicted = "score" if spec.task is Task.BINARY else "prediction"
     columns = ", ".join(f"f{place}" for place in range(len(spec.features)))
     kind = "VARCHAR" if spec.task is Task.MULTICLASS else "DOUBLE"
-    with connect(MODEST) as db:
+    with cursor(MODEST) as db:
         found = db.execute(
             f"SELECT TRY_CAST({predicted} AS {kind}) AS answer, {columns} "
             f"FROM {capture.relation(files, spec, since=since, until=until)} "

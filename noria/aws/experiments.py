@@ -18,7 +18,7 @@ from noria.experiment import Experiment, Side, compare
 from noria.names import key
 from noria.profile import Source
 from noria.spec import ModelSpec
-from noria.sql import MODEST, connect
+from noria.sql import MODEST, cursor
 from noria.trial import Trial
 
 MOST_BYTES = 2**30
@@ -69,7 +69,7 @@ class Experiments:
 
     def _end(self, files: Sequence[Path], *, since: datetime, until: datetime) -> datetime:
         """Just after the last of the captured requests of that time."""
-        with connect(MODEST) as db:
+        with cursor(MODEST) as db:
             requests = capture.relation(files, self.spec, since=since, until=until)
             found = db.execute(f"SELECT max(time) FROM {requests} WHERE NOT malformed").fetchone()
         return found[0].replace(tzinfo=UTC) + timedelta(microseconds=1) if found and found[0] else until

@@ -37,7 +37,7 @@ from noria.flags import Variant
 from noria.profile import Source
 from noria.serve import Mode
 from noria.spec import ModelSpec
-from noria.sql import MODEST, connect
+from noria.sql import MODEST, cursor
 
 ATTRIBUTION = "noria:attribution"
 """Property of a package: where its attribution.json is."""
@@ -106,7 +106,7 @@ class Explanations:
         self._require(features)
         columns = ", ".join(f"f{place}" for place in range(len(self.spec.features)))
         requests = capture.relation(source.paths, self.spec, since=source.since, until=source.until)
-        with connect(MODEST) as db:
+        with cursor(MODEST) as db:
             found = db.execute(
                 f"SELECT {columns} FROM {requests} WHERE NOT malformed AND prediction IS NOT NULL "
                 f"ORDER BY hash(inference_id, row), time LIMIT {most}"

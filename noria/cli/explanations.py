@@ -23,7 +23,7 @@ from noria.explain import UnexplainedError
 from noria.flags import Variant
 from noria.names import version
 from noria.spec import ModelSpec, Task
-from noria.sql import MODEST, connect
+from noria.sql import MODEST, cursor
 from noria.trace import Answering, answering
 from noria.violations import MASK
 
@@ -182,7 +182,7 @@ class Explainer:
         if not paths:
             return {}
         columns = ", ".join(f"f{place}" for place in range(len(self.spec.features)))
-        with connect(MODEST) as db:
+        with cursor(MODEST) as db:
             rows = db.execute(
                 f"SELECT row, time, prediction, score, {columns} FROM {capture.relation(paths, self.spec)} "
                 "WHERE NOT malformed AND prediction IS NOT NULL AND inference_id = ? ORDER BY time",
