@@ -146,8 +146,8 @@ class Train(Part):
     timeout: Duration = timedelta(hours=1)
     spot: bool = Field(
         False,
-        description="train on Spot instances, which cost less; an interrupted job waits its turn, and goes on from its last "
-        "checkpoint where the estimator can: HistGradientBoosting",
+        description="train on Spot instances, which cost less; an interrupted job waits its turn, and goes on from its "
+        "last checkpoint where the estimator can: HistGradientBoosting",
     )
     seed: int = 7
 

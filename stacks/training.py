@@ -491,7 +491,8 @@ def _on_spot(definition: dict[str, Any], train: Train) -> dict[str, Any]:
     """Where the spec wants it. No parameter could say so: without Spot, SageMaker refuses a time to wait.
 
     An interrupted job goes on from its execution's checkpoint, and has as long again to get through (SageMaker guide,
-    `model-managed-spot-training`, `model-checkpoints`). A step that is tried again finds it too. Processing has no Spot.
+    `model-managed-spot-training`, `model-checkpoints`). A step that is tried again finds it too. Processing has no
+    Spot.
     """
     if train.spot:
         prefix = ["s3://NORIA_BUCKET/NORIA_MODEL/checkpoints", {"Get": "Execution.PipelineExecutionId"}]

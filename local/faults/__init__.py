@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 PATH = "/_noria/faults"
+INTERRUPTIONS = "/_noria/interruptions"
 
 
 class Kind(StrEnum):
@@ -62,6 +63,14 @@ class Fault(BaseModel):
             and fnmatchcase(service, self.service)
             and fnmatchcase(operation, self.operation)
         )
+
+
+class Interruption(BaseModel):
+    """The training job whose Spot instance is taken away."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: str
 
 
 class Call(BaseModel):

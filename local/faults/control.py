@@ -4,7 +4,9 @@ import ssl
 import urllib.request
 from dataclasses import dataclass
 
-from local.faults import PATH, Call, Fault, State
+from pydantic import BaseModel
+
+from local.faults import INTERRUPTIONS, PATH, Call, Fault, Interruption, State
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,17 @@ class Faults:
         """What roles called since faults were set, in the order in which it was answered."""
         return self._ask("GET").calls
 
+    def interrupt(self, job: str) -> None:
+        """Take away the Spot instance on which a training job runs. Raises `HTTPError` 400 where it runs on none."""
+        self._send(INTERRUPTIONS, "POST", Interruption(job=job))
+
     def _ask(self, method: str, state: State | None = None) -> State:
+        return State.model_validate_json(self._send(PATH, method, state))
+
+    def _send(self, path: str, method: str, body: BaseModel | None) -> bytes:
         request = urllib.request.Request(  # noqa: S310 - always https
-            f"{self.endpoint}{PATH}", method=method, data=state.model_dump_json().encode() if state else None
+            f"{self.endpoint}{path}", method=method, data=body.model_dump_json().encode() if body else None
         )
         with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:  # noqa: S310 - as above
-            return State.model_validate_json(answer.read())
+            content: bytes = answer.read()
+            return content

@@ -42,6 +42,11 @@ class Container:
             raise ValueError(f"{inside} is not under {BASE}")
         return path
 
+    def clear(self) -> None:
+        """Forget all that was in it, as on another instance."""
+        for directory in (self.base, self.root / "python", self.root / "home", self.root / "tmp"):
+            shutil.rmtree(directory, ignore_errors=True)
+
     def translated(self, text: str) -> str:
         return text.replace(BASE, str(self.base))
 

@@ -62,6 +62,8 @@ class Job:
     changed: threading.Condition = field(default_factory=threading.Condition)
     process: "subprocess.Popen[bytes] | None" = None
     stopping: bool = False
+    interrupted: bool = False
+    seconds: float = 0.0  # of a training, on instances that it no longer has
 
     @property
     def log(self) -> Path:
@@ -144,6 +146,16 @@ class Jobs:
             self._cloud.run(lambda: _end(self._cloud, process), f"{job.name}-stop")
         return {}
 
+    def interrupt(self, name: str, *, grace: float) -> None:
+        """Take the instance away on which a job's program runs, which has `grace` seconds left. Raises `Problem`."""
+        job = self._job(name)
+        with job.changed:
+            process = job.process
+            if process is None or process.poll() is not None or job.stopping or job.interrupted:
+                raise invalid(f"The {self._kind.noun.lower()} job {name} runs on no instance.")
+            job.interrupted = True
+        self._cloud.run(lambda: _end(self._cloud, process, grace), f"{job.name}-interrupt")
+
     def wait(self, name: str) -> Document:
         """Wait until a job has ended; returns its description."""
         job = self._job(name)
@@ -209,5 +221,5 @@ class Jobs:
         self._cloud.emit(f"SageMaker {self._kind.noun} Job State Change", detail, [job.arn])
 
 
-def _end(cloud: Cloud, process: "subprocess.Popen[bytes]") -> None:
-    cloud.end(process)
+def _end(cloud: Cloud, process: "subprocess.Popen[bytes]", grace: float = 2.0) -> None:
+    cloud.end(process, grace=grace)

@@ -42,11 +42,7 @@ class Program(ABC):
 
     def work(self, job: Job, s3: Any) -> None:
         container = Container(self._cloud, job.root)
-        self.phase(job, "Downloading", "Downloading input data")
-        self.prepare(job, container, s3)
-        job.description[f"{self.noun}StartTime"] = self._cloud.now()
-        self.phase(job, self.noun, f"{self.noun} image download completed. {self.noun} in progress.")
-        exit_code = self._execute(job, container)
+        exit_code = self.run(job, container, s3)
         if job.process is None:  # stopped before it began: there is nothing to tell or to send
             return
         job.description[f"{self.noun}EndTime"] = self._cloud.now()
@@ -62,11 +58,24 @@ class Program(ABC):
         self.phase(job, "Uploading", "Uploading generated results")
         self.collect(job, container, s3)
 
+    def run(self, job: Job, container: Container, s3: Any) -> int:
+        """Bring the inputs, and run the program to its end; returns its exit code. Raises `TransferFailed`."""
+        self.phase(job, "Downloading", "Downloading input data")
+        self.prepare(job, container, s3)
+        job.description.setdefault(f"{self.noun}StartTime", self._cloud.now())
+        self.phase(job, self.noun, f"{self.noun} image download completed. {self.noun} in progress.")
+        return self._execute(job, container)
+
+    def limit(self, job: Job) -> tuple[float, str]:
+        """After how many seconds from now a program is stopped, and the status that says so."""
+        limits = job.description.get("StoppingCondition", {})
+        return limits.get("MaxRuntimeInSeconds", DEFAULT_SECONDS), "MaxRuntimeExceeded"
+
     def _execute(self, job: Job, container: Container) -> int:
         """Run the program to its end, or to the limit of its time, which nothing scales: it computes here as it would
         there.
         """
-        limit = job.description.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DEFAULT_SECONDS)
+        limit, exceeded = self.limit(job)
         argv, environment = self.command(job)
         with job.changed:
             if job.stopping:
@@ -80,7 +89,7 @@ class Program(ABC):
             exit_code = process.wait(limit)
         except subprocess.TimeoutExpired:
             job.stopping = True
-            self.phase(job, "MaxRuntimeExceeded", f"The job ran for more than {limit} s.")
+            self.phase(job, exceeded, "The job took longer than its StoppingCondition allows.")
             exit_code = 0
         self._cloud.end(process, grace=0.5)
         return exit_code

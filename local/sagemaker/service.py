@@ -4,6 +4,7 @@ import threading
 
 from local import ministack
 from local.alarms import Alarms
+from local.faults import INTERRUPTIONS
 from local.sagemaker.api import Api
 from local.sagemaker.asynchronous import Asynchronous
 from local.sagemaker.cards import Cards
@@ -48,6 +49,7 @@ def install(cloud: Cloud, scaled: Scaled) -> None:
     asynchronous = Asynchronous(cloud, endpoints, metrics)
     ministack.register_service(Runtime(cloud, endpoints, metrics, asynchronous), busy=True)
     ministack.register_door(SETTINGS_PATH, settings.answer)
+    ministack.register_door(INTERRUPTIONS, training.interrupt)
     ministack.scale_time(cloud.time_scale)
     for resource in (
         PipelineType(cloud),

@@ -52,6 +52,20 @@ def download(s3: Any, uri: str, directory: Path, *, data_type: str = "S3Prefix")
             raise TransferFailed(f"ClientError: Data download failed for {uri}: {error}") from error
 
 
+def download_all(s3: Any, place: Location, directory: Path) -> None:
+    """Bring what is under a prefix, if only nothing. Raises `TransferFailed`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        for location, relative in _under_prefix(s3, place / ""):
+            path = _inside(directory, relative)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(location.bucket, location.key, str(path))
+    except ClientError as error:
+        raise TransferFailed(
+            f"ClientError: Data download failed for s3://{place.bucket}/{place.key}: {error}"
+        ) from error
+
+
 def objects(s3: Any, uri: str, *, data_type: str = "S3Prefix") -> Iterator[tuple[Location, str]]:
     """What a data source names, and each object's path relative to it. Raises `TransferFailed`, if only for nothing."""
     source = Location.parse(uri)

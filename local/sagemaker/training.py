@@ -4,19 +4,31 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 """
 
 import json
+import math
 import re
 import tarfile
 import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from local.sagemaker.api import Document, invalid
+from pydantic import ValidationError
+
+from local.faults import Interruption
+from local.ministack import Request, Response
+from local.sagemaker.api import Document, Problem, invalid
+from local.sagemaker.checkpoints import Checkpoints, kept
 from local.sagemaker.cloud import Cloud
 from local.sagemaker.container import Container
 from local.sagemaker.jobs import Job, Jobs
 from local.sagemaker.programs import DEFAULT_SECONDS, Program
 from local.sagemaker.storage import download, upload
 from local.sagemaker.tags import Tags
+
+# Seconds between SIGTERM and SIGKILL: two minutes are what EC2 announces an interruption before (EC2 guide,
+# `spot-instance-termination-notices`).
+GRACE = 120
 
 TOOLKIT = ["python3", "-m", "sagemaker_training.cli.train"]
 
@@ -30,6 +42,19 @@ class Training:
         self.describe_training_job = self.jobs.describe
         self.list_training_jobs = self.jobs.list_
         self.stop_training_job = self.jobs.stop
+        self._cloud = cloud
+
+    def interrupt(self, request: Request) -> Response:
+        """POST takes the Spot instance away on which the job runs that the body names."""
+        try:
+            job = Interruption.model_validate_json(request.body).job
+            described = self.jobs.describe({"TrainingJobName": job})
+            if not described.get("EnableManagedSpotTraining"):
+                raise invalid(f"The training job {job} is not on Spot: nothing takes its instance away.")
+            self.jobs.interrupt(job, grace=self._cloud.scaled(GRACE))
+        except (ValidationError, Problem) as problem:
+            return Response(400, str(problem).encode(), {"Content-Type": "text/plain"})
+        return Response(200, b"{}", {"Content-Type": "application/json"})
 
 
 class _Training(Program):
@@ -42,8 +67,6 @@ class _Training(Program):
             mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
             if mode == "Pipe" or channel.get("CompressionType", "None") != "None":
                 raise invalid(f"The local SageMaker reads files, not compressed: channel {channel['ChannelName']}.")
-        if "CheckpointConfig" in request:
-            raise invalid("The local SageMaker keeps no checkpoints: leave CheckpointConfig out.")
         limits = request.get("StoppingCondition", {})
         if "MaxWaitTimeInSeconds" in limits:
             if not request.get("EnableManagedSpotTraining"):
@@ -82,6 +105,40 @@ class _Training(Program):
         for name, content in files.items():
             container.path(f"/opt/ml/input/config/{name}.json").write_text(json.dumps(content))
 
+    def run(self, job: Job, container: Container, s3: Any) -> int:
+        """A job on Spot whose instance is taken away begins again on another, with nothing but its checkpoints."""
+        while True:
+            began = time.monotonic()
+            with self._checkpoints(job, container, s3) as checkpoints:
+                exit_code = super().run(job, container, s3)
+                if job.interrupted and checkpoints:
+                    checkpoints.lose()
+            job.seconds += time.monotonic() - began
+            with job.changed:
+                if not job.interrupted or job.stopping:
+                    return exit_code
+                job.interrupted, job.process = False, None
+            self.phase(job, "Interrupted", "The managed spot training instances were interrupted")
+            container.clear()
+            self.phase(job, "Starting", "Starting the training job")
+
+    def _checkpoints(self, job: Job, container: Container, s3: Any) -> AbstractContextManager[Checkpoints | None]:
+        config = job.description.get("CheckpointConfig")
+        if config is None:
+            return nullcontext()
+        return kept(self._cloud, s3, container.path(config.get("LocalPath", "/opt/ml/checkpoints")), config["S3Uri"])
+
+    def limit(self, job: Job) -> tuple[float, str]:
+        """What is left of the time on all instances together, or of that from the beginning on, waits and all."""
+        limits = job.description.get("StoppingCondition", {})
+        since = (self._cloud.now() - job.description["CreationTime"]).total_seconds()
+        left = [
+            (limits.get("MaxRuntimeInSeconds", DEFAULT_SECONDS) - job.seconds, "MaxRuntimeExceeded"),
+            (limits.get("MaxWaitTimeInSeconds", math.inf) - since, "MaxWaitTimeExceeded"),
+        ]
+        seconds, exceeded = min(left)
+        return max(seconds, 0), exceeded
+
     def command(self, job: Job) -> tuple[list[str], dict[str, str]]:
         algorithm = job.description["AlgorithmSpecification"]
         argv = [*algorithm.get("ContainerEntrypoint", TOOLKIT), *algorithm.get("ContainerArguments", [])]
@@ -101,11 +158,10 @@ class _Training(Program):
                 _pack(content, archive)
                 upload(s3, archive, f"{_output(job.description)}/{name}.tar.gz", kms_key=key)
         job.description["FinalMetricDataList"] = _metrics(job)
-        seconds = int((job.description["TrainingEndTime"] - job.description["TrainingStartTime"]).total_seconds())
-        job.description["TrainingTimeInSeconds"] = job.description["BillableTimeInSeconds"] = max(seconds, 1)
+        job.description["TrainingTimeInSeconds"] = job.description["BillableTimeInSeconds"] = max(int(job.seconds), 1)
 
     def phase(self, job: Job, name: str, message: str) -> None:
-        if job.description["SecondaryStatus"] == "MaxRuntimeExceeded":
+        if job.description["SecondaryStatus"] in {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}:
             return
         now = self._cloud.now()
         transitions = job.description["SecondaryStatusTransitions"]

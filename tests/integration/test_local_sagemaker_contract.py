@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.error import HTTPError
 
 import boto3
 import pytest
@@ -54,6 +55,20 @@ if options.depth == 13:
     raise ValueError("an unlucky depth")
 print(f"auc={options.depth / 10};")
 pathlib.Path(os.environ["SM_MODEL_DIR"], "model.txt").write_text(str(options.depth))
+"""
+SPOT = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+lives = folder / "lives"
+lived = int(lives.read_text()) if lives.exists() else 0
+print(f"life {lived + 1}", sorted(path.name for path in folder.iterdir()), flush=True)
+if lived:
+    (folder / "first").unlink()
+lives.write_text(str(lived + 1))
+if not lived:
+    (folder / "half.sagemaker-ignore").write_text("x")
+    (folder / "first").write_text("x")
+    time.sleep(600)
 """
 WAIT = "import time\nprint('waiting', flush=True)\ntime.sleep(600)\n"
 
@@ -134,6 +149,7 @@ def fill(account: Account) -> None:
         "code/sourcedir.tar.gz": source.getvalue(),
         "code/prepare.py": PREPARE,
         "code/wait.py": WAIT,
+        "code/spot.py": SPOT,
         "raw/a/1.csv": b"1",
         "raw/b/2.csv": b"2",
         "raw.manifest": json.dumps([{"prefix": f"s3://{BUCKET}/raw/"}, "a/1.csv", "b/2.csv"]),
@@ -145,7 +161,7 @@ def fill(account: Account) -> None:
         "pipeline",
         "sagemaker.amazonaws.com",
         allow("s3:ListBucket", f"arn:aws:s3:::{BUCKET}"),
-        allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{BUCKET}/*"),
+        allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], f"arn:aws:s3:::{BUCKET}/*"),
         allow("sagemaker:Create*Job", [f"{prefix}:processing-job/pipelines-*", f"{prefix}:training-job/pipelines-*"]),
         allow(
             "sagemaker:CreateModelPackage",
@@ -179,7 +195,7 @@ def events(account: Account) -> list[dict[str, Any]]:
     return heard
 
 
-def until(look: Callable[[], T], *, seconds: float = 30) -> T:
+def until(look: Callable[[], T | None], *, seconds: float = 30) -> T:
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -471,6 +487,62 @@ def test_only_a_job_on_spot_may_wait_and_at_least_as_long_as_it_may_run(sagemake
     described = sagemaker.describe_training_job(TrainingJobName="on-spot")
     assert described["EnableManagedSpotTraining"] is True
     sagemaker.stop_training_job(TrainingJobName="on-spot")
+
+
+def ended(sagemaker: Any, job: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        described: dict[str, Any] = sagemaker.describe_training_job(TrainingJobName=job)
+        return described if described["TrainingJobStatus"] in {"Completed", "Failed", "Stopped"} else None
+
+    return until(look)
+
+
+def test_an_interrupted_job_begins_again_with_nothing_but_its_checkpoints(account: Account, sagemaker: Any) -> None:
+    request = job_request("Training", "interrupted") | {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600},
+        "CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/checkpoints/one", "LocalPath": "/opt/ml/checkpoints"},
+    }
+    request["AlgorithmSpecification"]["ContainerArguments"] = ["/opt/ml/input/data/code/spot.py", "/opt/ml/checkpoints"]
+    s3 = account.client("s3")
+
+    def kept() -> set[str]:
+        found = s3.list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/").get("Contents", [])
+        return {each["Key"].removeprefix("checkpoints/") for each in found}
+
+    s3.put_object(Bucket=BUCKET, Key="checkpoints/one-too-many/lives", Body=b"9")  # another's, of a similar name
+    sagemaker.create_training_job(**request)
+    until(lambda: {"one/lives", "one/first"} <= kept())
+    account.cloud.faults.interrupt("interrupted")
+    job = ended(sagemaker, "interrupted")
+    assert [transition["Status"] for transition in job["SecondaryStatusTransitions"]] == [
+        *("Starting", "Downloading", "Training", "Interrupted"),
+        *("Starting", "Downloading", "Training", "Uploading", "Completed"),
+    ]
+    assert all("EndTime" in transition for transition in job["SecondaryStatusTransitions"][:-1])
+    log = (account.cloud.root / "jobs" / "interrupted" / "log.txt").read_text()
+    assert log.splitlines() == ["life 1 []", "life 2 ['first', 'lives']"]
+    assert kept() == {"one/lives", "one-too-many/lives"}
+    assert s3.get_object(Bucket=BUCKET, Key="checkpoints/one/lives")["Body"].read() == b"2"
+    assert 1 <= job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
+    with pytest.raises(HTTPError, match="400"):
+        account.cloud.faults.interrupt("interrupted")  # it has ended
+
+
+def test_only_a_job_on_spot_is_interrupted_and_none_takes_longer_than_it_may_wait(
+    account: Account, sagemaker: Any
+) -> None:
+    sagemaker.create_training_job(**job_request("Training", "on-demand"))
+    log = account.cloud.root / "jobs" / "on-demand" / "log.txt"
+    until(lambda: log.exists() and "waiting" in log.read_text())
+    with pytest.raises(HTTPError, match="400"):
+        account.cloud.faults.interrupt("on-demand")
+    sagemaker.stop_training_job(TrainingJobName="on-demand")
+    limits = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
+    request = job_request("Training", "too-long") | {"StoppingCondition": limits, "EnableManagedSpotTraining": True}
+    sagemaker.create_training_job(**request)
+    job = ended(sagemaker, "too-long")
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
 
 
 @pytest.mark.parametrize("kind", ["Processing", "Training"])
