@@ -752,7 +752,7 @@ class Reactions(Stack):
                 because=ANY_MODEL,
             ),
             Grant(actions=["kms:Decrypt", "kms:DescribeKey"], resources=[registry.key]),
-            self._objects("baselines", "runs", actions=("PutObject",)),
+            self._objects("baselines", "runs", actions=("GetObject", "PutObject")),
             *self._ledger("Query"),
         )
         return reaction

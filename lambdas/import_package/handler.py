@@ -3,11 +3,12 @@
 approved there ─ rule ─ this environment's bus ─ its objects are copied ─ package ─ approved, or waits for people here
 
 Where the spec's approval is strict, people approve it here once more. A rejection there takes back nothing that is live
-here: `noria rollback` does.
+here: `noria rollback` does. Where something else than the original lies under a key, nothing is imported: who put it
+there before the package would otherwise decide what is served (noria.approval knows of later files alone).
 
 Calls: sagemaker:DescribeModelPackage on the registry's packages and its own; sagemaker:CreateModelPackage and
-sagemaker:UpdateModelPackage on its own; s3:GetObject on the registry's */runs/* and */baselines/*, and s3:PutObject on
-its own; kms:Decrypt and kms:DescribeKey with the registry's key; kms:Encrypt and kms:GenerateDataKey;
+sagemaker:UpdateModelPackage on its own; s3:GetObject on the registry's */runs/* and */baselines/*, and on its own, with
+s3:PutObject; kms:Decrypt and kms:DescribeKey with the registry's key; kms:Encrypt and kms:GenerateDataKey;
 dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger.
 While the model is paused: s3:PutObject on */held/*.
 """

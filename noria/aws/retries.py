@@ -62,9 +62,9 @@ def patiently() -> None:
 
 
 def hopeless(error: Exception) -> bool:
-    """Whether only a change by somebody can mend it: an event that cannot be read, or a call that is not allowed."""
+    """Whether only a change by somebody can mend it: an unreadable event, missing rights, what is in the way."""
     if not isinstance(error, ClientError):
-        return isinstance(error, ValidationError)
+        return isinstance(error, ValidationError | FileExistsError)
     code = error.response.get("Error", {}).get("Code", "")
     return "AccessDenied" in code or code in _DENIED
 

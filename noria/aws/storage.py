@@ -149,7 +149,8 @@ class Storage:
     def bring(self, key: str, *, source: str) -> bool:
         """Copy an object of another account's bucket, under the same key, part by part through this process.
 
-        False where that key is taken, whatever it holds: what lies there stays, and its date with it.
+        False where the same lies there already: it stays, and its date with it. Raises FileExistsError where something
+        else does.
         """
         body: IO[bytes] = self.client.get_object(Bucket=source, Key=key)["Body"]  # type: ignore[assignment]
         # The condition as a hook: upload_fileobj does not take it (boto3's ALLOWED_UPLOAD_ARGS).
@@ -159,13 +160,26 @@ class Storage:
         try:
             self.client.upload_fileobj(body, self.bucket, key)
         except ClientError as error:
-            if error.response["Error"]["Code"] == "PreconditionFailed":
-                return False
-            raise
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            # What S3 itself says of two objects, as their ETags, depends on their keys and parts.
+            if self._digest(self.bucket, key) != self._digest(source, key):
+                raise FileExistsError(
+                    f"{self.uri(key)} is not what lies in s3://{source}/{key}: find out who put it there; once it is "
+                    "removed, have the event sent again (noria redrive)"
+                ) from error
+            return False
         finally:
             for event in events:
                 self.client.meta.events.unregister(event, _if_none)
         return True
+
+    def _digest(self, bucket: str, key: str) -> bytes:
+        """SHA-256 of an object, in constant memory."""
+        digest = hashlib.sha256()
+        for chunk in self.client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(_CHUNK):
+            digest.update(chunk)
+        return digest.digest()
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):

@@ -186,6 +186,12 @@ def test_what_was_approved_there_is_a_version_here_whose_model_can_be_read(accou
             now=datetime.now(UTC),
         )
 
+    mine, where = accounts.root("s3", OTHER), {"Bucket": bucket, "Key": "flight-delay/runs/e1/model.tar.gz"}
+    mine.put_object(Body=b"forged before the import", **where)
+    with pytest.raises(FileExistsError, match=r"noria-prod-data-.*/flight-delay/runs/e1/model.tar.gz is not what lies"):
+        imported()
+    assert here.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
+    mine.delete_object(**where)
     assert [imported(), imported()] == [Outcome.IMPORTED, Outcome.KNOWN]
     (found,) = here.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
     described = here.describe_model_package(ModelPackageName=found["ModelPackageArn"])

@@ -101,6 +101,9 @@ def test_what_was_brought_from_another_bucket_is_brought_once(storage: Storage, 
     assert storage.newest_version("m/runs/1/model.tar.gz") == first
     assert storage.read("m/runs/1/model.tar.gz") == b"1" * size
     storage.write("m/runs/1/model.tar.gz", "what is written otherwise is written as before")
+    with pytest.raises(FileExistsError, match=r"s3://data/m/runs/1/model.tar.gz is not what lies in s3://there/m"):
+        storage.bring("m/runs/1/model.tar.gz", source="there")
+    assert storage.read("m/runs/1/model.tar.gz").startswith(b"what is written otherwise")
 
 
 def test_a_bucket_is_emptied_of_all_versions_and_markers(storage: Storage) -> None:

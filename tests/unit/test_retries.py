@@ -51,6 +51,7 @@ def malformed() -> ValidationError:
         (refused("KMS.AccessDeniedException"), True),
         (refused("AuthorizationError"), True),
         (malformed(), True),
+        (FileExistsError("something else lies there"), True),
         (refused("ThrottlingException"), False),
         (refused("InternalServerError"), False),
         (refused("ValidationException"), False),  # SageMaker's word for an endpoint that is just being updated
