@@ -27,7 +27,7 @@ test: setup sdk .noria/chromium/.ready
 ## unit: the tests that need no process, under a minute
 .PHONY: unit
 unit: .venv/.ready
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit $(TWO)
 
 ## fuzz: give hostile input to every door, guided by what it reaches, a minute each (SECONDS_EACH=600); Linux only
 .PHONY: fuzz

@@ -116,7 +116,7 @@ def test_looking_all_the_time_the_truth_is_rarely_outside_of_two_samples(shares:
 def verdicts(champion: Floats, rival: Floats, *, paired: bool) -> list[Verdict]:
     """What each run stops with, looking every hundred requests; wait where it never stops."""
     ours, theirs, pairs = running(champion), running(rival), running(rival - champion)
-    found = []
+    found, spec = [], spec_of()
     for run in range(len(champion)):
         verdict = Verdict.WAIT
         for n in range(500, champion.shape[1], 100):
@@ -126,7 +126,7 @@ def verdicts(champion: Floats, rival: Floats, *, paired: bool) -> list[Verdict]:
             ]
             difference = sides[2] if paired else sides[1] - sides[0]
             loss = Difference.of(sides[0], sides[1], difference, margin=MARGIN * sides[0].value)
-            verdict, _ = judge(loss, None, spec=spec_of())
+            verdict, _ = judge(loss, None, spec=spec)
             if verdict is not Verdict.WAIT:
                 break
         found.append(verdict)
