@@ -1,9 +1,16 @@
 """How tests are spread over workers: a file stays together, and so does all that shares one cloud.
 
 What AWS's services look like is read once by each of them, whichever session asks: it is most of what a client takes.
+Temporary files lie in one folder, which goes with the session: also those of the CDK, which leaves its own, and of
+processes that tests kill.
 """
 
+import atexit
+import os
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import botocore.session
 import pytest
@@ -14,6 +21,24 @@ _CLOUDS = ("tests/integration/reactions/", "tests/breaking/")
 """Folders of which all files ask the same cloud."""
 
 
+def _keep_temporary_files_together() -> None:
+    """Before anything is imported that makes some, as aws_cdk does."""
+    outside, prefix = Path(tempfile.gettempdir()), "noria-tests-"
+    for folder in outside.glob(f"{prefix}*"):
+        try:
+            os.kill(int(folder.name.removeprefix(prefix)), 0)
+        except ProcessLookupError:  # a session that was killed
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            continue  # somebody else's
+    own = outside / f"{prefix}{os.getpid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(outside))  # pytest itself keeps tests' folders for a while
+    os.environ["TMPDIR"] = tempfile.tempdir = str(own)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+
+
+_keep_temporary_files_together()
 botocore.session.create_loader = cache(botocore.session.create_loader)
 
 

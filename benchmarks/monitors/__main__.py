@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def main() -> None:
     shifted = [
         Task(world, BASELINE, rows, max(1, round(trials * options.scale)), 1_000) for world, rows, trials in SHIFTED
     ]
-    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="noria-benchmark-") as tempfile.tempdir,  # also that of killed workers
+        multiprocessing.get_context("fork").Pool(options.processes) as pool,
+    ):
         said = []
         for one in pool.imap(watch, unchanged):
             said.append(one)

@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,8 +63,7 @@ def play_all(cloud: LocalCloud, story: Story, model: spec.ModelSpec) -> None:
             ending.enter_context(cloud)
             story.check("a local cloud answers, IAM and TLS on", detail=cloud.endpoint, since=begin)
             begin = time.monotonic()
-            folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="noria-models-")))
-            stacks = deploy(cloud, models=write_models(folder), progress=story.waiting_for)
+            stacks = deploy(cloud, models=write_models(cloud.root / "models"), progress=story.waiting_for)
             story.check("bootstrapped and deployed by the unmodified CDK", detail=", ".join(stacks), since=begin)
         world = World(cloud=cloud, model=model.model, story=story)
         play = Play(world=world, spec=model, pager=Pager(world))

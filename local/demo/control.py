@@ -21,6 +21,7 @@ WINDOWS, ROWS = 3, 800
 
 def write_models(folder: Path) -> Path:
     """The specs of this repository, and flight-delay's under the control's name with one instance, in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     for path in (REPOSITORY / "models").glob("*.yaml"):
         (folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     spec = yaml.safe_load((REPOSITORY / "models" / "flight-delay.yaml").read_text(encoding="utf-8"))

@@ -4,7 +4,6 @@ import argparse
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,13 +42,10 @@ def main() -> int:
     if root.exists():
         shutil.rmtree(root)
     story = Story(listener=Display(console))
-    with (
-        tempfile.TemporaryDirectory(prefix="noria-models-") as folder,
-        # A flood takes what time it takes; ticks that come sixty times as often would only be in its way.
-        LocalCloud(root=root, port=options.port, time_scale=1.0 if options.flood else TIME_SCALE) as cloud,
-    ):
+    # A flood takes what time it takes; ticks that come sixty times as often would only be in its way.
+    with LocalCloud(root=root, port=options.port, time_scale=1.0 if options.flood else TIME_SCALE) as cloud:
         untrained = [MODEL, CONTROL] if options.flood else [CONTROL]
-        day = prepare(cloud, story, models=specs(Path(folder), untrained=untrained), live=not options.flood)
+        day = prepare(cloud, story, models=specs(root / "models", untrained=untrained), live=not options.flood)
         if options.flood:
             return flood(day, console, uploads=options.flood)
         chosen = [name for name in BREAKS if not options.only or name in options.only]
