@@ -2,13 +2,14 @@
 
 import io
 import json
+import re
 import socket
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
@@ -29,6 +30,8 @@ BUCKET = "pipeline-data"
 SCIKIT_LEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
 SPEC = specs.load(Path("models/flight-delay.yaml"))
 PATIENCE = 120
+
+T = TypeVar("T")
 
 
 class Wheel:
@@ -106,6 +109,48 @@ class Wheel:
             time.sleep(0.2)
         steps = self.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
         return {**execution, "Steps": {step["StepName"]: step for step in steps}}
+
+    def train_on_spot(self, job: dict[str, Any], name: str) -> str:
+        """Train once more as `job` did, on Spot, with a checkpoint after each iteration."""
+        parts = ("AlgorithmSpecification", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "RoleArn")
+        parameters = {"checkpoints": "/opt/ml/checkpoints", "checkpoint-seconds": "0"}
+        self.sagemaker.create_training_job(
+            **{part: job[part] for part in parts},
+            TrainingJobName=name,
+            HyperParameters=job["HyperParameters"] | parameters,
+            EnableNetworkIsolation=True,
+            EnableManagedSpotTraining=True,
+            StoppingCondition={"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 1200},
+            CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints/{name}", "LocalPath": "/opt/ml/checkpoints"},
+        )
+        return name
+
+    def trained(self, job: str) -> dict[str, Any]:
+        description: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=job)
+        return description
+
+    def interrupt(self, job: str) -> None:
+        self._cloud.faults.interrupt(job)
+
+    def log(self, job: str) -> str:
+        return (self._cloud.root / "jobs" / job / "log.txt").read_text()
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [each["Key"] for each in found]
+
+    def until(self, look: Callable[[], T | None]) -> T:
+        deadline = time.monotonic() + PATIENCE
+        while not (seen := look()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.05)
+        return seen
+
+    def bundle(self, uri: str) -> dict[str, bytes]:
+        """The files of a model bundle."""
+        with tarfile.open(fileobj=io.BytesIO(self.read(uri))) as tar:
+            files = {member.name: tar.extractfile(member) for member in tar.getmembers() if member.isfile()}
+            return {name: file.read() for name, file in files.items() if file}
 
     def read(self, uri: str) -> bytes:
         body: bytes = self.s3.get_object(Bucket=BUCKET, Key=uri.removeprefix(f"s3://{BUCKET}/"))["Body"].read()
@@ -211,6 +256,31 @@ def test_january_becomes_a_package_that_awaits_approval(wheel: Wheel, first: dic
     attribution = Attribution.model_validate_json(wheel.read(metadata["noria:attribution"]))
     assert set(attribution.weights) == set(SPEC.features)
     assert attribution.seconds < 10, "it is not to make trainings slow"
+
+
+def test_a_training_interrupted_on_spot_goes_on_and_gives_the_model_of_one_that_was_not(
+    wheel: Wheel, first: dict[str, Any]
+) -> None:
+    undisturbed = wheel.trained(first["Steps"]["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
+    name = wheel.train_on_spot(undisturbed, "on-spot")
+    wheel.until(lambda: wheel.keys("checkpoints/on-spot/"))
+    wheel.interrupt(name)
+    done = wheel.until(
+        lambda: wheel.trained(name) if wheel.trained(name)["TrainingJobStatus"] != "InProgress" else None
+    )
+    assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    assert [each["Status"] for each in done["SecondaryStatusTransitions"]].count("Interrupted") == 1
+    bundle, other = (wheel.bundle(job["ModelArtifacts"]["S3ModelArtifacts"]) for job in (undisturbed, done))
+    assert other["model.onnx"] == bundle["model.onnx"]
+    assert json.loads(other["golden.json"]) == json.loads(bundle["golden.json"])
+    iterations = json.loads(bundle["training.json"])["iterations"]
+    assert json.loads(other["training.json"])["iterations"] == iterations
+    before, after = wheel.log(name).split("goes on after ")
+    taken_up = int(after.partition(" ")[0])
+    assert 1 < taken_up < iterations, "some of the work was not done again"
+    then, later = (re.findall(r"^checkpoint after (\d+) of", log, re.MULTILINE) for log in (before, after))
+    assert taken_up <= len(then) + 2, "not before it was fitted; a line may have been lost"
+    assert list(map(int, later)) == list(range(taken_up + 1, iterations))
 
 
 def test_the_bundle_is_what_a_serving_container_loads(wheel: Wheel, first: dict[str, Any]) -> None:
