@@ -25,7 +25,7 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
-from noria.deployment import Cause, live, requests, rollback_of
+from noria.deployment import Cause, kept, requests, rollback_of
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import version
 from noria.page import Matter, Page
@@ -432,7 +432,7 @@ def state(entries: Sequence[Entry], candidate: Candidate) -> State:
     """Where a version is on its way, by registry and ledger together; that it expired is what the ledger says."""
     package = candidate.package
     said = {entry.kind for entry in entries if entry.details.get("package") == package}
-    answers = live(entries)
+    answers = kept(entries)
     if answers and package in {answers.package, answers.challenger, answers.shadow}:
         return State.LIVE
     if candidate.approval == REJECTED:
@@ -489,7 +489,7 @@ def told_by_time(
 
 def outdated(spec: ModelSpec, entries: Sequence[Entry], candidate: Candidate, now: datetime) -> str | None:
     """Why a version that answers is older than the spec lets it be."""
-    oldest, answers = spec.approval.max_age, live(entries)
+    oldest, answers = spec.approval.max_age, kept(entries)
     if oldest is None or answers is None or candidate.package not in {answers.package, answers.challenger}:
         return None
     age = now - candidate.created

@@ -17,6 +17,8 @@
 | a step has baked            | the next weight, after the last one the challenger as champion; no such           |
 |                             | challenger where probe or experiment speak against it; none without its approval  |
 | a deployment has ended      | what was decided against is not left in place                                     |
+| the clock, by serve.hours   | nothing, outside of them; in them what answered before, or what a way back has    |
+|                             | asked for since                                                                   |
 
 Nothing here reads or changes anything. Of two decisions the newer counts, whichever is heard first.
 """
@@ -47,16 +49,20 @@ from noria.deployment import (
     Cause,
     Desired,
     Request,
+    asked_for,
+    by_hours,
     challenger_at,
+    comes_back,
     deployment_id,
+    kept,
     live_package,
     newest_request,
     overtaken_by,
     predecessors,
-    requests,
     rollback_of,
     taken_back,
     took_back,
+    turned_off,
     unsettled,
     wanted,
 )
@@ -72,6 +78,9 @@ PERMITTED = "To answer beside the champion: "
 
 PROOF = timedelta(hours=1)
 """How long a step waits, once it has baked, for the challenger to be probed; a probe gives up after as long."""
+
+HOURS_BEGUN = "The endpoint need not go any more: its hours have begun."
+HOURS_ENDED = "The endpoint need not come any more: its hours have ended."
 
 _AFTER = "after "
 _ADVANCE = "advance "
@@ -486,7 +495,7 @@ class Decisions:
     @property
     def step(self) -> Request | None:
         """The step of a progressive deployment that was asked for last, unless something else was asked for since."""
-        asked = requests(self.entries)
+        asked = asked_for(self.entries)
         last = asked[-1] if asked else None
         return last if last and last.cause is Cause.PROGRESSIVE and last.desired.challenger else None
 
@@ -495,7 +504,7 @@ class Decisions:
 
         Once: if that fails too, a person has been told.
         """
-        asked = requests(self.entries)
+        asked = asked_for(self.entries)
         if not asked or newest_request(self.entries) or asked[-1].decision.startswith(_AFTER):
             return Verdict(outcome=Outcome.NOTHING)
         wanted, last = self._wanted, asked[-1]
@@ -510,6 +519,54 @@ class Decisions:
         name = f"{_AFTER}{last.id}"
         at = self._since(last.decided_at)
         return self._request(deployment_id("after", last.id), desired, Cause.REJECTED, why, decision=name, at=at)
+
+    # --- the clock
+
+    def hours(self, under_way: Request | None = None) -> Verdict:
+        """Take the endpoint away outside of the model's hours, and put it back in them.
+
+        `under_way` is the deployment that the stack has begun. What was decided on before goes first, and a progressive
+        deployment to its end; what can not begin any more in time is given up.
+        """
+        hours, gone, turn = self.spec.serve.hours, turned_off(self.entries), by_hours(self.entries)
+        answers = hours is None or hours.include(self.now)
+        if turn:
+            if turn == under_way or answers == (turn.cause is Cause.ON):
+                return Verdict(outcome=Outcome.NOTHING)
+            why = HOURS_BEGUN if answers else HOURS_ENDED
+            return Verdict(outcome=Outcome.NOTHING, facts=(self._fact(Kind.DEPLOYMENT_SUPERSEDED, turn.id, why),))
+        now = kept(self.entries)
+        if answers == (gone is None) or now is None or now.package is None:
+            return Verdict(outcome=Outcome.NOTHING)
+        if not answers and (newest_request(self.entries) or self._stepping):
+            return Verdict(outcome=Outcome.NOTHING)
+        desired = self._comes_back if answers else Desired(package=None)
+        turned = hours.turned(self.now) if hours else gone.at if gone else self.now
+        cause = Cause.ON if answers else Cause.OFF
+        # What failed is tried again, once an hour.
+        decision = f"{cause} {turned.isoformat()} {(self.now - turned) // timedelta(hours=1)}"
+        id_ = deployment_id("hours", decision)
+        if self._knows(Kind.DEPLOYMENT_REQUESTED, id_):
+            return Verdict(outcome=Outcome.NOTHING)
+        why = f"it is outside of {hours}" if not answers else f"{hours} has begun" if hours else "it has no hours"
+        return self._request(id_, desired, cause, why, decision=decision, at=self.now)
+
+    @property
+    def _comes_back(self) -> Desired:
+        """What did not answer outside of hours, without whom people or alarms decided against to be beside it."""
+        desired = comes_back(self.entries) or Desired(package=None)
+        for package in (desired.challenger, desired.shadow):
+            if package and (self._unwanted(package) or taken_back(self.entries, package)):
+                desired = desired.without(package)
+        return desired
+
+    @property
+    def _stepping(self) -> bool:
+        """Whether a progressive deployment goes on by itself."""
+        step, now = self.step, kept(self.entries)
+        if step is None or now is None or now.challenger != step.desired.challenger:
+            return False
+        return not self._knows(Kind.DEPLOYMENT_REFUSED, f"{_ADVANCE}{step.id}")
 
     def _unwanted(self, package: str) -> bool:
         return self.approval(package) == REJECTED or rollback_of(self.entries, package) is not None
@@ -554,7 +611,7 @@ class Decisions:
 
     def _since(self, at: datetime) -> datetime:
         """When what is wanted was decided: what only takes a part of it back is no newer decision."""
-        asked = requests(self.entries)
+        asked = asked_for(self.entries)
         return min(asked[-1].decided_at, at) if asked else at
 
     # --- facts

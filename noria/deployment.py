@@ -36,11 +36,16 @@ class Cause(StrEnum):
     SHADOW = "shadow"
     RETIRED = "retired"
     PROGRESSIVE = "progressive"  # a step of a challenger on its way to become the champion
+    OFF = "off"  # outside of serve.hours: nothing answers, whatever is wanted
+    ON = "on"  # they have begun
 
 
 OF_CHAMPION = frozenset({Cause.APPROVED, Cause.ROLLBACK, Cause.PROMOTE, Cause.PROGRESSIVE, Cause.RETIRED})
 """Decisions about who is to be champion: of two, the later one counts, whichever is heard first."""
 
+
+BY_HOURS = frozenset({Cause.OFF, Cause.ON})
+"""Decided by the clock: they change when a model answers, and not what by."""
 
 WAY_BACK = frozenset({Cause.ROLLBACK, Cause.REJECTED, Cause.ABANDON})
 """Decisions against what answers. Alarms that watch the way back compare with what is left, and so blame nobody."""
@@ -217,15 +222,25 @@ def unsettled(entries: Sequence[Entry]) -> list[Request]:
     return [request for request in requests(entries) if request.id not in settled]
 
 
+def asked_for(entries: Sequence[Entry]) -> list[Request]:
+    """Every deployment that was decided on, oldest first: all but those that go by the clock."""
+    return [request for request in requests(entries) if request.cause not in BY_HOURS]
+
+
 def newest_request(entries: Sequence[Entry]) -> Request | None:
-    """The deployment that was asked for last, if it has no outcome yet. Older ones will not be carried out any more."""
-    last = latest(entries, Kind.DEPLOYMENT_REQUESTED)
-    return next((request for request in unsettled(entries) if last and request.id == last.subject), None)
+    """The deployment that was decided on last, if it has no outcome yet. Older ones are not carried out any more."""
+    last = asked_for(entries)[-1:]
+    return next((request for request in unsettled(entries) if request in last), None)
+
+
+def by_hours(entries: Sequence[Entry]) -> Request | None:
+    """The endpoint's coming or going by the clock, if it has no outcome yet; it supersedes nothing."""
+    return next((request for request in unsettled(entries) if request.cause in BY_HOURS), None)
 
 
 def overtaken_by(entries: Sequence[Entry], decided_at: datetime, causes: frozenset[Cause] | None = None) -> str | None:
     """What was asked for by a decision later than `decided_at` (of `causes`): events arrive in any order."""
-    for request in reversed(requests(entries)):
+    for request in reversed(asked_for(entries)):
         if request.decided_at > decided_at and (causes is None or request.cause in causes):
             return str(request.desired)
     return None
@@ -237,16 +252,46 @@ def live(entries: Sequence[Entry]) -> Desired | None:
     return Desired.of(seen.details) if seen else None
 
 
+def turned_off(entries: Sequence[Entry]) -> Entry | None:
+    """What says that nothing answers because it is outside of the model's hours."""
+    seen = latest(entries, Kind.DEPLOYED, Kind.SERVING_DIFFERS)
+    return seen if seen and is_off(seen) else None
+
+
+def is_off(entry: Entry) -> bool:
+    """Whether it says that the endpoint was taken away by the clock."""
+    return entry.kind is Kind.DEPLOYED and entry.details.get("cause") == Cause.OFF
+
+
+def places(entries: Sequence[Entry]) -> list[Entry]:
+    """Each time that something was seen to answer, oldest first, as if there were no hours."""
+    kinds = {Kind.DEPLOYED, Kind.SERVING_DIFFERS}
+    return [entry for entry in entries if entry.kind in kinds and not is_off(entry)]
+
+
+def kept(entries: Sequence[Entry]) -> Desired | None:
+    """What answers, or outside of the model's hours answered before."""
+    seen = places(entries)[-1:]
+    return Desired.of(seen[0].details) if seen else None
+
+
+def comes_back(entries: Sequence[Entry]) -> Desired | None:
+    """What answers when hours begin: what did before, or what a way back has asked for since."""
+    gone = turned_off(entries)
+    since = [request for request in asked_for(entries) if gone and request.at > gone.at and request.cause in WAY_BACK]
+    return since[-1].desired if since else kept(entries)
+
+
 def live_package(entries: Sequence[Entry]) -> str | None:
-    """The champion's package as it was last seen to answer."""
-    now = live(entries)
-    return now.package if now else None
+    """The champion's package: as it was last seen to answer."""
+    champion = kept(entries)
+    return champion.package if champion else None
 
 
 def wanted(entries: Sequence[Entry]) -> Desired | None:
-    """What is to be live when everything under way has ended well."""
+    """What is to be live when everything under way has ended well, within the model's hours."""
     newest = newest_request(entries)
-    return newest.desired if newest else live(entries)
+    return newest.desired if newest else kept(entries)
 
 
 def under_way(entries: Sequence[Entry]) -> str | None:
@@ -254,6 +299,8 @@ def under_way(entries: Sequence[Entry]) -> str | None:
     moving = unsettled(entries)
     if not moving:
         return None
+    if turned_off(entries) and not by_hours(entries):
+        return f"{moving[-1].desired} is to go live once its hours have begun"
     told = f"a deployment is under way, from {live(entries) or Desired(package=None)} to {moving[0].desired}"
     return f"{told}; then {moving[-1].desired} is to go live" if len(moving) > 1 else told
 
@@ -292,11 +339,10 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
 def took_back(entries: Sequence[Entry]) -> Request | None:
     """The decision against another champion that brought the one which answers, where nobody asked for this one."""
     champion, brought = None, ""
-    for entry in entries:
-        if entry.kind in {Kind.DEPLOYED, Kind.SERVING_DIFFERS}:
-            answers = Desired.of(entry.details).package
-            if answers != champion:
-                champion, brought = answers, entry.subject
+    for entry in places(entries):
+        answers = Desired.of(entry.details).package
+        if answers != champion:
+            champion, brought = answers, entry.subject
     request = next((request for request in requests(entries) if request.id == brought), None)
     return request if request and request.cause in WAY_BACK - {Cause.ROLLBACK} else None
 

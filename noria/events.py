@@ -281,6 +281,7 @@ class Tick(Event):
         "Confirm Deployment",
         "Export Ledger",
         "Look At Package",
+        "Keep Hours",
     )
     detail: TickDetail
 

@@ -119,13 +119,17 @@ def previous_report(entries: Sequence[Entry], window: Window) -> str | None:
 
 
 def silence(spec: ModelSpec, entries: Sequence[Entry], window: Window, found: Profile) -> "timedelta | Unknown":
-    """How long no request has come at the end of a window in which `found` was captured, to the window."""
+    """How long no request has come, of the time that it could, at the end of a window in which `found` was captured."""
     if spec.serve.capture == 0:
         return Unknown(reason=_NOTHING_KEPT)
     if found.rows or found.malformed:
         return timedelta()
     asked = [e.window.end for e in _earlier(entries, window) if e.rows or e.malformed]
-    return window.end - asked[-1] if asked else Unknown(reason="no request has ever been seen")
+    if not asked:
+        return Unknown(reason="no request has ever been seen")
+    # Outside of its hours nobody can ask it.
+    hours = spec.serve.hours
+    return hours.between(asked[-1], window.end) if hours else window.end - asked[-1]
 
 
 # --- what was measured

@@ -6,7 +6,7 @@
 | a rejection, an approval taken back, an alarm of a   | they only take back                                   |
 | challenger                                           |                                                       |
 | the end of a training, of a batch, of a deployment   | it was begun before, or by a person                   |
-| probes, locked copies of the ledger                  | they protect and record                               |
+| probes, locked copies of the ledger, hours           | they protect, record, and save money                  |
 | objects that are no uploads                          | nothing begins with them                              |
 
 All else waits, but the ticks of the monitor: the next one comes by itself.
@@ -52,9 +52,10 @@ ENDINGS = frozenset(
         "Probe Deployment",
         "Confirm Deployment",
         "Export Ledger",
+        "Keep Hours",
     }
 )
-"""Detail types of what ends, protects or records something that was begun."""
+"""Detail types of what ends, protects or records something that was begun, or goes by the clock."""
 
 WISHES = frozenset({"Serving Requested", "Retraining Wanted"})
 """Detail types of what people ask for by a command."""

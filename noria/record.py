@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from noria import contract
-from noria.deployment import rollback_of
+from noria.deployment import is_off, rollback_of
 from noria.evaluation import Evaluation, Training
 from noria.explain import Attribution
 from noria.golden import Golden
@@ -147,7 +147,7 @@ class Record(Part):
         """When it last became the champion; None where it is not the champion, as far as its own entries tell."""
         found = None
         for entry in self.entries:
-            if entry.kind is Kind.DEPLOYED:
+            if entry.kind is Kind.DEPLOYED and not is_off(entry):
                 found = (found or entry.at) if self._crowned(entry) else None
             elif entry.kind is Kind.MODEL_RETIRED:
                 found = None
@@ -182,6 +182,6 @@ def about(entries: Sequence[Entry], package: str, request: TrainingRequest | Non
         replaces = entry.kind is Kind.DEPLOYED and before == package
         if package in names or entry.subject in made or replaces:
             chosen.append(entry)
-        if entry.kind is Kind.DEPLOYED:
+        if entry.kind is Kind.DEPLOYED and not is_off(entry):
             before = entry.details.get("package")
     return tuple(chosen)

@@ -20,6 +20,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
+from noria.hours import Hours
 from noria.units import Duration, Part, format_duration
 
 INSTANCE = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
@@ -163,6 +164,7 @@ class Serve(Part):
     count: int = Field(3, ge=1, le=100, description="instances; at first, where `scale` moves them")
     serverless: Serverless | None = None
     scale: Scale | None = None
+    hours: Hours | None = Field(None, description="when there is an endpoint; always when left out")
 
     strategy: Strategy = Field(
         Strategy.CANARY,
@@ -262,6 +264,8 @@ class Serve(Part):
             yield f"step {self.step} of {self.count} instances is too small for {strategy.value}: use {least} or more"
 
     def _scale_problems(self) -> Iterator[str]:
+        if self.hours and not self.mode.has_instances:
+            yield f"hours take instances away, which mode {self.mode.value} does not have: remove them"
         if self.scale is None:
             return
         if not self.mode.has_instances:
@@ -303,7 +307,8 @@ class Serve(Part):
                 size = self.serverless or Serverless()
                 return f"serverless, {size.memory_mb} MB, {size.concurrency} at a time"
         fleet = f"{self.scale.min} to {self.scale.max}" if self.scale else self.count
-        return f"{'async, ' if self.mode is Mode.ASYNC else ''}{fleet} x {self.instance}, {self.strategy.value}"
+        hours = f", {self.hours}" if self.hours else ""
+        return f"{'async, ' if self.mode is Mode.ASYNC else ''}{fleet} x {self.instance}, {self.strategy.value}{hours}"
 
     @property
     def steps(self) -> int:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
 
-from noria.deployment import Desired
-from noria.ledger import Entry, Kind
+from noria.deployment import Desired, places
+from noria.ledger import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,5 @@ def _since(seen: "Sequence[tuple[datetime, Desired]]", what: Callable[[Desired],
 
 
 def _seen(entries: Sequence[Entry]) -> list[tuple[datetime, Desired]]:
-    """What was seen to answer, oldest first."""
-    kinds = {Kind.DEPLOYED, Kind.SERVING_DIFFERS}
-    return [(entry.at, Desired.of(entry.details)) for entry in entries if entry.kind in kinds]
+    """What was seen to answer, oldest first; hours in which nothing does are no break of it."""
+    return [(entry.at, Desired.of(entry.details)) for entry in places(entries)]

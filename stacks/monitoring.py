@@ -1,4 +1,4 @@
-"""How one model is watched: when its windows are compared, what pages people, and a dashboard to look at.
+"""How one model is watched: when its windows are compared, what pages people, its hours, and a dashboard to look at.
 
 Of mode batch, the dashboard alone.
 """
@@ -68,6 +68,18 @@ class Monitoring(Stack):
             detail_type="Monitor Model",
             detail={"model": spec.model},
         )
+        if hours := spec.serve.hours:
+            for name, expression in zip(("On", "Off"), hours.crons, strict=True):
+                reactions.clock.schedule(
+                    self,
+                    f"Hours{name}",
+                    name=f"{self._name}-{name.lower()}",
+                    expression=expression,
+                    timezone=hours.timezone,
+                    reaction=reactions.deploy_model,
+                    detail_type="Keep Hours",
+                    detail={"model": spec.model},
+                )
         CapturedRequests(self, "CapturedRequests", settings=settings, spec=spec, foundation=foundation)
         alarms = {monitor: self._watch(monitor, settings=settings) for monitor in monitors(spec)}
         for monitor, alarm in alarms.items():

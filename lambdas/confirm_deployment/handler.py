@@ -40,6 +40,7 @@ from noria.aws.telemetry import follow, reaction, tell
 from noria.decisions import Outcome as Decision
 from noria.decisions import Verdict
 from noria.deployment import (
+    BY_HOURS,
     RESTORES,
     WAY_BACK,
     Cause,
@@ -280,9 +281,10 @@ def _announce(
 def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: Schedules) -> Fact:
     desired = told.request.desired
     if desired.package is None:
-        return told.fact(
-            Kind.DEPLOYED, f"Nothing answers any more, after {version(told.before)}: {told.model} is retired."
-        )
+        was = version(told.before)
+        if told.request.cause is Cause.OFF:
+            return told.fact(Kind.DEPLOYED, f"{was.capitalize()} is off{_until(told)}.")
+        return told.fact(Kind.DEPLOYED, f"Nothing answers any more, after {was}: {told.model} is retired.")
     registry.mark(desired.package, OUTCOME, "live")
     bus.publish(ModelDeployed.of(told.event))
     if told.request.cause is Cause.PROGRESSIVE and desired.challenger:
@@ -292,6 +294,8 @@ def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: 
             at=at,
             message=Tick.message("Advance Challenger", model=told.model, time=at, deployment=told.request.id),
         )
+    if told.request.cause is Cause.ON:
+        return told.fact(Kind.DEPLOYED, f"{told.what} is live again.", config=used.config, models=list(used.models))
     after = ", as the first" if told.first else f", after {version(told.before)}"
     return told.fact(
         Kind.DEPLOYED,
@@ -299,6 +303,11 @@ def _live(told: _Told, used: _Used, *, registry: Registry, bus: Bus, schedules: 
         config=used.config,
         models=list(used.models),
     )
+
+
+def _until(told: _Told) -> str:
+    hours = told.spec.serve.hours
+    return f" until {hours.local(hours.next_start(told.now))}" if hours else ""
 
 
 def _rolled_back(told: _Told, *, registry: Registry, bus: Bus, pages: Pages) -> Fact:
@@ -341,13 +350,19 @@ def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:
             subject=f"{told.model}: {told.request.desired} could not be deployed",
             what=what,
             where=f"{told.candidate or told.request.id}\nCloudFormation and endpoint of {told.model}",
-            do="Mend the cause, then approve the package again: the new decision deploys it."
-            if approved
-            else "Mend the cause, then ask for it again.",
+            do=_after_failure(told.request.cause),
             command=f"noria approve {told.candidate} --reason '…'" if approved else f"noria status {told.model}",
         )
     )
     return told.fact(Kind.DEPLOYMENT_FAILED, what)
+
+
+def _after_failure(cause: Cause) -> str:
+    if cause in BY_HOURS:
+        return "Mend the cause: it is tried again every hour."
+    if cause is Cause.APPROVED:
+        return "Mend the cause, then approve the package again: the new decision deploys it."
+    return "Mend the cause, then ask for it again."
 
 
 def _say_difference(

@@ -4,7 +4,8 @@ package approved, rejected ─┐   an approval that does not hold is put back
 Serving Requested ──────────┤
 a challenger's alarm ───────┼─ noria/decisions.py ─ ledger ┐
 Advance Challenger ─────────┘                              ├─ UpdateStack unless one is under way
-the stack has come to rest ────────────────────────────────┘
+the stack has come to rest ────────────────────────────────┤
+Keep Hours ────────────────────────────────────────────────┘
 
 Calls: sagemaker:DescribeModelPackage and sagemaker:UpdateModelPackage on the model's packages; s3:GetObject on */runs/*
 and s3:ListBucket, for what their model data is now;
@@ -55,6 +56,9 @@ Trigger = ModelPackageStateChange | ServingRequested | AlarmStateChange | Tick |
 
 
 _PROOF_AGAIN = timedelta(seconds=30)
+
+KEEP_HOURS = "Keep Hours"
+"""What the clock says; what that means now, the beginning of every deployment looks at."""
 
 
 class Outcome(StrEnum):
@@ -112,7 +116,8 @@ def deploy_model(
     follow(_correlation(trigger, rollout.ledger.entries(rollout.model)))
     question = _question(trigger, rollout=rollout, measurements=measurements, now=now)
     if question is None:
-        return rollout.begin_next(now=now) if isinstance(trigger, StackStatusChange) else Outcome.NO_DECISION
+        goes_on = isinstance(trigger, (StackStatusChange, Tick))
+        return rollout.begin_next(now=now) if goes_on else Outcome.NO_DECISION
 
     def answer(entries: Sequence[Entry]) -> Verdict:
         return question(rollout.decisions(entries, now=now))
@@ -154,7 +159,7 @@ def _question(trigger: Trigger, *, rollout: Rollout, measurements: Measurements,
         case AlarmStateChange() if trigger.detail.state.value == "ALARM":
             alarm, state = trigger.detail.alarm, trigger.detail.state
             return _alarm(alarm, state.at, state.reason, rollout)
-        case Tick():
+        case Tick() if trigger.detail_type != KEEP_HOURS:
             deployment = trigger.detail.deployment or ""
             raised = measurements.raised(rollout.names.challenger_alarms(rollout.model))
             # An alarm may have been raised while nobody heard it: a step is judged when it ends, too.

@@ -15,6 +15,7 @@
 | a package waits, though enough have approved | the registry's Approved     | approve_package      |
 | serving stack and endpoint are quiet         | the deployment's outcome, or they differ | confirm_deployment |
 | a progressive step has answered long enough  | what was asked for after it | deploy_model      |
+| it is in, or outside of, a model's hours     | that it answers, or does not | deploy_model     |
 | an entry of the ledger has no locked copy    |                             | export_ledger     |
 
 Each has the shape of the event that AWS sends, and is told once. And SageMaker's lineage follows the ledger
@@ -66,7 +67,7 @@ from noria.aws.storage import ObjectVersion, Storage
 from noria.aws.telemetry import logger, metrics, reaction, tell
 from noria.aws.transforms import Transforms
 from noria.batch import batch_token, is_upload
-from noria.deployment import Cause, Desired, Request, difference_subject, live, unsettled
+from noria.deployment import BY_HOURS, Cause, Desired, Request, difference_subject, live, turned_off, unsettled
 from noria.events import (
     DatasetAccepted,
     EventsSentAgain,
@@ -311,6 +312,7 @@ class Search:
         yield from self._looks()
         yield from self._deployments()
         yield from self._steps()
+        yield from self._hours()
         yield from self._copies()
 
     def _uploads(self) -> Iterator[Missed]:
@@ -509,6 +511,8 @@ class Search:
         if stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
             return
         waiting = [request for request in unsettled(self.entries) if request.at <= self.now - GRACE]
+        if turned_off(self.entries):
+            waiting = [request for request in waiting if request.cause in BY_HOURS]  # the others wait for the hours
         known = live(self.entries) or Desired(package=None)
         # A batch model has no endpoint that its stack could be wrong about.
         batch = self.env.required_spec(self.model).serve.mode is Mode.BATCH
@@ -549,6 +553,24 @@ class Search:
             subject=f"step {deployed.subject}",
             why=f"{Desired.of(deployed.details)} has answered long enough".capitalize(),
             event=self._event(Tick, detail, "Advance Challenger"),
+        )
+
+    def _hours(self) -> Iterator[Missed]:
+        hours, gone = self.env.required_spec(self.model).serve.hours, turned_off(self.entries)
+        answers = live(self.entries) or Desired(package=None)
+        within = hours is None or hours.include(self.now)
+        turned = hours.turned(self.now) if hours else None
+        if within == (answers.package is not None) or (within and gone is None):
+            return
+        if turned and turned > self.now - GRACE:
+            return
+        detail = {"model": self.model, "time": self.now.isoformat()}
+        yield Missed(
+            reaction="deploy-model",
+            # Once an hour: what fails is tried again as often.
+            subject=f"hours {self.now:%Y-%m-%dT%H}",
+            why=f"{self.model} is {'off within' if within else 'on outside of'} its hours",
+            event=self._event(Tick, detail, "Keep Hours"),
         )
 
     def _copies(self) -> Iterator[Missed]:

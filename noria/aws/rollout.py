@@ -21,9 +21,22 @@ from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, tell
 from noria.decisions import PERMITTED, Decided, Decisions, Verdict, superseded
-from noria.deployment import WAY_BACK, Desired, Guard, Request, decided_against, guard, live, newest_request, unsettled
+from noria.deployment import (
+    WAY_BACK,
+    Desired,
+    Guard,
+    Request,
+    asked_for,
+    by_hours,
+    decided_against,
+    guard,
+    live,
+    newest_request,
+    turned_off,
+    unsettled,
+)
 from noria.events import Tick
-from noria.ledger import Entry, Fact, Kind, correlation_of, latest
+from noria.ledger import Entry, Fact, Kind, correlation_of
 from noria.names import Names, version
 from noria.spec import ModelSpec
 
@@ -186,27 +199,52 @@ class Rollout:
         would be replaced unsaid.
         """
         under_way = self.carried_out()
-        entries = self.ledger.entries(self.model)
-        last, newest = latest(entries, Kind.DEPLOYMENT_REQUESTED), newest_request(entries)
+        entries = self._keep_hours(under_way, now=now)
+        newest, turn = newest_request(entries), by_hours(entries)
         for request in unsettled(entries):
-            if request != newest and last and not (under_way and request == under_way.request):
-                later = Request.of(last).desired
+            if request not in {newest, turn, under_way and under_way.request}:
+                later = asked_for(entries)[-1].desired
                 self._supersede(request, f"{later} was asked for after it", now=now)
-        if newest is None:
+        first = turn or newest
+        if first is None:
             return Begun.NOTHING
-        follow(correlation_of(entries, newest.id))
+        follow(correlation_of(entries, first.id))
         if under_way is None:
-            if why := self._against(newest, entries, now=now):
-                self._supersede(newest, why, now=now)
-                return Begun.NOTHING
-            if self._differs(live(entries), looked):
-                return self._look(Begun.DIFFERS, now=now, delay=_LOOK_AGAIN)
-            return self._begin(newest, guard=guard(live(entries), newest.desired, newest.cause), now=now)
-        if under_way.request != newest:
-            self._wait(newest, f"{under_way.request.desired} is under way", now=now)
+            return self._carry_out(first, entries, looked, now=now)
+        if newest and under_way.request != newest:
+            turns = under_way.request == turn
+            what = "the endpoint comes or goes by its hours" if turns else f"{under_way.request.desired} is under way"
+            self._wait(newest, what, now=now)
         if under_way.operation is None:
             return self._look(Begun.UNCHANGED, now=now)
         return Begun.WAITING
+
+    def _carry_out(self, request: Request, entries: Sequence[Entry], looked: Desired | None, *, now: datetime) -> Begun:
+        if why := self._outside(request, entries, now=now):
+            self._wait(request, why, now=now)
+            return Begun.WAITING
+        if why := self._against(request, entries, now=now):
+            self._supersede(request, why, now=now)
+            return Begun.NOTHING
+        if self._differs(live(entries), looked):
+            return self._look(Begun.DIFFERS, now=now, delay=_LOOK_AGAIN)
+        return self._begin(request, guard=guard(live(entries), request.desired, request.cause), now=now)
+
+    def _keep_hours(self, under_way: CarriedOut | None, *, now: datetime) -> list[Entry]:
+        """Ask for what the clock asks for; the entries of the ledger after that."""
+        entries = self.ledger.entries(self.model)
+        if not (self.spec.serve.hours or turned_off(entries) or by_hours(entries)):
+            return entries
+        request = under_way.request if under_way else None
+        self.record(lambda entries: self.decisions(entries, now=now).hours(request), now=now)
+        return self.ledger.entries(self.model)
+
+    def _outside(self, request: Request, entries: Sequence[Entry], *, now: datetime) -> str | None:
+        """Why nothing may begin to answer now, where it is outside of the model's hours."""
+        hours, answers = self.spec.serve.hours, live(entries) or Desired(package=None)
+        if hours is None or hours.include(now) or answers.package or request.desired.package is None:
+            return None
+        return f"{self.model} is off until {hours.local(hours.next_start(now))}"
 
     def _differs(self, known: Desired | None, looked: Desired | None) -> bool:
         """Whether the stack has come to rest on something of which the ledger knows nothing."""

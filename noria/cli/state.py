@@ -22,7 +22,7 @@ from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.cli.idle import idle_warning
 from noria.cli.output import Refused
-from noria.deployment import Desired, live, under_way
+from noria.deployment import Desired, is_off, live, turned_off, under_way
 from noria.ledger import Entry, Kind, latest
 from noria.names import Names, Parameter, key, version
 from noria.pause import paused
@@ -177,7 +177,7 @@ class Deployed:
         answers = state.desired if state else Desired(package=None)
         if MODEL in stack.outputs:  # no endpoint: transform jobs use the stack's model
             answers = live(entries) or answers
-        package = answers.package
+        package, gone = answers.package, turned_off(entries)
         deployed = _deployed(entries, package)
         described = self.registry.describe(package) if package else None
         alarms = self._alarms(model)
@@ -206,6 +206,7 @@ class Deployed:
                 deployed,
                 described.version if described else None,
                 beside=_beside(answers),
+                gone=gone,
                 moving=under_way(entries),
                 alarms=alarms,
             ),
@@ -267,7 +268,7 @@ def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
     """When this package became the champion that it is: what came and went beside it since does not count."""
     found = None
     for entry in reversed(entries):
-        if entry.kind is not Kind.DEPLOYED:
+        if entry.kind is not Kind.DEPLOYED or is_off(entry):
             continue
         if entry.details.get("package") != package:
             break
@@ -297,10 +298,13 @@ def _summary(
     version: int | None,
     *,
     beside: str | None,
+    gone: Entry | None,
     moving: str | None,
     alarms: Sequence[str],
 ) -> str:
     changes = f"; {moving}" if moving else ""
+    if version is None and gone:
+        return f"{model}: {gone.summary[0].lower()}{gone.summary[1:].rstrip('.')}{changes}"
     if version is None:
         return f"{model}: nothing is live{changes or '; approve a package to change that'}"
     since = f" since {deployed.at:%Y-%m-%d %H:%M:%S} UTC" if deployed else ""

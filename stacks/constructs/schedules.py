@@ -51,6 +51,7 @@ class Clock(Construct):
         reaction: Reaction,
         detail_type: str,
         detail: Mapping[str, str],
+        timezone: str | None = None,
     ) -> None:
         """Send `detail_type` to `reaction` whenever `expression` says; to `detail` comes the time that it was due."""
         event = {
@@ -64,6 +65,7 @@ class Clock(Construct):
             name=name,
             group_name=self.group,
             schedule_expression=expression,
+            schedule_expression_timezone=timezone,
             flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
             target=scheduler.CfnSchedule.TargetProperty(
                 arn=reaction.queue.queue_arn,

@@ -38,7 +38,8 @@ BIAS = "bias: {origin: {disparate_impact: 0.8, equal_opportunity: 0.2, equalized
 WAYS = {
     "at-once": "{strategy: all_at_once, bake: 20m, termination_wait: 5m}",
     "canary": "{strategy: canary, count: 8, step: 25%, termination_wait: 30m}",
-    "linear": "{strategy: linear, count: 4, step: 2, bake: 5m}",
+    "linear": """{strategy: linear, count: 4, step: 2, bake: 5m, hours:
+  {days: MON-SAT, from: "06:30", to: 20:00, timezone: Europe/Madrid}}""",
     "rolling": """{strategy: rolling, count: 4, step: 25%, scale: {min: 4, max: 12, target: 600, in: 10m, schedule: [
   {at: "cron(0 7 ? * MON-FRI *)", min: 8, max: 12, timezone: Europe/Madrid},
   {at: "cron(0 20 ? * MON-FRI *)", min: 4, max: 12, timezone: Europe/Madrid}]}}""",

@@ -335,10 +335,32 @@ def test_of_a_model_without_an_endpoint_nothing_is_captured_to_compare_and_what_
     assert {name for _, name, _ in shown} & counted == {"BatchStarted", "BatchPredicted", "BatchFailed", "BatchRefused"}
 
 
+@pytest.mark.parametrize("model", WITH_INSTANCES)
+def test_at_both_ends_of_its_hours_deploy_model_hears_of_it(ways: Assembly, model: str) -> None:
+    watching = ways[f"noria-dev-{model}-monitoring"]
+    turns = {
+        name: schedule.properties
+        for schedule in watching.of("AWS::Scheduler::Schedule")
+        if (name := schedule.properties["Name"].removeprefix(f"noria-dev-{model}-")) != "monitor"
+    }
+    if model != "linear":
+        assert turns == {}
+        return
+    said = {name: (turn["ScheduleExpression"], turn["ScheduleExpressionTimezone"]) for name, turn in turns.items()}
+    assert said == {
+        "on": ("cron(30 6 ? * MON,TUE,WED,THU,FRI,SAT *)", "Europe/Madrid"),
+        "off": ("cron(0 20 ? * MON,TUE,WED,THU,FRI,SAT *)", "Europe/Madrid"),
+    }
+    for turn in turns.values():
+        assert ways.target(watching, turn["Target"]["Arn"]).properties["QueueName"] == "noria-dev-deploy-model"
+        sent = json.loads(turn["Target"]["Input"])
+        assert (sent["detail-type"], sent["detail"]["model"]) == ("Keep Hours", "linear")
+
+
 @pytest.mark.parametrize("model", WITH_ENDPOINT)
 def test_of_every_endpoint_windows_are_compared(ways: Assembly, model: str) -> None:
     watching = ways[f"noria-dev-{model}-monitoring"]
-    assert watching.one("AWS::Scheduler::Schedule")
+    assert watching.one("AWS::Scheduler::Schedule", Name=f"noria-dev-{model}-monitor")
     assert watching.one("AWS::CloudWatch::Alarm", AlarmName=f"noria-dev-{model}-drift")
 
 

@@ -40,7 +40,21 @@ from noria.aws.schedules import Schedules
 from noria.aws.serving import ServingStack
 from noria.aws.storage import Storage
 from noria.aws.transforms import Transforms
-from noria.deployment import SETTLED, WAY_BACK, Desired, Request, live, rollback_of, unsettled
+from noria.decisions import HOURS_BEGUN, HOURS_ENDED
+from noria.deployment import (
+    BY_HOURS,
+    SETTLED,
+    WAY_BACK,
+    Cause,
+    Desired,
+    Request,
+    asked_for,
+    by_hours,
+    live,
+    rollback_of,
+    turned_off,
+    unsettled,
+)
 from noria.events import (
     AlarmStateChange,
     EndpointStateChange,
@@ -50,6 +64,7 @@ from noria.events import (
     Tick,
     parse,
 )
+from noria.hours import Hours
 from noria.ledger import Entry, Fact, Kind, latest, verify
 from noria.spec import ModelSpec, load
 from tests.unit.histories import History, live_through
@@ -64,8 +79,13 @@ def newest(entries: list[Entry], kind: Kind) -> Entry:
     return found
 
 
-def spec(strategy: str, mode: str) -> ModelSpec:
+DAY = timedelta(days=1)
+HOURS = Hours.model_validate({"days": "MON-SUN", "from": "06:00", "to": "18:00"})
+
+
+def spec(strategy: str, mode: str, *, hours: bool = False) -> ModelSpec:
     serve = SHIPPED["serve"] | {"strategy": strategy, "weights": [5, 25], "bake": "10m"}
+    serve |= {"hours": HOURS.model_dump()} if hours else {}
     return ModelSpec.model_validate(SHIPPED | {"model": MODEL, "serve": serve, "approval": {"mode": mode}})
 
 
@@ -163,9 +183,10 @@ class ServingMachine(History):
         strategy=st.sampled_from(["canary", "progressive"]),
         mode=st.sampled_from(["open", "open", "strict"]),
         answering=st.sampled_from([True, True, False]),
+        hours=st.booleans(),
     )
-    def begin(self, strategy: str, mode: str, *, answering: bool) -> None:
-        self.functions = Serving(self.world, spec(strategy, mode))
+    def begin(self, strategy: str, mode: str, *, answering: bool, hours: bool = False) -> None:
+        self.functions = Serving(self.world, spec(strategy, mode, hours=hours))
         (Path(self.folder.name) / f"{MODEL}.json").write_text(self.functions.spec.model_dump_json())
         self.world.before_update = self.check_update
         for _ in range(2):
@@ -181,6 +202,9 @@ class ServingMachine(History):
             if hasattr(self, "functions"):
                 self.settle()
                 self.check_quiet()
+                if self.hours:
+                    self.settle(within=True)
+                    self.check_quiet()
         finally:
             self.folder.cleanup()
 
@@ -291,6 +315,29 @@ class ServingMachine(History):
     def wait(self, minutes: int) -> None:
         self.world.pass_time(timedelta(minutes=minutes))
 
+    @property
+    def hours(self) -> Hours | None:
+        return self.functions.spec.serve.hours
+
+    @rule(late=st.sampled_from([-1, 0, 1, 40]))
+    @precondition(lambda self: hasattr(self, "functions") and self.hours)
+    def wait_until_hours_turn(self, late: int) -> None:
+        turn = min((at - self.of_day) % DAY for at in (HOURS.start, HOURS.end))
+        self.world.pass_time(max(timedelta(), turn + timedelta(minutes=late)))
+
+    @property
+    def of_day(self) -> timedelta:
+        now = self.world.now
+        return now - now.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    @rule()
+    @precondition(lambda self: hasattr(self, "functions") and self.hours)
+    def clock(self) -> None:
+        """A schedule's event, which comes when it comes."""
+        self.world.put(
+            "deploy-model", "noria.schedule", "Keep Hours", {"model": MODEL, "time": self.world.now.isoformat()}
+        )
+
     @rule()
     def tend(self) -> None:
         self.functions.reconcile(Path(self.folder.name))
@@ -314,7 +361,8 @@ class ServingMachine(History):
         """Nothing begins to answer that was decided against, nor in the place of what the ledger does not know."""
         entries, now = self.functions.entries(), self.world.live
         assert (live(entries) or Desired(package=None)) == now, "what another hand did is replaced unsaid"
-        back = desired == now or Request.of(newest(entries, Kind.DEPLOYMENT_REQUESTED)).cause in WAY_BACK
+        cause = (by_hours(entries) or Request.of(newest(entries, Kind.DEPLOYMENT_REQUESTED))).cause
+        back = desired == now or cause in WAY_BACK
         for package in desired.packages - (now.packages if back else set()):
             words = [entry for entry in entries if entry.details.get("package") == package]
             approved = latest(words, Kind.PACKAGE_APPROVED)
@@ -330,7 +378,11 @@ class ServingMachine(History):
             if self.functions.spec.approval.strict:
                 assert latest(words, Kind.APPROVAL_GIVEN), f"nobody approved {package} by the rule"
         if desired.package is None and now.package:
-            assert newest(entries, Kind.DEPLOYMENT_REQUESTED).details["cause"] == "retired", "the endpoint would go"
+            assert cause in {Cause.RETIRED, Cause.OFF}, "the endpoint would go"
+        if self.hours:
+            within = self.hours.include(self.world.now)
+            assert not (within and cause is Cause.OFF), "the endpoint would go within its hours"
+            assert within or not desired.package or now.package, "an endpoint would come outside of its hours"
 
     @invariant()
     def the_ledger_holds_and_says_each_end_once(self) -> None:
@@ -363,8 +415,11 @@ class ServingMachine(History):
 
     # --- when all is quiet
 
-    def settle(self) -> None:
+    def settle(self, *, within: bool = False) -> None:
+        """Until nothing happens any more; `within` the model's hours, from their beginning on."""
         world, quiet = self.world, 0
+        if within:
+            world.pass_time((HOURS.start - self.of_day) % DAY + timedelta(minutes=1))
         for _ in range(80):
             before = len(self.functions.entries())
             for message in [message for message in world.messages if message.visible <= world.now]:
@@ -382,7 +437,8 @@ class ServingMachine(History):
 
     def check_quiet(self) -> None:
         world, entries = self.world, self.functions.entries()
-        assert unsettled(entries) == [], "a deployment has not ended"
+        waiting = [request for request in unsettled(entries) if request.cause in BY_HOURS or not turned_off(entries)]
+        assert waiting == [], "a deployment has not ended"
         assert (live(entries) or Desired(package=None)) == world.live, (
             "the ledger says something else than what answers"
         )
@@ -393,6 +449,12 @@ class ServingMachine(History):
         if ended and ended[-1].kind is not Kind.DEPLOYED:
             self.check_pages(entries)
             return  # AWS refused the last change, and a person knows: what should have gone may still be there
+        if self.hours and not self.hours.include(world.now):
+            assert world.live.package is None, "it answers outside of its hours"
+        elif gone := turned_off(entries):
+            since = entries[gone.number :]
+            refused = [e for e in since if e.kind is Kind.DEPLOYMENT_SUPERSEDED and "will not go live" in e.summary]
+            assert refused, "it does not answer in its hours, and nobody knows why"
         if self.functions.spec.approval.strict:
             for known, described in world.packages.items():
                 given = approval.given(entries, known, approval.TAKEN_BACK)
@@ -402,10 +464,10 @@ class ServingMachine(History):
                 assert world.packages[package]["ModelApprovalStatus"] != "Rejected", "a rejected package is left"
         if world.live.challenger:
             assert rollback_of(entries, world.live.challenger) is None, "a challenger that was rolled back is left"
-            step = newest(entries, Kind.DEPLOYMENT_REQUESTED)
-            if step.details["cause"] == "progressive":
+            step = asked_for(entries)[-1]
+            if step.cause is Cause.PROGRESSIVE:
                 told = [entry.subject for entry in entries if entry.kind is Kind.DEPLOYMENT_REFUSED]
-                assert f"advance {step.subject}" in told, "a step stays for ever, and nobody knows"
+                assert f"advance {step.id}" in told, "a step stays for ever, and nobody knows"
         self.check_pages(entries)
 
     def check_pages(self, entries: list[Entry]) -> None:
@@ -420,7 +482,8 @@ class ServingMachine(History):
         }
         for kind, words in paged.items():
             told = sum(words in page for page in self.world.pages)
-            assert told >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
+            untold = [e for e in entries if e.kind is kind and e.summary in {HOURS_BEGUN, HOURS_ENDED}]
+            assert told + len(untold) >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
 
 
 def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_is_over(
