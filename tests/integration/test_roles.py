@@ -134,6 +134,7 @@ CALLS: dict[str, Call] = {
     "ask a batch": put("batch"),
     "put a dataset past the contract": put("datasets"),
     "replace a trained model": put("runs"),
+    "plant a checkpoint": put("checkpoints"),
     "forge captured requests": put("captured"),
     "delete an object": lambda aws, model, _: aws("s3").delete_object(Bucket=BUCKET, Key=f"{model}/incoming/x"),
     "delete a version of an object": lambda aws, model, _: aws("s3").delete_object(
