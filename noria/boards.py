@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from noria.monitors import BUSINESS, Monitor, monitors
-from noria.names import METRIC_NAMESPACE, Names, dimension
+from noria.names import METRIC_NAMESPACE, SERVICE, Names, dimension
 from noria.serve import Mode
 from noria.spec import ModelSpec
 
@@ -334,14 +334,14 @@ def _hourly(spec: ModelSpec, title: str, *outcomes: tuple[str, str]) -> Panel:
 
 
 def _outcome(spec: ModelSpec, outcome: str) -> Series:
-    """A count by `noria.aws.telemetry.tell`; the dimension `service` is Powertools' own."""
+    """A count by `noria.aws.telemetry.tell`."""
     return Series(
         family="noria_outcomes",
         help="How often a reaction ended so in the last hour",
         labels={"model": spec.model, "outcome": outcome},
         namespace=METRIC_NAMESPACE,
         metric=outcome,
-        dimensions={"Model": spec.model, "service": "noria"},
+        dimensions={"Model": spec.model, "service": SERVICE},
         statistic="Sum",
         period=HOUR,
         counts=True,

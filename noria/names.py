@@ -40,6 +40,10 @@ Parameter = Literal["data-bucket", "event-bus", "pages-topic", "notices-topic", 
 
 EVENT_SOURCE = "noria"
 METRIC_NAMESPACE = "Noria"
+SERVICE = "noria"
+"""The value of the dimension `service` that Powertools adds to every count in a log line."""
+OWN_LATENCY, OWN_FAILURES = "OwnRequestLatency", "OwnRequestFailures"
+"""Metrics of the requests that Noria itself sends to endpoints: microseconds, and 1 where one was answered with 5XX."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,10 +137,19 @@ class Served(NamedTuple):
     failed: float
     slow: float | None
 
+    def without(self, others: "Served") -> "Served":
+        """The same but for some of them; never fewer than none, for two clocks and counts are not quite one."""
+        return Served(
+            requests=max(0.0, self.requests - others.requests),
+            failed=max(0.0, self.failed - others.failed),
+            slow=None if self.slow is None else max(0.0, self.slow - (others.slow or 0.0)),
+        )
+
 
 class Kept(BaseModel):
     """How one objective was kept. `left`: share of the budget, negative where more went wrong than may; None without
-    events. `burn`: how fast it went in the last hour, 1 being just as fast as it may; of requests alone."""
+    events. `burn`: how fast it went in the last hour, 1 being just as fast as it may; of requests alone, as `own`: how
+    many of Noria's own are left out."""
 
     model: str
     objective: Objective
@@ -150,6 +159,7 @@ class Kept(BaseModel):
     share: float | None
     left: float | None
     burn: float | None = None
+    own: int = 0
     worst: str | None = None
 
     @property
@@ -157,8 +167,8 @@ class Kept(BaseModel):
         return self.left is not None and self.left < 0
 
 
-def by_requests(model: str, asked: Objectives, period: Served, hour: Served) -> Iterator[Kept]:
-    """Availability and latency, where they are promised."""
+def by_requests(model: str, asked: Objectives, period: Served, hour: Served, *, own: float = 0) -> Iterator[Kept]:
+    """Availability and latency of clients' requests, where they are promised; `own` are Noria's, not among them."""
     for objective in asked.promised:
         if objective not in OF_REQUESTS:
             continue
@@ -173,6 +183,7 @@ def by_requests(model: str, asked: Objectives, period: Served, hour: Served) -> 
             share=1 - bad / period.requests if period.requests else None,
             left=1 - bad / (period.requests * allowed) if period.requests else None,
             burn=lately / hour.requests / allowed if hour.requests else None,
+            own=round(own),
         )
 
 

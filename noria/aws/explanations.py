@@ -17,6 +17,7 @@ from noria.aws.endpoints import CHALLENGER, CHAMPION, Endpoint
 from noria.aws.predictor import CannotPredictError, Predictor
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
+from noria.aws.telemetry import own_request
 from noria.explain import (
     FEWEST_ROWS,
     MOST_ASKED,
@@ -147,11 +148,14 @@ class Explanations:
         return ask
 
     def _ask(self, rows: Sequence[Row], bundle: str, target: Variant | None) -> list[Any]:
-        body = json.dumps({"instances": rows}).encode()
+        body, began = json.dumps({"instances": rows}).encode(), time.monotonic()
         try:
             answered = self.predictor.predict(body, inference_id=f"{capture.PROBE}{uuid.uuid4()}", variant=target)
         except CannotPredictError as error:
+            if error.status in {400, 502}:  # it was the model that answered so
+                own_request(self.endpoint.name, seconds=time.monotonic() - began, failed=error.status == 502)
             raise UnexplainedError(f"the endpoint was asked and did not answer: {error.detail}") from error
+        own_request(self.endpoint.name, seconds=time.monotonic() - began, failed=False)
         if answered.bundle not in {None, bundle}:
             raise UnexplainedError("the endpoint answers by another bundle than the one that was explained at training")
         if len(answered.predictions) != len(rows):

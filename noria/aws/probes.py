@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_PendingDeploymentS
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ValidationError
 
+from noria.aws.telemetry import own_request
 from noria.capture import PROBE
 from noria.golden import attributes
 
@@ -108,6 +110,7 @@ class ProbedEndpoint:
 
     def ask(self, rows: Sequence[dict[str, Any]], *, variant: str | None) -> Answer:
         """One request of all rows, which says that it is Noria's; of a variant, where there are several."""
+        began = time.monotonic()
         try:
             answer = self.runtime.invoke_endpoint(
                 EndpointName=self.name,
@@ -117,8 +120,12 @@ class ProbedEndpoint:
                 InferenceId=f"{PROBE}{uuid.uuid4()}",
                 **({"TargetVariant": variant} if variant else {}),
             )
-        except self.runtime.exceptions.ModelError:
+        except self.runtime.exceptions.ModelError as error:
+            told: dict[str, Any] = dict(error.response)
+            failed = int(told.get("OriginalStatusCode") or 500) >= 500
+            own_request(self.name, seconds=time.monotonic() - began, failed=failed)
             return Answer(predictions=None)
+        own_request(self.name, seconds=time.monotonic() - began, failed=False)
         said = _BUNDLE.search(answer.get("CustomAttributes", ""))
         bundle = said[1] if said else None
         try:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import boto3
 
 from noria.experiment import Traffic
+from noria.names import METRIC_NAMESPACE, OWN_FAILURES, OWN_LATENCY, SERVICE
 from noria.objectives import Served, within
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class TrafficMetrics:
     client: "CloudWatchClient" = field(default_factory=lambda: boto3.client("cloudwatch"), repr=False)
 
     def of(self, variant: str, *, since: datetime, until: datetime) -> Traffic:
-        values = self._values(_METRICS, variant, since=since, until=until)
+        values = self._values(_METRICS, self._of(variant), since=since, until=until)
         return Traffic(
             requests=round(sum(values["requests"])),
             failures=round(sum(values["failures"])),
@@ -43,23 +44,25 @@ class TrafficMetrics:
 
     def served(self, variant: str, *, since: datetime, until: datetime, within_ms: float | None) -> Served:
         """Requests, and those of them that were answered with 5XX, or by the model later than `within_ms`."""
-        fast = {"fast": ("ModelLatency", within(within_ms))} if within_ms else {}
         # An asynchronous endpoint has no Invocations, but a latency of each.
-        asked: _Asked = {**_COUNTS, "answered": ("ModelLatency", "SampleCount"), **fast}
-        told = {id_: sum(values) for id_, values in self._values(asked, variant, since=since, until=until).items()}
-        answered = told.get("answered", 0.0)
-        return Served(
-            requests=told.get("requests") or answered,
-            failed=told.get("failures", 0.0),
-            slow=max(0.0, answered - told.get("fast", 0.0)) if within_ms else None,
-        )
+        asked: _Asked = {**_COUNTS, **_answered("ModelLatency", within_ms)}
+        return _served(self._values(asked, self._of(variant), since=since, until=until), within_ms)
+
+    def own(self, *, since: datetime, until: datetime, within_ms: float | None) -> Served:
+        """Those of them that Noria's functions sent: `noria.aws.telemetry.own_request`, by the clock of who asked."""
+        asked: _Asked = {"failures": (OWN_FAILURES, "Sum"), **_answered(OWN_LATENCY, within_ms)}
+        where = _Where(METRIC_NAMESPACE, {"EndpointName": self.endpoint, "service": SERVICE})
+        return _served(self._values(asked, where, since=since, until=until), within_ms)
+
+    def _of(self, variant: str) -> "_Where":
+        return _Where("AWS/SageMaker", {"EndpointName": self.endpoint, "VariantName": variant})
 
     def _values(
-        self, asked: _Asked, variant: str, *, since: datetime, until: datetime
+        self, asked: _Asked, where: "_Where", *, since: datetime, until: datetime
     ) -> defaultdict[str, list[float]]:
         values: defaultdict[str, list[float]] = defaultdict(list)
         pages = self.client.get_paginator("get_metric_data").paginate(
-            MetricDataQueries=[self._query(id_, *told, variant) for id_, told in asked.items()],
+            MetricDataQueries=[where.query(id_, *told) for id_, told in asked.items()],
             StartTime=since,
             EndTime=until,
         )
@@ -68,19 +71,38 @@ class TrafficMetrics:
                 values[result["Id"]] += result["Values"]
         return values
 
-    def _query(self, id_: str, metric: str, statistic: str, variant: str) -> "MetricDataQueryTypeDef":
+
+class _Where(NamedTuple):
+    """Where metrics are: their namespace and dimensions."""
+
+    namespace: str
+    dimensions: Mapping[str, str]
+
+    def query(self, id_: str, metric: str, statistic: str) -> "MetricDataQueryTypeDef":
         return {
             "Id": id_,
             "MetricStat": {
                 "Metric": {
-                    "Namespace": "AWS/SageMaker",
+                    "Namespace": self.namespace,
                     "MetricName": metric,
-                    "Dimensions": [
-                        {"Name": "EndpointName", "Value": self.endpoint},
-                        {"Name": "VariantName", "Value": variant},
-                    ],
+                    "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions.items()],
                 },
                 "Period": _PERIOD,
                 "Stat": statistic,
             },
         }
+
+
+def _answered(latency: str, within_ms: float | None) -> _Asked:
+    """How many have a latency, and how many of these are in time."""
+    return {"answered": (latency, "SampleCount"), **({"fast": (latency, within(within_ms))} if within_ms else {})}
+
+
+def _served(values: Mapping[str, list[float]], within_ms: float | None) -> Served:
+    told = {id_: sum(found) for id_, found in values.items()}
+    answered = told.get("answered", 0.0)
+    return Served(
+        requests=told.get("requests") or answered,
+        failed=told.get("failures", 0.0),
+        slow=max(0.0, answered - told.get("fast", 0.0)) if within_ms else None,
+    )

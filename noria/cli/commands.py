@@ -21,7 +21,7 @@ from noria.cli.explanations import Explainer
 from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.metrics import Exporter
-from noria.cli.objectives import KeptRow, ServiceLevels
+from noria.cli.objectives import KeptRow, ServiceLevels, left_out_of
 from noria.cli.output import Refused, require_reason, say, show, write_json
 from noria.cli.predictions import Answers, Sent, at_once, first_of, of_file, typed
 from noria.cli.reports import Reports
@@ -197,6 +197,7 @@ def slo(
     show(
         rows,
         columns=["model", "objective", "promised", "happened", "kept", "budget_left", "burns", "worst"],
+        below=left_out_of(rows),
         as_json=as_json,
         empty="Nothing is promised: add `objectives:` to a model's YAML, as in docs/objectives.md.",
     )

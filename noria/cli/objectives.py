@@ -1,6 +1,6 @@
 """What `noria slo` shows: what each model promises, how well it kept that, and what is left of the budget."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -42,6 +42,15 @@ class KeptRow(BaseModel):
         )
 
 
+def left_out_of(rows: Sequence[KeptRow]) -> list[str]:
+    """What is not counted, in words."""
+    own = {row.model: row.numbers.own for row in rows if row.numbers.own}
+    if not own:
+        return []
+    told = ", ".join(f"{many:,} to {model}" for model, many in own.items())
+    return [f"Left out are the requests of Noria's own, which CloudWatch and the alarms count too: {told}."]
+
+
 def _percent(share: float) -> str:
     """Never as more than it is: 99.996 % kept is not 100 %."""
     return f"{int(share * 10_000) / 100:g} %"
@@ -58,14 +67,14 @@ class ServiceLevels:
         limit = asked.latency_p95_ms
         if asked.of_requests:
             traffic = TrafficMetrics(endpoint=self.deployed.names.model(spec.model))
+            spans = [{"since": now - length, "until": now} for length in (asked.period, timedelta(hours=1))]
+            own, lately = (traffic.own(**span, within_ms=limit) for span in spans)
             period, hour = (
-                _sum(
-                    traffic.served(variant, since=now - length, until=now, within_ms=limit)
-                    for variant in (CHAMPION, CHALLENGER)
-                )
-                for length in (asked.period, timedelta(hours=1))
+                _sum(traffic.served(variant, **span, within_ms=limit) for variant in (CHAMPION, CHALLENGER))
+                for span in spans
             )
-            yield from by_requests(spec.model, asked, period, hour)
+            clients = period.without(own), hour.without(lately)
+            yield from by_requests(spec.model, asked, *clients, own=own.requests)
         yield from by_ledger(spec.model, asked, self.deployed.ledger.entries(spec.model), now=now)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from noria.cli.objectives import KeptRow
+from noria.cli.objectives import KeptRow, left_out_of
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.objectives import Kept, Objectives, Served, by_ledger, by_requests, within
 
@@ -61,6 +61,20 @@ def test_what_is_not_promised_is_not_judged_and_nothing_happening_uses_nothing()
     assert list(by_requests("m", Objectives(), Served(10, 10, None), Served(10, 10, None))) == []
     (silent,) = by_requests("m", Objectives(latency_p95_ms=10), Served(0, 0, 0), Served(0, 0, 0))
     assert (silent.share, silent.left, silent.burn) == (None, None, None)
+
+
+def test_requests_of_noria_s_own_are_no_clients_and_are_told_of() -> None:
+    asked = Objectives(availability=99, latency_p95_ms=50)
+    every, own = Served(1200, 25, 250), Served(200, 20, 190)
+    found = list(by_requests("m", asked, every.without(own), Served(10, 0, 0).without(Served(10, 1, 3)), own=200))
+    assert [(each.events, each.bad, each.left, each.burn) for each in found] == [  # type: ignore[comparison-overlap]
+        (1000, 5, pytest.approx(0.5), None),
+        (1000, 60, pytest.approx(-0.2), None),
+    ]
+    (line,) = left_out_of([KeptRow.of(each) for each in found])
+    assert line.endswith("too: 200 to m.")
+    assert left_out_of([KeptRow.of(each) for each in by_requests("m", asked, every, every)]) == []
+    assert Served(5, 0, None).without(Served(9, 1, None)) == Served(0, 0, None)
 
 
 def test_an_upload_is_live_when_its_version_is_without_the_wait_for_people() -> None:

@@ -182,16 +182,16 @@ def test_each_window_is_a_page_and_the_newest_has_a_place_of_its_own(watched: Wa
 
 
 def test_what_a_person_asks_for_ends_when_they_ask_and_is_as_long_as_a_window_unless_they_say(watched: Watched) -> None:
-    asked = watched.noon + timedelta(minutes=70)
+    asked, later = (watched.noon + timedelta(minutes=minutes) for minutes in (70, 71))
     for minutes in (5, 30, 65):
         watched.captured(even(400), at=watched.noon + timedelta(minutes=minutes))
     watched.tick(asked)
     watched.tick(asked, by="somebody")
-    watched.tick(asked, by="somebody", since=(asked - timedelta(minutes=20)).isoformat())
+    watched.tick(later, by="somebody", since=(watched.noon + timedelta(minutes=50)).isoformat())
     runs = [watched.run(entry) for entry in watched.monitored()]
     told = [((run.start - watched.noon) / timedelta(minutes=1), run.own_rows) for run in runs]
     assert told == [(0, 800), (10, 800), (50, 400)]
-    assert [run.end for run in runs] == [watched.noon + timedelta(hours=1), asked, asked]
+    assert [run.end for run in runs] == [watched.noon + timedelta(hours=1), asked, later]
 
 
 def test_what_has_drifted_is_a_breach_of_its_monitor_and_of_no_other(watched: Watched) -> None:

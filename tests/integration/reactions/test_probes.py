@@ -14,10 +14,12 @@ from lambdas.probe_deployment import handler
 from lambdas.probe_deployment.handler import ATTEMPTS
 from lambdas.probe_deployment.handler import handler as probe_deployment
 from local.cloud import ACCOUNT
+from noria.aws.traffic import TrafficMetrics
 from noria.deployment import Cause
 from noria.ledger import Entry, Fact, Kind
+from noria.objectives import Served
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import BUCKET, IMAGE, Place
+from tests.integration.reactions.place import BUCKET, IMAGE, Place, ship
 from tests.integration.test_local_endpoints import archive, eventually
 
 SCRIPT = """
@@ -332,6 +334,30 @@ def test_while_nothing_but_the_old_fleet_answers_the_probe_comes_again(probed: C
 
 def waiting(place: Place) -> list[dict[str, Any]]:
     return [json.loads(body) for body in place.drain(place.names.queue("probe-deployment"))]
+
+
+def test_what_noria_asks_is_counted_as_cloudwatch_counts_it(
+    probed: Callable[..., Probed], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "probe-deployment")
+    model, now = probed(), datetime.now(UTC)
+    span: Any = {"since": now - timedelta(minutes=5), "until": now + timedelta(minutes=10)}
+    model.live(model.version())
+    model.told()
+    model.canary(model.version(fails=True))
+    model.tick(attempt=1)
+    ship(capsys.readouterr().out, "/aws/lambda/probe-deployment")
+    traffic = TrafficMetrics(endpoint=model.name)
+
+    def both() -> tuple[Served, Served] | None:
+        own, every = traffic.own(**span, within_ms=0.001), traffic.served("champion", **span, within_ms=0.001)
+        return (own, every) if own.requests == every.requests else None
+
+    own, every = eventually(both)
+    assert own.requests > 3
+    assert 0 < own.failed == every.failed < own.requests
+    assert own.slow == own.requests
+    assert traffic.own(**span, within_ms=60_000).slow == 0
 
 
 def test_after_many_attempts_a_person_is_asked_once(probed: Callable[..., Probed]) -> None:
