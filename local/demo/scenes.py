@@ -250,7 +250,8 @@ class Play:
         metadata = world.package(candidate)["CustomerMetadataProperties"]
         expect(metadata.get("noria:outcome") == "rolled-back", f"the package is not marked: {metadata}")
         page = world.wait_until(
-            "page about the rollback", lambda: [p for p in self.pager.pages() if candidate.rsplit(":", 1)[-1] in p]
+            "page about the rollback",
+            lambda: [p for p in self.pager.pages() if "rolled back" in p and candidate.rsplit(":", 1)[-1] in p],
         )
         story.check("the package is marked, and a page went out", detail=page[0].splitlines()[0])
         total = traffic.answered + traffic.failed
