@@ -243,7 +243,7 @@ class _Counter:
             yield "endpoint.hour", HOURS * len(endpoint.get("SubnetIds"))
 
     def _endpoint(self, template: Template, config: Resource) -> Iterator[tuple[str, float]]:
-        """Where it scales, it is counted at its fewest instances."""
+        """Where it scales, it is counted at its fewest instances; where it has hours, in these."""
         fewest = {
             str(each.get("ResourceId")).rpartition("/")[-1]: each.get("MinCapacity")
             for each in self._live[template.stack].values()
@@ -252,7 +252,21 @@ class _Counter:
         for variant in [*config.get("ProductionVariants"), *(config.get("ShadowProductionVariants") or ())]:
             if instance := variant.get("InstanceType"):
                 count = fewest.get(variant["VariantName"], variant["InitialInstanceCount"])
-                yield instance, HOURS * count
+                yield instance, HOURS * self._share(template.model) * count
+
+    def _share(self, model: str | None) -> float:
+        """Of all time, the part in which a model has its endpoint: between the two schedules that keep its hours."""
+        turns = {
+            str(schedule.get("Name")).rpartition("-")[2]: str(schedule.get("ScheduleExpression"))
+            for resources in self._idle.values()
+            for schedule in resources.values()
+            if schedule.type == "AWS::Scheduler::Schedule"
+            and (sent := json.loads(_text(schedule.get("Target", "Input"))))["detail-type"] == "Keep Hours"
+            and sent["detail"]["model"] == model
+        }
+        if not turns:
+            return 1.0
+        return fires(turns["on"]) * ((_hour(turns["off"]) - _hour(turns["on"])) % 24 or 24) / HOURS
 
     # --- what the clock does
 
@@ -485,6 +499,12 @@ def fires(expression: str) -> float:
     if day not in {"*", "?"}:
         days *= _values(day, 31) / 31
     return _values(minute, 60) * _values(hour, 24) * days
+
+
+def _hour(cron: str) -> float:
+    """Of the day, when a cron fires that does so once a day."""
+    minute, hour, *_ = cron.removeprefix("cron(").split()
+    return int(hour) + int(minute) / 60
 
 
 _NAMED = {name: number for number, name in enumerate(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), start=1)}

@@ -327,7 +327,7 @@ def predecessors(entries: Sequence[Entry], package: str | None) -> list[str]:
         champion = str(entry.details["package"])
         if champion == NONE:
             continue
-        if champion in line and causes.get(entry.subject) in WAY_BACK:
+        if champion in line and causes.get(entry.subject) in WAY_BACK | {Cause.ON}:
             line = line[: line.index(champion) + 1]
         elif not line or line[-1] != champion:
             line = [*(other for other in line if other != champion), champion]
@@ -341,7 +341,7 @@ def took_back(entries: Sequence[Entry]) -> Request | None:
     champion, brought = None, ""
     for entry in places(entries):
         answers = Desired.of(entry.details).package
-        if answers != champion:
+        if answers != champion and entry.details.get("cause") != Cause.ON:
             champion, brought = answers, entry.subject
     request = next((request for request in requests(entries) if request.id == brought), None)
     return request if request and request.cause in WAY_BACK - {Cause.ROLLBACK} else None

@@ -127,6 +127,23 @@ def test_an_endpoint_costs_only_while_a_model_answers() -> None:
     assert usages(assembly, Load(live=False)) == []
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "days", "hours"),
+    [("0 7", "0 20", "MON,TUE,WED,THU,FRI", 13 * 5), ("30 6", "0 0", "SAT", 17.5), ("0 0", "0 0", "MON,FRI", 48)],
+)
+def test_an_endpoint_with_hours_costs_in_them_alone(start: str, end: str, days: str, hours: float) -> None:
+    def turn(name: str, at: str) -> dict[str, Any]:
+        told = {"Input": json.dumps({"detail-type": "Keep Hours", "detail": {"model": "flights"}})}
+        expression = f"cron({at} ? * {days} *)"
+        properties = {"Name": f"noria-dev-flights-{name}", "ScheduleExpression": expression, "Target": told}
+        return {"Type": "AWS::Scheduler::Schedule", "Properties": properties}
+
+    turns = {"Resources": {"On": turn("on", start), "Off": turn("off", end)}}
+    monitoring = Template("noria-dev-flights-monitoring", turns)
+    assembly = Assembly((monitoring, Template("noria-dev-flights-serving", SERVING)))
+    assert dollars(usages(assembly, Load()), "ml.m5.large") == pytest.approx(3 * 730 * 0.128 * hours / 168)
+
+
 def test_what_is_free_is_taken_off_once_for_all_who_use_it() -> None:
     used = [Usage(stack, None, "alarm.metric", 10, Occasion.IDLE) for stack in ("one", "other")]
     charges = bill(used, prices("eu-west-1"))

@@ -6,6 +6,7 @@ what answers, and nothing answers that was decided against, nor in mode strict w
 """
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +52,7 @@ from noria.deployment import (
     asked_for,
     by_hours,
     live,
+    predecessors,
     rollback_of,
     turned_off,
     unsettled,
@@ -611,6 +613,155 @@ def test_the_words_that_led_to_an_approval_are_gone_once_it_is_taken_back(
     machine.world.decide(two, "Approved", heard=True)
     machine.teardown()
     assert machine.world.packages[two]["ModelApprovalStatus"] == "Approved"
+
+
+@pytest.fixture
+def open_for_business(monkeypatch: pytest.MonkeyPatch) -> ServingMachine:
+    """A model with hours, in them, and its first version answers; another one is registered."""
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin("canary", "open", answering=False, hours=True)
+    machine.hear()
+    machine.finish_and_hear("success")
+    assert machine.world.live == Desired(package=next(iter(machine.world.packages)))
+    return machine
+
+
+def turn(machine: ServingMachine) -> None:
+    """The end or the beginning of the hours comes, and all that follows from it."""
+    machine.wait_until_hours_turn(late=1)
+    machine.clock()
+    machine.hear()
+    if machine.world.operation:
+        machine.finish_and_hear("success")
+
+
+def said(machine: ServingMachine) -> str:
+    return machine.functions.entries()[-1].summary
+
+
+def test_an_endpoint_goes_with_its_hours_and_comes_back_as_it_was(open_for_business: ServingMachine) -> None:
+    machine, world = open_for_business, open_for_business.world
+    world.ask(action="shadow", package=list(world.packages)[1], request="r1")
+    machine.hear()
+    machine.finish_and_hear("success")
+    before = world.live
+    assert before.shadow
+    turn(machine)
+    assert world.live == Desired(package=None)
+    assert said(machine) == "Version 1 is off until Sun 22 Nov 06:00 UTC."
+    turn(machine)
+    assert world.live == before
+    assert said(machine).endswith("is live again.")
+    assert world.pages == []
+    machine.teardown()
+
+
+def test_the_end_of_hours_that_is_heard_hours_late_or_twice_takes_nothing_away(
+    open_for_business: ServingMachine,
+) -> None:
+    machine, world = open_for_business, open_for_business.world
+    machine.wait_until_hours_turn(late=0)
+    machine.clock()
+    late = world.messages[-1]
+    world.pass_time(timedelta(hours=12, minutes=5))  # it is morning, and nobody has heard it
+    before = machine.functions.entries()
+    machine.receive(late, again=True)
+    machine.receive(late)
+    assert world.operation is None
+    assert machine.functions.entries() == before
+    machine.teardown()
+
+
+def test_a_deployment_is_finished_before_the_endpoint_goes(open_for_business: ServingMachine) -> None:
+    machine, world = open_for_business, open_for_business.world
+    two = list(world.packages)[1]
+    machine.wait_until_hours_turn(late=-1)
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    machine.wait_until_hours_turn(late=1)
+    machine.clock()
+    machine.hear()
+    machine.finish_and_hear("success")
+    assert latest(machine.functions.entries(), Kind.DEPLOYED).details["package"] == two  # type: ignore[union-attr]
+    machine.finish_and_hear("success")
+    assert world.live == Desired(package=None)
+    assert said(machine).startswith("Version 2 is off until")
+    machine.teardown()
+
+
+def test_what_is_approved_outside_of_hours_follows_what_answered_before_by_its_strategy(
+    open_for_business: ServingMachine,
+) -> None:
+    machine, world = open_for_business, open_for_business.world
+    one, two = world.packages
+    turn(machine)
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    assert world.operation is None
+    assert said(machine) == "Version 2 waits for its turn: flight-delay is off until Sun 22 Nov 06:00 UTC."
+    machine.wait_until_hours_turn(late=1)
+    machine.clock()
+    machine.hear()
+    machine.finish_and_hear("success")
+    assert world.live == Desired(package=one)
+    assert world.operation
+    assert world.operation.parameters["Guardrails"] == "on"
+    machine.finish_and_hear("success")
+    assert world.live == Desired(package=two)
+    assert world.pages == []
+
+
+def test_who_goes_back_outside_of_hours_is_not_answered_by_the_version_that_they_left(
+    open_for_business: ServingMachine,
+) -> None:
+    machine, world = open_for_business, open_for_business.world
+    one, two = world.packages
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    machine.finish_and_hear("success")
+    turn(machine)
+    world.ask(action="rollback", package=None, request="r1")
+    machine.hear()
+    brought: list[Desired] = []
+    world.before_update = brought.append
+    turn(machine)
+    assert brought == [Desired(package=one)]
+    assert world.live == Desired(package=one)
+    machine.hear()
+    assert unsettled(machine.functions.entries()) == []
+    assert predecessors(machine.functions.entries(), one) == []
+    asked = len(machine.functions.entries())
+    world.ask(action="rollback", package=None, request="r2")
+    machine.hear()
+    assert machine.functions.entries()[asked].kind is Kind.DEPLOYMENT_REFUSED
+
+
+def test_a_model_that_is_retired_outside_of_hours_does_not_come_back(open_for_business: ServingMachine) -> None:
+    machine, world = open_for_business, open_for_business.world
+    turn(machine)
+    world.ask(action="retire", package=None, request="r1")
+    machine.hear()
+    machine.hear()
+    assert said(machine) == "Nothing answers any more, after version 1: flight-delay is retired."
+    turn(machine)
+    assert world.operation is None
+    assert world.live == Desired(package=None)
+
+
+def test_the_endpoint_of_a_model_whose_spec_has_no_hours_any_more_comes_back(
+    open_for_business: ServingMachine,
+) -> None:
+    machine, world = open_for_business, open_for_business.world
+    before = world.live
+    turn(machine)
+    machine.functions.spec = spec("canary", "open")
+    machine.functions.rollout = replace(machine.functions.rollout, spec=machine.functions.spec)
+    (Path(machine.folder.name) / f"{MODEL}.json").write_text(machine.functions.spec.model_dump_json())
+    machine.tend()
+    machine.hear()
+    machine.finish_and_hear("success")
+    assert world.live == before
 
 
 def test_whatever_happens_serving_comes_to_rest_as_it_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
