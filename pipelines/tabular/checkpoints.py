@@ -54,7 +54,7 @@ class Checkpoints:
     def fit(self, estimator: Any, inputs: NDArray[Any], target: NDArray[Any], **more: Any) -> Any:
         """`estimator`, fitted as its own `fit` would; says in the log what became of checkpoints."""
         name = type(estimator).__name__
-        if not isinstance(estimator, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
+        if type(estimator) not in {HistGradientBoostingClassifier, HistGradientBoostingRegressor}:
             _say(f"{name} cannot go on from its middle: it is fitted without checkpoints")
             return estimator.fit(inputs, target, **more)
         if not isinstance(estimator.random_state, int):
@@ -112,7 +112,7 @@ class Checkpoints:
             _say(f"the checkpoint is not used, and the training begins anew: {why}")
             return
         estimator._predictors = state.trees
-        estimator._feature_subsample_rng.bit_generator.state = state.generator
+        estimator._feature_subsample_rng = state.generator
         estimator.train_score_, estimator.validation_score_ = state.train_score, state.validation_score
         _say(f"goes on after {estimator.n_iter_} of {most} iterations, from a checkpoint")
 
@@ -122,7 +122,7 @@ class _State:
     """What the first iterations of a fit leave to those that follow."""
 
     trees: Trees
-    generator: dict[str, Any]
+    generator: np.random.Generator
     train_score: NDArray[np.float64]
     validation_score: NDArray[np.float64]
 
@@ -163,7 +163,9 @@ def _read(path: Path, training: str, first: list[TreePredictor]) -> _State:
         with np.load(io.BytesIO(body), allow_pickle=False) as stored:
             arrays = dict(stored)
         about = json.loads(str(arrays["about"]))
-        named, generator = about["training"], about["generator"]
+        named, bits = about["training"], np.random.PCG64()
+        bits.state = about["generator"]
+        generator = np.random.Generator(bits)
         state = _State(_trees(arrays), generator, arrays["train_score"], arrays["validation_score"])
     except (BadZipFile, EOFError, LookupError, TypeError, ValueError) as error:
         raise _Unusable(f"it cannot be read: {error}") from error
