@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from local.cloud import ACCOUNT, REGION, REPOSITORY, LocalCloud
@@ -36,48 +37,42 @@ def deploy(
             stacks.append(found[1])
             progress(f"deployed {found[1]}")
 
-    progress("bootstrapping the account")
-    _cdk(
-        cloud,
+    assembly = cloud.root / "cdk.out"
+    progress("bootstrapping the account, and synthesising the stacks")
+    with ThreadPoolExecutor() as both:
+        # From a folder without an app: where it finds one, it synthesises it too, and does not need it.
         # AdministratorAccess is the CDK's own default; said aloud, MiniStack gives it to the role.
-        ["bootstrap", f"aws://{ACCOUNT}/{REGION}", "--cloudformation-execution-policies", _ADMINISTRATOR],
-        models,
-        lambda _: None,
-    )
-    progress("synthesising the stacks")
+        account = ("bootstrap", f"aws://{ACCOUNT}/{REGION}", "--cloudformation-execution-policies", _ADMINISTRATOR)
+        bootstrapped = both.submit(_cdk, cloud, account, folder=cloud.root)
+        given = {"env": "local", "models": str(models.resolve())} | ({"tracking": tracking} if tracking else {})
+        context = (word for name, value in given.items() for word in ("-c", f"{name}={value}"))
+        _cdk(cloud, ("synth", "--quiet", "--output", assembly, *context))
+        bootstrapped.result()
+    progress("deploying the stacks")
     _cdk(
         cloud,
-        [
-            *("deploy", "--all", "--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"),
-            *(("-c", f"tracking={tracking}") if tracking else ()),
-        ],
-        models,
-        follow,
+        (
+            *("deploy", "--all", "--app", assembly, "--progress", "events"),
+            *("--concurrency", "8", "--require-approval", "never", "--asset-parallelism", "true"),
+        ),
+        follow=follow,
     )
     return stacks
 
 
-def _cdk(cloud: LocalCloud, arguments: Sequence[str], models: Path, follow: Callable[[str], None]) -> None:
-    output = cloud.root / "cdk.out"
-    command: list[str | Path] = [
-        CDK,
-        *arguments,
-        "-c",
-        "env=local",
-        "-c",
-        f"models={models.resolve()}",
-        "--output",
-        output,
-        "--no-color",
-        "--progress",
-        "events",
-        "--ci",
-    ]
+def _cdk(
+    cloud: LocalCloud,
+    arguments: Sequence[str | Path],
+    *,
+    folder: Path = REPOSITORY,
+    follow: Callable[[str], None] = lambda _: None,
+) -> None:
+    command = [CDK, *arguments, "--no-color", "--ci"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     lines: list[str] = []
     with subprocess.Popen(
         command,
-        cwd=REPOSITORY,
+        cwd=folder,
         env=environment | cloud.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -91,5 +86,5 @@ def _cdk(cloud: LocalCloud, arguments: Sequence[str], models: Path, follow: Call
     log.write_text("".join(lines))
     if process.returncode:
         raise DeploymentFailed(
-            f"`cdk {' '.join(arguments)}` failed; the whole output is in {log}\n{''.join(lines[-30:])}"
+            f"`cdk {' '.join(map(str, arguments))}` failed; the whole output is in {log}\n{''.join(lines[-30:])}"
         )
