@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 
+_LOOK_SECONDS = 2
+
+
 class NotDeleted(RuntimeError):
     """CloudFormation could not delete a stack; the message has its reasons."""
 
@@ -48,24 +51,30 @@ class Stacks:
             if stack["StackName"].startswith(prefix)
         ]
 
-    def resources(self, stack: Stack, type_: str) -> list[StackResource]:
-        """Resources of one type, with what their template says about their deletion."""
+    def resources(self, stack: Stack) -> list[StackResource]:
+        """Its resources, with what their template says about their deletion."""
         policies = {
             logical: body.get("DeletionPolicy", "Delete")
             for logical, body in dict(self.client.get_template(StackName=stack.id)["TemplateBody"])["Resources"].items()
         }
         return [
-            StackResource(type=type_, id=resource["PhysicalResourceId"], deletion_policy=policies[resource_id])
+            StackResource(
+                type=resource["ResourceType"], id=resource["PhysicalResourceId"], deletion_policy=policies[resource_id]
+            )
             for page in self.client.get_paginator("list_stack_resources").paginate(StackName=stack.id)
             for resource in page["StackResourceSummaries"]
-            if resource["ResourceType"] == type_ and (resource_id := resource["LogicalResourceId"]) in policies
+            if (resource_id := resource["LogicalResourceId"]) in policies and "PhysicalResourceId" in resource
         ]
 
-    def delete(self, stack: Stack) -> None:
-        """Delete a stack and wait for the end; raises `NotDeleted`. A stack that is gone already is no error."""
+    def begin_deletion(self, stack: Stack) -> None:
+        """Stacks that begin together go together."""
         self.client.delete_stack(StackName=stack.id)
+
+    def wait_until_deleted(self, stack: Stack) -> None:
+        """Wait for an hour at most; raises `NotDeleted`. A stack that is gone already is no error."""
+        waiter, looks = self.client.get_waiter("stack_delete_complete"), 3600 // _LOOK_SECONDS
         try:
-            self.client.get_waiter("stack_delete_complete").wait(StackName=stack.id, WaiterConfig={"Delay": 5})
+            waiter.wait(StackName=stack.id, WaiterConfig={"Delay": _LOOK_SECONDS, "MaxAttempts": looks})
         except WaiterError as error:
             reasons = "; ".join(dict.fromkeys(self._events(stack, "DELETE_FAILED"))) or str(error)
             raise NotDeleted(f"{stack.name} was not deleted: {reasons}") from error

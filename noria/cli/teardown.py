@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -12,7 +14,7 @@ from noria.aws.flags import FlagStore
 from noria.aws.leftovers import Leftovers
 from noria.aws.registry import Registry
 from noria.aws.serving import CONFIG_TYPE, MODEL_TYPE, ServingStack
-from noria.aws.stacks import Stack, Stacks
+from noria.aws.stacks import NotDeleted, Stack, Stacks
 from noria.aws.storage import Storage
 from noria.card import sagemaker as cards
 from noria.cli.leftovers import Scan, scan
@@ -34,6 +36,12 @@ class Removed(BaseModel):
     objects: int
     kept: list[str]
     scan: Scan | None
+
+
+class _Emptied(NamedTuple):
+    packages: int
+    objects: int
+    kept: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,35 +77,37 @@ class Teardown:
         return sorted(found, key=lambda stack: (_ORDER.index(_part(stack)), stack.name))
 
     def run(self, *, progress: Callable[[str], None]) -> Removed:
-        """Remove all stacks; raises `NotDeleted` when CloudFormation cannot: mend what it says and run it again."""
+        """Remove all stacks, those of a kind together; raises `NotDeleted` when CloudFormation cannot.
+
+        Then mend what it says and run it again.
+        """
         packages = objects = 0
         kept: list[str] = []
         stacks = self.found()
-        for stack in stacks:
-            # CloudFormation deletes neither a group with packages nor a bucket with objects.
-            for group in self.stacks.resources(stack, "AWS::SageMaker::ModelPackageGroup"):
-                progress(f"emptying model package group {group.id}")
-                packages += self._delete_packages(group.id)
-            for bucket in self.stacks.resources(stack, "AWS::S3::Bucket"):
-                if bucket.deletion_policy == "Delete":
-                    progress(f"emptying bucket {bucket.id}")
-                    objects += Storage(bucket=bucket.id).delete_everything()
-            for key in self.stacks.resources(stack, "AWS::KMS::Key"):
-                if key.deletion_policy == "Delete":
-                    kept.append(f"AWS::KMS::Key {key.id}: pending deletion for {_WINDOW_DAYS} days, without cost")
-            if "FlagsApplication" in stack.outputs:
-                progress(f"deleting flags of {stack.name}")
-                FlagStore.of(stack.outputs).forget()
-            retired = self._retired(stack)
-            progress(f"deleting stack {stack.name}")
-            self.stacks.delete(stack)
-            self._delete_retired(stack, retired)
-            gone = {name for _, name in retired}
-            kept += [
-                f"{what}: kept, because {stack.name} says so"
-                for what in self.stacks.kept(stack)
-                if what.replace("/", " ").split()[-1] not in gone
-            ]
+        for _, of_kind in groupby(stacks, key=_part):
+            retired = []
+            for stack in of_kind:
+                emptied = self._empty(stack, progress=progress)
+                packages, objects, kept = packages + emptied.packages, objects + emptied.objects, kept + emptied.kept
+                retired.append((stack, self._retired(stack)))
+                progress(f"deleting stack {stack.name}")
+                self.stacks.begin_deletion(stack)
+            problems = []
+            for stack, names in retired:
+                try:
+                    self.stacks.wait_until_deleted(stack)
+                except NotDeleted as problem:
+                    problems.append(str(problem))
+                    continue
+                self._delete_retired(stack, names)
+                gone = {name for _, name in names}
+                kept += [
+                    f"{what}: kept, because {stack.name} says so"
+                    for what in self.stacks.kept(stack)
+                    if what.replace("/", " ").split()[-1] not in gone
+                ]
+            if problems:
+                raise NotDeleted("\n".join(problems))
         if self.model and not self.part:
             kept.append(f"data under {self.model}/ in the data bucket, and its ledger: they belong to the environment")
         if not self.part:
@@ -131,6 +141,24 @@ class Teardown:
         } - {self.model}
         region = self.stacks.client.meta.region_name
         return scan(Leftovers(env=self.env, model=self.model, others=others), region=region)
+
+    def _empty(self, stack: Stack, *, progress: Callable[[str], None]) -> _Emptied:
+        """Delete what CloudFormation does not, or what would keep it from deleting the stack."""
+        packages = objects = 0
+        kept = []
+        for resource in self.stacks.resources(stack):
+            if resource.type == "AWS::SageMaker::ModelPackageGroup":
+                progress(f"emptying model package group {resource.id}")
+                packages += self._delete_packages(resource.id)
+            elif resource.type == "AWS::S3::Bucket" and resource.deletion_policy == "Delete":
+                progress(f"emptying bucket {resource.id}")
+                objects += Storage(bucket=resource.id).delete_everything()
+            elif resource.type == "AWS::KMS::Key" and resource.deletion_policy == "Delete":
+                kept.append(f"AWS::KMS::Key {resource.id}: pending deletion for {_WINDOW_DAYS} days, without cost")
+        if "FlagsApplication" in stack.outputs:
+            progress(f"deleting flags of {stack.name}")
+            FlagStore.of(stack.outputs).forget()
+        return _Emptied(packages, objects, kept)
 
     def _retired(self, stack: Stack) -> list[tuple[str, str]]:
         """Endpoint configs and models of a serving stack, those included that it keeps when it replaces them."""
