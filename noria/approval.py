@@ -221,7 +221,7 @@ def decided_at(entry: Entry) -> datetime:
     return datetime.fromisoformat(entry.subject.rpartition("#")[2])
 
 
-def heard(entries: Sequence[Entry], package: str, approval: str) -> bool:
+def heard_of(entries: Sequence[Entry], package: str, approval: str) -> bool:
     """Whether the ledger knows the registry's word on a package; that it waits is no word unless it was approved."""
     last = latest(decisions(entries, package), *DECIDED)
     if approval == PENDING:

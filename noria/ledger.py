@@ -58,6 +58,7 @@ class Kind(StrEnum):
     REPLAYED = "replayed"  # subject: what reconcile said again
     MODEL_PAUSED = "model_paused"  # subject: the wish; details say until when
     MODEL_RESUMED = "model_resumed"  # subject: the wish, or the pause whose time was up # until when it was
+    EVENTS_UNHEARD = "events_unheard"  # subject: reaction without a queue # the end of the pause in which they came
     EVENT_REDRIVEN = "event_redriven"  # subject: a person's command # reaction whose dead letters were sent again
     EVENT_REPLAYED = "event_replayed"  # subject: a person's command; events of the archives were sent again
 

@@ -39,6 +39,7 @@ class Matter(Enum):
     REFUSED = Severity.WARNING, "what was asked cannot be, and what answers stays"
     SUPERSEDED = Severity.WARNING, "a newer decision goes live in its place"
     CHALLENGER_ROLLED_BACK = Severity.WARNING, "the champion answers"
+    UNHEARD = Severity.WARNING, "what waits is kept, and other events go on"
     UNPROBED = Severity.WARNING, "alarms watch the version as any other"
 
     def __init__(self, severity: Severity, why: str) -> None:

@@ -24,6 +24,7 @@ from noria.approval import PENDING, REJECTED
 from noria.events import PauseRequest
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Area, ObjectKey
+from noria.units import count
 
 OPEN_END = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -184,6 +185,20 @@ def ended_by_time(entries: Sequence[Entry], model: str, now: datetime) -> Fact |
             "until": None,
             "requested_at": pause.until.isoformat(),
         },
+    )
+
+
+def unheard(entries: Sequence[Entry], model: str, reaction: str, number: int, now: datetime) -> Fact:
+    """What to record, once for each pause that ended, of events whose reaction has no queue any more."""
+    ended = latest(entries, Kind.MODEL_RESUMED)
+    waits = count(number, "event waits", "events wait")
+    return Fact(
+        model=model,
+        kind=Kind.EVENTS_UNHEARD,
+        subject=f"{reaction} # {ended.subject if ended else 'no pause'}",
+        at=now,
+        summary=f"{waits} for {reaction}, which has no queue that the reconciler may send to: it is not deployed here.",
+        details={"reaction": reaction, "count": number},
     )
 
 

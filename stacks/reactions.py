@@ -873,6 +873,7 @@ class Reactions(Stack):
             self._send(*dict.fromkeys((*replayed, *self.pausable))),
             self._list("held"),
             self._objects("held", actions=("DeleteObject", "GetObject")),
+            self._page(Severity.WARNING),
             self._list("incoming", "labels", "batch", action="ListBucketVersions"),
             self._on("transform-job", "DescribeTransformJob"),
             self._list("datasets"),

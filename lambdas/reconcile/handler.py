@@ -33,7 +33,8 @@ these; sagemaker:CreateAction, sagemaker:DescribeAction, sagemaker:UpdateAction 
 model's actions; sagemaker:CreateArtifact and sagemaker:AddAssociation on artifacts; sagemaker:ListArtifacts and
 sagemaker:ListAssociations; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem,
 dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies. Of what waited: s3:ListBucket,
-s3:GetObject and s3:DeleteObject on */held/*, and sqs:GetQueueUrl and sqs:SendMessage on the queues of all that begins.
+s3:GetObject and s3:DeleteObject on */held/*, sqs:GetQueueUrl and sqs:SendMessage on the queues of all that begins, and
+sns:Publish.
 """
 
 import hashlib
@@ -49,13 +50,14 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from noria.approval import PENDING, Candidate, given, heard, judge, told_by_time
+from noria.approval import PENDING, Candidate, given, heard_of, judge, told_by_time
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.environment import Environment, LedgerEnvironment
 from noria.aws.ledger import Copies, Ledger
 from noria.aws.lineage import Lineage
 from noria.aws.lineage import Outcome as LineageOutcome
+from noria.aws.pages import Matter, Page, Pages
 from noria.aws.pauses import MOST, Pauses
 from noria.aws.pipelines import Pipelines
 from noria.aws.queues import Queues
@@ -84,7 +86,7 @@ from noria.events import (
 )
 from noria.ledger import Entry, Fact, Kind, latest
 from noria.names import Names, key
-from noria.pause import Turn, paused, resumed, turn
+from noria.pause import Turn, paused, resumed, turn, unheard
 from noria.retraining import announced, unstarted
 from noria.serve import Mode
 from noria.spec import Approval
@@ -146,8 +148,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     for model in env.models:
         with failures.of(model):
             ended = pauses.end(model, datetime.now(UTC)) or resumed(ledger.entries(model))
-            if ended and pauses.waiting(model):
-                waiting.append(model)
+            if ended:
+                tell_unheard(model, pauses, Pages(topics=env.topics), now=datetime.now(UTC))
+                if pauses.waiting(model):
+                    waiting.append(model)
     for model in waiting:
         with failures.of(model):
             give_back(model, pauses, most=MOST // len(waiting))
@@ -221,6 +225,28 @@ def give_back(model: str, pauses: Pauses, *, most: int = MOST) -> int:
     At each turn after a pause, too: a function that looked just before the end sets aside just after it.
     """
     return 0 if paused(pauses.ledger.entries(model), datetime.now(UTC)) else pauses.give_back(model, most=most)
+
+
+def tell_unheard(model: str, pauses: Pauses, pages: Pages, *, now: datetime) -> None:
+    """Tell people of events that waited and have nobody to go to; they stay, and keep no other."""
+    ledger, where = pauses.ledger, pauses.storage.uri(key(model, "held", ""))
+    for name, number in sorted(pauses.unheard(model).items()):
+        fact = unheard(ledger.entries(model), model, name, number, now)
+        if ledger.knows(model, fact.kind, fact.subject):
+            continue
+        with ledger.claim(model, fact.meaning, now=now) as ours:
+            if not ours:
+                continue
+            page = Page(
+                matter=Matter.UNHEARD,
+                subject=f"{model}: events wait for {name}, which is not there",
+                what=fact.summary,
+                where=where,
+                do="If the reaction is to be there, deploy it: the events follow by themselves. If not, remove them.",
+                command=f"aws s3 ls --recursive {where}",
+            )
+            pages.send(page)
+            ledger.record(fact)
 
 
 def _sent_again(told: SentAgain) -> Fact:
@@ -440,7 +466,7 @@ class Search:
     def _decisions(self) -> Iterator[Missed]:
         group = self.env.names.model(self.model)
         for summary in self._packages:
-            if heard(self.entries, summary.arn, summary.approval):
+            if heard_of(self.entries, summary.arn, summary.approval):
                 continue
             package = self.registry.describe(summary.arn)
             if not self._settled(package.modified):

@@ -7,9 +7,10 @@ between is repeated, and nothing is lost. What is given back twice is heard twic
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import wraps
@@ -96,10 +97,6 @@ def _waits(message: dict[str, Any]) -> bool:
     return False
 
 
-class NobodyHearsError(RuntimeError):
-    """Events wait for a reaction that there is no more: deploy it again, or remove them from the model's held/."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Held:
     """An event that waits: who is to hear it, and when it was sent (epoch milliseconds)."""
@@ -142,6 +139,7 @@ class Pauses:
     ledger: Ledger
     storage: Storage
     queues: Queues
+    _heard: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def decide(self, asked: PauseRequest, now: datetime) -> bool:
         """Record a person's wish. False where it changes nothing. Raises `LedgerBusyError`."""
@@ -152,41 +150,52 @@ class Pauses:
         return self._record(model, lambda entries: ended_by_time(entries, model, now))
 
     def waiting(self, model: str) -> bool:
-        """Whether anything waits."""
-        return any(held(self.storage, model))
+        """Whether anything waits that a reaction would hear."""
+        return any(self._waiting(model))
+
+    def _waiting(self, model: str) -> Iterator[Held]:
+        """What waits for a reaction that there is, oldest first; what nobody hears keeps none of it."""
+        return (each for each in held(self.storage, model) if self._hears(each.reaction))
+
+    def _hears(self, reaction: str) -> bool:
+        if reaction not in self._heard:
+            try:
+                self._heard[reaction] = bool(self.queues.url(self.names.queue(reaction)))
+            except ClientError as error:
+                # A queue that is not in the template any more is in no policy either.
+                code = error.response["Error"]["Code"]
+                if not (isinstance(error, self.queues.client.exceptions.QueueDoesNotExist) or "AccessDenied" in code):
+                    raise
+                self._heard[reaction] = False
+        return self._heard[reaction]
+
+    def unheard(self, model: str) -> Counter[str]:
+        """How many events wait for each reaction that has no queue any more."""
+        return Counter(each.reaction for each in held(self.storage, model) if not self._hears(each.reaction))
 
     def given_back(self, model: str) -> datetime | None:
         """When something was given back last, which takes reactions a while; later than now while somebody is at it."""
         return self.ledger.claimed(model, _CLAIM)
 
     def give_back(self, model: str, *, most: int = MOST) -> int:
-        """Send what waits to whom it was sent, in that order; how many that were. None while somebody else is at it.
-
-        Raises `NobodyHearsError` once all others are sent, where a reaction has no queue any more.
-        """
-        waiting = list(islice(held(self.storage, model), most))
+        """Send what waits to whom it was sent, in that order; how many that were. None while somebody else is at it."""
+        waiting = list(islice(self._waiting(model), most))
         if not waiting:
             return 0
         with self.ledger.claim(model, _CLAIM, now=datetime.now(UTC), lasting=_TURN, kept=False) as mine:
             return self._send(model, waiting) if mine else 0
 
     def _send(self, model: str, waiting: Sequence[Held]) -> int:
-        sent, unheard = 0, set()
+        sent = 0
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             for start in range(0, len(waiting), _AT_ONCE):
                 some = waiting[start : start + _AT_ONCE]
                 for each, body in zip(some, pool.map(self._body, some), strict=True):
                     if body is None:
                         continue
-                    try:
-                        self.queues.send_again(self.names.queue(each.reaction), body, group=model)
-                    except self.queues.client.exceptions.QueueDoesNotExist:
-                        unheard.add(each.reaction)
-                        continue
+                    self.queues.send_again(self.names.queue(each.reaction), body, group=model)
                     self.storage.remove(each.key)
                     sent += 1
-        if unheard:
-            raise NobodyHearsError(f"{model}: events wait for {', '.join(sorted(unheard))}, which has no queue")
         return sent
 
     def _body(self, event: Held) -> str | None:

@@ -10,7 +10,7 @@ import boto3
 from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
-from noria.approval import APPROVED, heard
+from noria.approval import APPROVED, heard_of
 from noria.approval import state as state_of
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
@@ -226,7 +226,9 @@ class Deployed:
         events = count(waiting.total(), "event waits", "events wait")
         told = f"{pause}; {events} for noria resume {model}{f' ({listed})' if listed else ''}"
         packages = self.registry.packages(self.names.model(model))
-        approved = [version(p.arn) for p in packages if p.approval == APPROVED and not heard(entries, p.arn, APPROVED)]
+        approved = [
+            version(p.arn) for p in packages if p.approval == APPROVED and not heard_of(entries, p.arn, APPROVED)
+        ]
         return f"{told}; approved, to go live when that ends: {', '.join(approved)}" if approved else told
 
     def _idle(self, model: str, state: EndpointState | None, deployed: Entry | None) -> str | None:
