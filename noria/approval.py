@@ -460,29 +460,25 @@ def told_by_time(
     """That a version expired, or answers and is too old, as fact and page; None where neither is so, or it is known."""
     package, model = candidate.package, spec.model
     if candidate.approval == PENDING and (why := expired(spec, entries, candidate, now)):
-        kind = Kind.PACKAGE_EXPIRED
-        page = Page(
-            matter=Matter.PACKAGE_EXPIRED,
-            subject=f"{model}: {version(package)} expired",
-            what=f"{version(package).capitalize()} of {model} cannot be approved any more: {why}.",
-            where=package,
-            do="Nothing, if what is live is to stay. Otherwise train anew, and look at the new version in time.",
-            command=f"noria retrain {model} --reason '…'",
-        )
+        kind, matter = Kind.PACKAGE_EXPIRED, Matter.PACKAGE_EXPIRED
+        state, what = "expired", f"cannot be approved any more: {why}"
+        do = "Nothing, if what is live is to stay. Otherwise train anew, and look at the new version in time."
     elif why := outdated(spec, entries, candidate, now):
-        kind = Kind.PACKAGE_OUTDATED
-        page = Page(
-            matter=Matter.PACKAGE_OUTDATED,
-            subject=f"{model}: {version(package)} is too old",
-            what=f"{version(package).capitalize()} of {model} answers, and {why}.",
-            where=package,
-            do="Train a new version and approve it; or retire the model if nobody needs it (noria retire).",
-            command=f"noria retrain {model} --reason '…'",
-        )
+        kind, matter = Kind.PACKAGE_OUTDATED, Matter.PACKAGE_OUTDATED
+        state, what = "is too old", f"answers, and {why}"
+        do = "Train a new version and approve it; or retire the model if nobody needs it (noria retire)."
     else:
         return None
     if any(entry.kind is kind and entry.subject == package for entry in entries):
         return None
+    page = Page(
+        matter=matter,
+        subject=f"{model}: {version(package)} {state}",
+        what=f"{version(package).capitalize()} of {model} {what}.",
+        where=package,
+        do=do,
+        command=f"noria retrain {model} --reason '…'",
+    )
     details: dict[str, str | int | float | bool | list[str] | None] = {"package": package, "reason": why}
     return Fact(model=model, kind=kind, subject=package, at=now, summary=page.what, details=details), page
 

@@ -1,6 +1,7 @@
 """approve_package against AWS in memory: what time brings, approvals that nobody let count, and gates that approve."""
 
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,17 @@ def test_who_waits_too_long_expires_and_people_are_told_once(tmp_path: Path) -> 
     assert "version 1 expired" in page
 
 
-def test_approvals_count_though_whoever_recorded_the_last_died_before_they_did(tmp_path: Path) -> None:
+def died_after(calls: int) -> Desk:
     desk = Desk(mode="strict")
-    desk.world.dies_after = 6
+    desk.world.dies_after = calls
     with pytest.raises(Died):
         desk.approver.approve(desk.spec, GROUP, desk.package, by=BEN, reason="good")
     desk.world.dies_after, desk.world.dead = None, False
+    return desk
+
+
+def test_approvals_count_though_whoever_recorded_the_last_died_before_they_did(tmp_path: Path) -> None:
+    desk = next(desk for desk in map(died_after, count(1)) if desk.kinds())
     assert (desk.kinds(), desk.status) == ([Kind.APPROVAL_GIVEN], "PendingManualApproval")
     desk.world.pass_time(timedelta(minutes=20))
     assert replayed(desk, tmp_path) == [f"approvals {desk.package} 1"]
