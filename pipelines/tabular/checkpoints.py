@@ -1,11 +1,12 @@
-"""A fit in steps, which goes on after the last one where it was interrupted: for Spot instances.
+"""A fit that goes on where it was interrupted: for Spot instances.
 
-    iteration 1 ─▶ step ─▶ checkpoint ─▶ step ─▶ checkpoint ─▶ … ─▶ the model
-         └ is that of the checkpoint? its trees follow ──▲
+    iterations ─▶ checkpoint ─▶ iterations ─▶ checkpoint ─▶ … ─▶ the model
+         the first, anew; are the checkpoint's others its sequel? ──▲
 
-scikit-learn goes on with a fit where `warm_start` is set and `max_iter` has grown. For HistGradientBoosting the steps
-add up to the very model of one fit, whatever their sizes: tests/unit/pipelines/test_checkpoints.py. Other estimators
-are fitted in one go.
+scikit-learn goes on with a fit where `warm_start` is set. For HistGradientBoosting that gives the very model of one
+fit, wherever it was interrupted: tests/unit/pipelines/test_checkpoints.py. Other estimators are fitted without
+checkpoints. These are left between two iterations, by a hook in the loss, which each iteration asks first: steps of
+`warm_start` would predict with all trees so far after each step, which makes the work quadratic.
 
 A checkpoint is data and never code: arrays without pickles, behind their SHA-256. Nothing of it is believed but trees
 and scores. Everything else is made anew by the first iteration, whose trees must be those that the checkpoint begins
@@ -17,7 +18,8 @@ import io
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 
@@ -36,6 +39,8 @@ UNFINISHED = f"{FILE}.sagemaker-ignore"
 
 EVERY = 60.0
 """Seconds of work between two checkpoints: what an interruption may cost."""
+
+ANEW = "the checkpoint is not used, and the training begins anew"
 
 Trees = list[list[TreePredictor]]
 
@@ -62,22 +67,38 @@ class Checkpoints:
             return estimator.fit(inputs, target, **more)
         training = _identity(estimator, {"inputs": inputs, "target": target, **more})
         most, warm_start = estimator.max_iter, estimator.warm_start
+        done, last = 0, time.monotonic()
+        if begun := self._begun(estimator, training, inputs, target, **more):
+            estimator, done = begun.set_params(max_iter=most, warm_start=True), begun.n_iter_
+            _say(f"goes on after {done} of {most} iterations, from a checkpoint")
 
-        def until(iterations: int) -> float:
-            """Fit so many in all; returns the seconds that each new one took."""
-            began, before = time.monotonic(), int(getattr(estimator, "n_iter_", 0))
-            estimator.set_params(max_iter=iterations, warm_start=True).fit(inputs, target, **more)
-            return (time.monotonic() - began) / max(int(estimator.n_iter_) - before, 1)
-
-        seconds = until(1)
-        self._take_up(estimator, training, most)
-        while not _ended(estimator, most):
-            step = max(1, int(self.every / seconds))
-            seconds = until(min(most, estimator.n_iter_ + step))
-            if not _ended(estimator, most):
+        def leave() -> None:
+            nonlocal done, last
+            if len(estimator._predictors) > done and time.monotonic() - last >= self.every:
                 self._leave(estimator, training)
-                _say(f"checkpoint after {estimator.n_iter_} of {most} iterations")
-        return estimator.set_params(max_iter=most, warm_start=warm_start)
+                done, last = len(estimator._predictors), time.monotonic()
+                _say(f"checkpoint after {done} of {most} iterations")
+
+        with _before_each_iteration(estimator, leave):
+            estimator.fit(inputs, target, **more)
+        return estimator.set_params(warm_start=warm_start)
+
+    def _begun(self, estimator: Any, training: str, inputs: NDArray[Any], target: NDArray[Any], **more: Any) -> Any:
+        """A copy of `estimator` that has fitted what the checkpoint has, if there is one of this very training."""
+        if not (self.folder / FILE).exists():
+            return None
+        try:
+            state = _read(self.folder / FILE, training)
+        except _Unusable as why:
+            _say(f"{ANEW}: {why}")
+            return None
+        begun = clone(estimator).set_params(max_iter=1).fit(inputs, target, **more)
+        if not _same(state.trees[0], begun._predictors[0]):
+            _say(f"{ANEW}: its first iteration is not that of this training")
+            return None
+        begun._predictors, begun._feature_subsample_rng = state.trees, state.generator
+        begun.train_score_, begun.validation_score_ = state.train_score, state.validation_score
+        return begun
 
     def _leave(self, estimator: Any, training: str) -> None:
         """Write the state of a fit at once, or not at all."""
@@ -87,34 +108,20 @@ class Checkpoints:
         np.savez(
             content,
             about=np.array(json.dumps(about)),
-            iterations=np.array(estimator.n_iter_),
+            iterations=np.array(len(estimator._predictors)),
             nodes=np.concatenate([tree.nodes for tree in trees]),
             node_counts=np.array([len(tree.nodes) for tree in trees]),
             binned_bitsets=np.concatenate([tree.binned_left_cat_bitsets for tree in trees]),
             raw_bitsets=np.concatenate([tree.raw_left_cat_bitsets for tree in trees]),
             bitset_counts=np.array([len(tree.raw_left_cat_bitsets) for tree in trees]),
-            train_score=estimator.train_score_,
-            validation_score=estimator.validation_score_,
+            train_score=np.array(estimator.train_score_),
+            validation_score=np.array(estimator.validation_score_),
         )
         body = content.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / UNFINISHED
         unfinished.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         unfinished.replace(self.folder / FILE)
-
-    def _take_up(self, estimator: Any, training: str, most: int) -> None:
-        """Let a fit of one iteration go on after those of the checkpoint, if there is one of this very training."""
-        if not (self.folder / FILE).exists():
-            return
-        try:
-            state = _read(self.folder / FILE, training, estimator._predictors[0])
-        except _Unusable as why:
-            _say(f"the checkpoint is not used, and the training begins anew: {why}")
-            return
-        estimator._predictors = state.trees
-        estimator._feature_subsample_rng = state.generator
-        estimator.train_score_, estimator.validation_score_ = state.train_score, state.validation_score
-        _say(f"goes on after {estimator.n_iter_} of {most} iterations, from a checkpoint")
 
 
 @dataclass(frozen=True)
@@ -127,16 +134,34 @@ class _State:
     validation_score: NDArray[np.float64]
 
 
-def _ended(estimator: Any, most: int) -> bool:
-    """Whether one fit would have stopped here: at `max_iter`, or early, by the rule of HistGradientBoosting.
+@contextmanager
+def _before_each_iteration(estimator: Any, act: Callable[[], None]) -> Iterator[None]:
+    """While it is fitted, do something where the iterations before are complete, and the next one is to come.
 
-    A fit that is continued does not ask whether the one before it was to stop at its last iteration.
+    Each begins by asking the loss for gradients. Source: scikit-learn, `BaseHistGradientBoosting.fit`.
     """
-    if estimator.n_iter_ >= most or not estimator.do_early_stopping_:
-        return bool(estimator.n_iter_ >= most)
-    scores = estimator.validation_score_ if len(estimator.validation_score_) else estimator.train_score_
-    patience = estimator.n_iter_no_change
-    return len(scores) > patience and not bool(np.any(scores[-patience:] > scores[-patience - 1] + estimator.tol))
+    make, asking = estimator._get_loss, []
+
+    def watched(**given: Any) -> Any:
+        loss = make(**given)
+        asked = "gradient" if loss.constant_hessian else "gradient_hessian"
+        answer = getattr(loss, asked)
+
+        def acting(**given: Any) -> Any:
+            act()
+            return answer(**given)
+
+        setattr(loss, asked, acting)
+        asking.append((loss, asked))
+        return loss
+
+    estimator._get_loss = watched
+    try:
+        yield
+    finally:
+        del estimator._get_loss
+        for loss, asked in asking:
+            delattr(loss, asked)
 
 
 def _identity(estimator: Any, data: Mapping[str, NDArray[Any]]) -> str:
@@ -154,8 +179,8 @@ def _identity(estimator: Any, data: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, training: str, first: list[TreePredictor]) -> _State:
-    """The state in a checkpoint of this training, whose first iteration is `first`. Raises `_Unusable`."""
+def _read(path: Path, training: str) -> _State:
+    """The state in a checkpoint of this training. Raises `_Unusable`."""
     digest, _, body = path.read_bytes().partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise _Unusable("it is damaged")
@@ -171,8 +196,6 @@ def _read(path: Path, training: str, first: list[TreePredictor]) -> _State:
         raise _Unusable(f"it cannot be read: {error}") from error
     if named != training:
         raise _Unusable("it is of another training")
-    if not _same(state.trees[0], first):
-        raise _Unusable("its first iteration is not that of this training")
     return state
 
 

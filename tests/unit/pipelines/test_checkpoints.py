@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_a_fit_interrupted_after_any_step_gives_the_model_of_one_fit(
     assert answers(done) == answers(whole)
     assert (done.n_iter_ < ITERATIONS) is bool(chosen.get("early_stopping")), "all of these stop early"
     assert done.get_params() == whole.get_params()
-    assert instances == done.n_iter_ - 1  # the first makes two iterations and is interrupted, the last none is
+    assert instances == done.n_iter_
 
 
 def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
@@ -144,7 +145,7 @@ def test_a_fit_goes_on_after_its_last_checkpoint_and_says_so(
     capsys.readouterr()
     rows, _ = data("binary")
     Checkpoints(tmp_path, every=60).fit(made("binary"), *rows)
-    assert capsys.readouterr().out.splitlines() == [f"goes on after 5 of {ITERATIONS} iterations, from a checkpoint"]
+    assert capsys.readouterr().out.splitlines() == [f"goes on after 4 of {ITERATIONS} iterations, from a checkpoint"]
 
 
 def rewritten(checkpoint: Path, **changed: Any) -> None:
@@ -237,7 +238,12 @@ def test_what_cannot_go_on_is_fitted_in_one_go(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_short_fit_leaves_no_checkpoint(tmp_path: Path) -> None:
-    rows, _ = data("binary")
-    Checkpoints(tmp_path).fit(made("binary"), *rows)
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_fit_that_nothing_interrupts_is_that_without_checkpoints(tmp_path: Path, task: str) -> None:
+    """As a file, too. A short one leaves no checkpoint."""
+    rows, _ = data(task)
+    whole = pickle.dumps(made(task).fit(*rows))
+    assert pickle.dumps(Checkpoints(tmp_path).fit(made(task), *rows)) == whole
     assert not list(tmp_path.iterdir())
+    assert pickle.dumps(Checkpoints(tmp_path, every=0).fit(made(task), *rows)) == whole
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
