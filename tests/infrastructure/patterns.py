@@ -4,7 +4,7 @@ Source: EventBridge User Guide, `eb-create-pattern-operators` and `eb-event-patt
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -21,6 +21,49 @@ def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
         elif not any(_fits(condition, event, name) for condition in wanted):
             return False
     return True
+
+
+def complexity(pattern: Mapping[str, Any]) -> int:
+    """The largest of the pattern's fields: in how many places among wildcard texts a value can be at the same time.
+
+    A place counts once for each condition that can still come of it; texts after `anything-but` are one condition.
+    Source: aws/event-ruler, `MachineComplexityEvaluator`, which is what EventBridge is made of. Its issue 269 has four
+    texts like `*/lib/*` after `anything-but` at 7, which this gives, too.
+    """
+    fields = (wanted for name, wanted in pattern.items() if name != "$or")
+    return max((complexity(w) if isinstance(w, Mapping) else _places(_texts(w)) for w in fields), default=0)
+
+
+def _texts(conditions: Sequence[Any]) -> dict[str, int]:
+    """Wildcard texts of a field, each with its condition."""
+    texts: dict[str, int] = {}
+    for number, condition in enumerate(conditions):
+        if isinstance(condition, Mapping):
+            inner = condition.get("anything-but", condition)
+            found = inner.get("wildcard", []) if isinstance(inner, Mapping) else []
+            texts |= dict.fromkeys(found if isinstance(found, list) else [found], number)
+    return texts
+
+
+def _places(texts: Mapping[str, int]) -> int:
+    """A place is what was read of a text, which texts that begin alike share."""
+    places = {text[:length] for text in texts for length in range(len(text) + 1)}
+    leads_to = {place: {number for text, number in texts.items() if text.startswith(place)} for place in places}
+    characters = {character for text in texts for character in text}  # a `*` stands for those that are in none
+
+    def reached(found: set[str]) -> frozenset[str]:
+        return frozenset(found | {f"{place}*" for place in found} & places)
+
+    seen = todo = {reached({""})}
+    while todo:
+        following = {
+            reached({place + c for place in at} & places | {place for place in at if place.endswith("*")})
+            for at in todo
+            for c in characters
+        }
+        todo = following - seen
+        seen = seen | following
+    return max(sum(len(leads_to[place]) for place in at if place) for at in seen)
 
 
 def _fits(condition: Any, event: Mapping[str, Any], name: str) -> bool:

@@ -13,7 +13,7 @@ from noria.spec import load_all
 from stacks.bundles import reactions
 from stacks.reactions import LANES, lanes
 from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
-from tests.infrastructure.patterns import matches
+from tests.infrastructure.patterns import complexity, matches
 
 EVENTS = REPOSITORY / "tests" / "events"
 
@@ -126,6 +126,19 @@ def test_every_upload_has_one_lane_and_what_is_written_for_a_model_has_none(coun
     for area in ("captured", "quarantine", "transforms"):  # what comes with each request, or with each refusal
         assert into(f"unheard-of/{area}/2013.csv") == [], area
     assert all(len(json.dumps(wanted)) < 1800 for wanted in rules.values()), "a pattern has 2,048 characters"
+
+
+def test_no_rule_is_more_complex_than_eventbridge_takes(assembly: Assembly) -> None:
+    def of_stacks(*names: str) -> int:
+        return complexity({"stack-id": [{"wildcard": f"*:stack/{name}/*"} for name in names]})
+
+    assert complexity({"key": [{"anything-but": {"wildcard": ["*/lib/*", "*/bin/*", "*/etc/*", "*/opt/*"]}}]}) == 7
+    # EventBridge took the first of these and refused the second: vals-ai/Valkyrie, pull request 278.
+    taken, refused = of_stacks("Shared", "Api", "Data"), of_stacks("Shared", "Api", "Data", "Monitoring")
+    assert (taken, refused) == (9, 12)
+    for name, rule in rules(assembly).items():
+        assert complexity(rule.properties["EventPattern"]) <= taken, name
+    assert {complexity({"key": [lane]}) for lane in lanes(["a", "captured", "a-b"]).values()} == {0, 7}
 
 
 def test_queues_are_fair_between_models_wherever_many_events_of_one_can_come(assembly: Assembly) -> None:
