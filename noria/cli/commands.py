@@ -119,10 +119,11 @@ def status(
     rows = [deployed.status(name) for name in ([model] if model else deployed.models)]
     show(
         rows,
-        columns=["model", "endpoint", "version", "beside", "since", "dataset", "alarms", "newest"],
+        columns=["model", "endpoint", "version", "beside", "since", "dataset", "newest"],
         as_json=as_json,
         empty=f"No model is deployed in {env!r}: add models/<name>.yaml and deploy.",
         below=[
+            *(f"{row.model} is in alarm: {', '.join(row.alarms)}" for row in rows if row.alarms),
             *(f"{row.model} is {row.paused}" for row in rows if row.paused),
             *(f"{row.model}: {row.under_way}" for row in rows if row.under_way),
             *(f"{row.model}: {row.warning}" for row in rows if row.warning),

@@ -36,8 +36,8 @@ class FlagsStatus(BaseModel):
         lines += [f"  {_sentence(rule)}" for rule in self.rules] or ["  no rule: the endpoint's weights decide"]
         change = f"Newest change: deployment {self.deployment} of version {self.deploying}, {self.state}"
         share = f" ({self.percent:g} %)" if self.state == "DEPLOYING" else ""
-        why = f"\n  {self.went_back}" if self.went_back else ""
-        return "\n".join([*lines, f"{change}{share}: {self.reason}{why}"])
+        reason = f": {self.reason}" if self.reason else ""
+        return "\n".join([*lines, f"{change}{share}{reason}", *([f"  {self.went_back}"] if self.went_back else [])])
 
 
 @dataclass(frozen=True)

@@ -75,5 +75,5 @@ def hard_cases(deployed: Deployed, model: str) -> HardCases:
     storage = Storage(bucket=deployed.parameter("data-bucket"))
     listed = key(deployed.require(model), "reports", HARD_CASES)
     if not storage.exists(listed):
-        raise Refused(f"Nothing of {model} has been listed: it is when labels are joined (noria label {model} FILE).")
+        raise Refused(f"No case of {model} is listed yet: they are when labels are joined (noria label {model} FILE).")
     return HardCases.model_validate_json(storage.read(listed))
