@@ -79,8 +79,8 @@ PERMITTED = "To answer beside the champion: "
 PROOF = timedelta(hours=1)
 """How long a step waits, once it has baked, for the challenger to be probed; a probe gives up after as long."""
 
-HOURS_BEGUN = "The endpoint need not go any more: its hours have begun."
-HOURS_ENDED = "The endpoint need not come any more: its hours have ended."
+NEED_NOT_GO = "The endpoint need not go any more: its hours have begun, or it is gone."
+NEED_NOT_COME = "The endpoint need not come any more: its hours have ended, or it is not wanted."
 
 _AFTER = "after "
 _ADVANCE = "advance "
@@ -531,9 +531,10 @@ class Decisions:
         hours, gone, turn = self.spec.serve.hours, turned_off(self.entries), by_hours(self.entries)
         answers = hours is None or hours.include(self.now)
         if turn:
-            if turn == under_way or answers == (turn.cause is Cause.ON):
+            comes = turn.cause is Cause.ON
+            if turn == under_way or answers == comes == (gone is not None):
                 return Verdict(outcome=Outcome.NOTHING)
-            why = HOURS_BEGUN if answers else HOURS_ENDED
+            why = NEED_NOT_COME if comes else NEED_NOT_GO
             return Verdict(outcome=Outcome.NOTHING, facts=(self._fact(Kind.DEPLOYMENT_SUPERSEDED, turn.id, why),))
         now = kept(self.entries)
         if answers == (gone is None) or now is None or now.package is None:

@@ -12,6 +12,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from noria.units import Part, format_duration
 
 DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+STARTING = timedelta(minutes=15)
+"""How long after hours have begun nobody is told that there is no endpoint yet."""
+
 SHORTEST = timedelta(hours=1)
 """An endpoint takes minutes to come and to go."""
 
@@ -95,6 +98,12 @@ class Hours(Part):
 
     def include(self, moment: datetime) -> bool:
         return any(start <= moment < end for start, end in self._around(moment))
+
+    def excuse(self, moment: datetime) -> timedelta | None:
+        """How long to wait, where at that moment nobody expects an endpoint; None where there should be one."""
+        if not self.include(moment):
+            return self.next_start(moment) - moment
+        return timedelta(minutes=1) if moment - self.turned(moment) < STARTING else None
 
     def turned(self, moment: datetime) -> datetime:
         """When it last became as it is at that moment: the last beginning or end of a day's hours before it."""

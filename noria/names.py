@@ -42,6 +42,8 @@ EVENT_SOURCE = "noria"
 METRIC_NAMESPACE = "Noria"
 SERVICE = "noria"
 """The value of the dimension `service` that Powertools adds to every count in a log line."""
+OUTSIDE_HOURS = "OutsideHours"
+"""Metric of a front door's requests that found no endpoint because the model has hours."""
 OWN_LATENCY, OWN_FAILURES = "OwnRequestLatency", "OwnRequestFailures"
 """Metrics of the requests that Noria itself sends to endpoints: microseconds, and 1 where one was answered with 5XX."""
 

@@ -21,6 +21,7 @@ from constructs import Construct
 
 from noria import serve
 from noria.alarms import CAUSES, Told
+from noria.names import METRIC_NAMESPACE, OUTSIDE_HOURS, SERVICE
 from noria.spec import ModelSpec
 from stacks import bundles
 from stacks.constructs.flags import Flags
@@ -112,13 +113,15 @@ class FrontDoor(Stack):
         """They tell nobody themselves: stacks/monitoring.py makes one of them and the endpoint's own."""
         limits = self._spec.serve
         requests = self._metric(api, "Count", cloudwatch.Stats.SUM)
+        # Where a model has hours, callers who do not keep to them raise no alarm.
+        excused = {"excused": self._outside_hours()} if limits.hours else {}
         alarms = []
         self.alarm_names: list[str] = []
         for what, meaning, expression, metric, threshold in (
             (
                 "errors",
                 "answers with 5XX",
-                "value / requests",
+                "(value - FILL(excused, 0)) / requests" if excused else "value / requests",
                 self._metric(api, "5xx", cloudwatch.Stats.SUM),
                 limits.error_rate,
             ),
@@ -140,7 +143,7 @@ class FrontDoor(Stack):
                 ),
                 metric=cloudwatch.MathExpression(
                     expression=f"IF(requests >= {limits.min_requests}, {expression}, 0)",
-                    using_metrics={"requests": requests, "value": metric},
+                    using_metrics={"requests": requests, "value": metric} | (excused if what == "errors" else {}),
                     period=Duration.minutes(1),
                 ),
                 threshold=threshold,
@@ -152,6 +155,15 @@ class FrontDoor(Stack):
             )
             alarms.append(alarm)
         return alarms
+
+    def _outside_hours(self) -> cloudwatch.IMetric:
+        return cloudwatch.Metric(
+            namespace=METRIC_NAMESPACE,
+            metric_name=OUTSIDE_HOURS,
+            dimensions_map={"Model": self._spec.model, "service": SERVICE},
+            statistic=cloudwatch.Stats.SUM,
+            period=Duration.minutes(1),
+        )
 
     def _metric(self, api: apigateway.HttpApi, name: str, statistic: str) -> cloudwatch.Metric:
         return cloudwatch.Metric(

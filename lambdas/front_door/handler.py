@@ -10,11 +10,13 @@ appconfig:GetLatestConfiguration on its flags.
 """
 
 import json
+import math
 import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from http import HTTPStatus
@@ -25,8 +27,8 @@ from pydantic import Field
 
 from noria.aws.environment import Variables
 from noria.aws.flag_reader import LatestFlags
-from noria.aws.predictor import CannotPredictError, Predictor
-from noria.aws.telemetry import logger
+from noria.aws.predictor import CannotPredictError, NothingLiveError, Predictor
+from noria.aws.telemetry import logger, outside_hours
 from noria.flags import evaluate
 from noria.http import HttpRequest
 from noria.openapi import openapi
@@ -86,10 +88,10 @@ def door() -> Door:
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return answer(request=HttpRequest.parse(event), door=door())
+    return answer(request=HttpRequest.parse(event), door=door(), now=datetime.now(UTC))
 
 
-def answer(*, request: HttpRequest, door: Door) -> dict[str, Any]:
+def answer(*, request: HttpRequest, door: Door, now: datetime) -> dict[str, Any]:
     """The response to one request, in API Gateway's payload format 2.0."""
     if request.route_key.startswith("GET "):
         return _response(200, openapi(door.spec, url=door.url))
@@ -98,14 +100,20 @@ def answer(*, request: HttpRequest, door: Door) -> dict[str, Any]:
     correlation_id = given if given and re.fullmatch(CORRELATION_ID, given) else uuid.uuid4().hex
     logger.set_correlation_id(correlation_id)
     told: dict[str, Any] = {"caller": request.caller.id}
+    wait = timedelta(seconds=RETRY_SECONDS)
     try:
         status, body = 200, _predict(request, door, correlation_id, told)
     except CannotPredictError as problem:
-        status, body = problem.status, _problem(problem.status, problem.detail, problem.problems, correlation_id)
+        status, detail, hours = problem.status, problem.detail, door.spec.serve.hours
+        excuse = hours.excuse(now) if hours and isinstance(problem, NothingLiveError) else None
+        if hours and excuse:
+            outside_hours(door.spec.model)
+            wait, detail = excuse, f"the model answers {hours} alone: it is off, or starts"
+        body = _problem(status, detail, problem.problems, correlation_id)
     outcome = Outcome.ANSWERED if status < 400 else Outcome.REFUSED if status < 500 else Outcome.FAILED
     told |= {"status": status, "milliseconds": round((time.perf_counter() - began) * 1000, 1)}
     logger.info(outcome.value, model=door.spec.model, **told)
-    return _response(status, body, correlation_id)
+    return _response(status, body, correlation_id, wait=wait)
 
 
 def _predict(request: HttpRequest, door: Door, correlation_id: str, told: dict[str, Any]) -> dict[str, Any]:
@@ -145,10 +153,12 @@ def _problem(status: int, detail: str, problems: Sequence[Any], correlation_id: 
     }
 
 
-def _response(status: int, body: Mapping[str, Any], correlation_id: str | None = None) -> dict[str, Any]:
+def _response(
+    status: int, body: Mapping[str, Any], correlation_id: str | None = None, *, wait: timedelta | None = None
+) -> dict[str, Any]:
     headers = {"content-type": "application/json" if status < 400 else "application/problem+json"}
     if correlation_id:
         headers[CORRELATION_HEADER] = correlation_id
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(RETRY_SECONDS)
+    if wait and status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = str(math.ceil(wait.total_seconds()))
     return {"statusCode": status, "headers": headers, "body": json.dumps(body)}

@@ -537,7 +537,8 @@ class Search:
         if stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
             return
         waiting = [request for request in unsettled(self.entries) if request.at <= self.now - GRACE]
-        if turned_off(self.entries):
+        hours = self.env.required_spec(self.model).serve.hours
+        if turned_off(self.entries) or (hours and endpoint is None and not hours.include(self.now)):
             waiting = [request for request in waiting if request.cause in BY_HOURS]  # the others wait for the hours
         known = live(self.entries) or Desired(package=None)
         # A batch model has no endpoint that its stack could be wrong about.

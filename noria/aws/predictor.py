@@ -64,6 +64,13 @@ class CannotPredictError(Exception):
         self.problems = problems or []
 
 
+class NothingLiveError(CannotPredictError):
+    """There is no endpoint."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "no version of the model is live")
+
+
 def _client() -> "SageMakerRuntimeClient":
     return boto3.client("sagemaker-runtime", config=PATIENT)
 
@@ -137,7 +144,7 @@ def _meaning(error: ClientError) -> Exception:
         return CannotPredictError(502, "SageMaker failed")
     if code in {"ValidationError", "ValidationException"}:
         # Everything else that SageMaker validates was checked before: there is no endpoint.
-        return CannotPredictError(503, "no version of the model is live")
+        return NothingLiveError()
     return error
 
 

@@ -22,7 +22,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from noria.events import Heard
-from noria.names import METRIC_NAMESPACE, OWN_FAILURES, OWN_LATENCY, SERVICE
+from noria.names import METRIC_NAMESPACE, OUTSIDE_HOURS, OWN_FAILURES, OWN_LATENCY, SERVICE
 
 Answer = TypeVar("Answer")
 Handler = Callable[[dict[str, Any], LambdaContext], Answer]
@@ -101,6 +101,16 @@ def tell(outcome: StrEnum, *, model: str, **what: Any) -> None:
     logger.info(outcome.value, model=model, **what)
     metrics.add_dimension(name="Model", value=model)
     metrics.add_metric(name=outcome.value, unit=MetricUnit.Count, value=1)
+
+
+def outside_hours(model: str) -> None:
+    """Count a request that found no endpoint because there is none on purpose: alarms take it off what failed."""
+    if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
+        return
+    counted = EphemeralMetrics(namespace=METRIC_NAMESPACE, service=SERVICE)
+    counted.add_dimension(name="Model", value=model)
+    counted.add_metric(name=OUTSIDE_HOURS, unit=MetricUnit.Count, value=1)
+    counted.flush_metrics()
 
 
 def own_request(endpoint: str, *, seconds: float, failed: bool) -> None:

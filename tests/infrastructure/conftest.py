@@ -21,7 +21,8 @@ time: sold
 features: {rooms: {type: integer, min: 1}, district: {type: category}}
 train: {instance: ml.c5.xlarge, timeout: 30m, spot: true}
 serve:
-  {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0, front_door: {rate: 20, burst: 40}}
+  {strategy: all_at_once, count: 1, instance: ml.c5.large, bake: 4m, capture: 0, front_door: {rate: 20, burst: 40},
+   hours: {from: "08:00", to: 18:00}}
 monitor:
   every: 30m
   when: 2 of 3

@@ -24,7 +24,7 @@ from noria.explain import WindowAttribution
 from noria.labels import Coverage
 from noria.monitoring import Evidence, Run, Window
 from noria.monitors import Unknown, monitors
-from noria.names import METRIC_NAMESPACE
+from noria.names import METRIC_NAMESPACE, OUTSIDE_HOURS
 from noria.quality import Quality, QualityLoss, Score, reading
 from noria.spec import Metric, ModelSpec, load_all
 from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
@@ -111,7 +111,10 @@ def published(spec: ModelSpec) -> set[tuple[str, frozenset[str]]]:
     said = [*measured(found), *join_labels.measure(found.quality, of_labels, spec)]
     of_models = {(m.name, frozenset(d["Name"] for d in m.dimensions(spec.model))) for m in said}
     proof = probe_deployment.Proof(golden=9, mistakes=(), compared=9, shift=0.1, why=())
-    return of_models | {(m.name, OF_A_FLEET) for m in proof.measured}
+    of_door = (
+        {(OUTSIDE_HOURS, frozenset({"Model", "service"}))} if spec.serve.front_door and spec.serve.hours else set()
+    )
+    return of_models | of_door | {(m.name, OF_A_FLEET) for m in proof.measured}
 
 
 def alarms(assembly: Assembly) -> Iterator[tuple[Template, Resource]]:

@@ -34,7 +34,7 @@ def drift(stack: Template, name: str) -> Resource:
 
 
 def test_each_window_is_asked_for_when_it_ends(assembly: Assembly, stack: Template, spec: ModelSpec) -> None:
-    schedule = stack.one("AWS::Scheduler::Schedule")
+    schedule = stack.one("AWS::Scheduler::Schedule", Name=f"noria-{assembly.env}-{spec.model}-monitor")
     minutes = int(spec.monitor.every.total_seconds()) // 60
     assert schedule.properties["ScheduleExpression"] == f"rate({minutes} minutes)"
     queue = assembly.target(stack, schedule.properties["Target"]["Arn"])

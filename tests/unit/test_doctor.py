@@ -110,6 +110,22 @@ def test_a_stuck_stack_is_told_how_to_go_on() -> None:
             ["prices: version 1 was asked for and is neither live nor taken back"],
         ),
         (
+            model(
+                (9, Kind.DEPLOYED, "d", LIVE),
+                (8, Kind.DEPLOYED, "off", {"package": "none", "cause": "off"}),
+                (7, Kind.DEPLOYMENT_REQUESTED, "e", LIVE | {"cause": "approved"}),
+            ),
+            [],
+        ),
+        (
+            model(
+                (9, Kind.DEPLOYED, "d", LIVE),
+                (8, Kind.DEPLOYED, "off", {"package": "none", "cause": "off"}),
+                (7, Kind.DEPLOYMENT_REQUESTED, "on", LIVE | {"cause": "on"}),
+            ),
+            ["prices: version 1 was asked for and is neither live nor taken back"],
+        ),
+        (
             model((13, Kind.TRAINING_STARTED, "t", {"execution": "e"})),
             ["prices: a training has run for 13h"],
         ),

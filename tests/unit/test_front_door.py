@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -16,8 +17,10 @@ from noria.aws.flag_reader import LatestFlags
 from noria.aws.predictor import ABSENT_SECONDS, Predictor
 from noria.aws.telemetry import logger
 from noria.flags import Flags
+from noria.hours import Hours
 from noria.http import HttpRequest
 from noria.prediction import RequestCheck
+from noria.spec import ModelSpec
 from tests.unit.test_prediction import GOOD, SPEC, body
 
 BUNDLE = "ab" * 32
@@ -27,6 +30,9 @@ CHALLENGE = {"rules": [{"name": "all", "variant": "challenger"}]}
 
 def stream(content: bytes) -> StreamingBody:
     return StreamingBody(io.BytesIO(content), len(content))
+
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def refusal(code: str, **members: Any) -> ClientError:
@@ -104,10 +110,12 @@ def latest(appconfig: AppConfig, clock: Callable[[], float], warnings: list[str]
     )
 
 
-def door(sagemaker: SageMaker, flags: Any = None, clock: Callable[[], float] | None = None) -> Door:
+def door(
+    sagemaker: SageMaker, flags: Any = None, clock: Callable[[], float] | None = None, spec: ModelSpec = SPEC
+) -> Door:
     clock = clock or Clock()
     return Door(
-        spec=SPEC,
+        spec=spec,
         url="https://flights.example.com",
         check=RequestCheck(SPEC),
         flags=latest(AppConfig(json.dumps(flags or {}).encode()), clock, []),
@@ -131,8 +139,8 @@ def request(
     )
 
 
-def ask(place: Door, asked: HttpRequest) -> tuple[int, dict[str, str], Any]:
-    response = answer(request=asked, door=place)
+def ask(place: Door, asked: HttpRequest, *, now: datetime = NOW) -> tuple[int, dict[str, str], Any]:
+    response = answer(request=asked, door=place, now=now)
     return response["statusCode"], response["headers"], json.loads(response["body"])
 
 
@@ -218,6 +226,27 @@ def test_each_way_to_fail_has_its_status(error: Exception, status: int, detail: 
     assert ("retry-after" in headers) is (status == 503)
 
 
+@pytest.mark.parametrize(
+    ("at", "wait", "excused"),
+    [
+        ("2026-11-23T20:30", "37800", True),  # until the next morning
+        ("2026-11-24T07:10", "60", True),  # it starts
+        ("2026-11-24T08:00", "2", False),
+    ],
+)
+def test_outside_of_its_hours_callers_are_told_when_to_come_back_and_nobody_is_paged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str, wait: str, *, excused: bool
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "noria-test-flights-front-door")
+    hours = Hours.model_validate({"from": "07:00", "to": "20:00"})
+    spec = SPEC.model_copy(update={"serve": SPEC.serve.model_copy(update={"hours": hours})})
+    place = door(SageMaker(error=refusal("ValidationError")), spec=spec)
+    status, headers, told = ask(place, request(body(GOOD)), now=datetime.fromisoformat(at).replace(tzinfo=UTC))
+    assert (status, headers["retry-after"]) == (503, wait)
+    assert ("MON-FRI 07:00 to 20:00 UTC" in told["detail"]) is excused
+    assert ('"OutsideHours":[1.0]' in capsys.readouterr().out.replace(" ", "")) is excused
+
+
 def test_the_model_s_own_problems_are_passed_on() -> None:
     message = json.dumps({"problems": [MODEL_PROBLEM]})
     error = refusal("ModelError", OriginalStatusCode=400, OriginalMessage=message)
@@ -230,7 +259,7 @@ def test_an_answer_that_is_none_is_the_model_s_failure() -> None:
 
 def test_what_no_request_can_cause_is_not_dressed_up() -> None:
     with pytest.raises(ClientError, match="AccessDenied"):
-        answer(request=request(body(GOOD)), door=door(SageMaker(error=refusal("AccessDeniedException"))))
+        answer(request=request(body(GOOD)), door=door(SageMaker(error=refusal("AccessDeniedException"))), now=NOW)
 
 
 def test_the_document_says_where_the_door_is() -> None:

@@ -11,6 +11,7 @@ import pytest
 from noria import drift
 from noria.aws.runs import measured
 from noria.explain import Weight, compare
+from noria.hours import Hours
 from noria.labels import Coverage
 from noria.ledger import Entry, Fact, Kind
 from noria.monitoring import REACH, TREND, Evidence, Run, Window, few, findings, previous_report, silence
@@ -251,6 +252,9 @@ def test_silence_lasts_since_the_last_window_with_a_request() -> None:
     assert silence(SPEC, told[2:], hour(0), nothing) == Unknown(reason="no request has ever been seen")
     for hours, state in ((24, "ok"), (25, "breach")):
         assert said(evidence(window(), silent=hours * HOUR))["silence"].state == state
+    some = Hours.model_validate({"days": "MON-SUN", "from": "09:00", "to": "11:00"})  # the others nobody could ask in
+    open_then = SPEC.model_copy(update={"serve": SPEC.serve.model_copy(update={"hours": some})})
+    assert silence(open_then, told, hour(0), nothing) == 2 * HOUR
 
 
 # --- the run

@@ -41,7 +41,7 @@ from noria.aws.schedules import Schedules
 from noria.aws.serving import ServingStack
 from noria.aws.storage import Storage
 from noria.aws.transforms import Transforms
-from noria.decisions import HOURS_BEGUN, HOURS_ENDED
+from noria.decisions import NEED_NOT_COME, NEED_NOT_GO
 from noria.deployment import (
     BY_HOURS,
     SETTLED,
@@ -484,7 +484,7 @@ class ServingMachine(History):
         }
         for kind, words in paged.items():
             told = sum(words in page for page in self.world.pages)
-            untold = [e for e in entries if e.kind is kind and e.summary in {HOURS_BEGUN, HOURS_ENDED}]
+            untold = [e for e in entries if e.kind is kind and e.summary in {NEED_NOT_COME, NEED_NOT_GO}]
             assert told + len(untold) >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
 
 

@@ -24,6 +24,7 @@ from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, COPIES, Place
 from tests.integration.reactions.served import Served
+from tests.integration.reactions.test_hours import keep_hours, set_hours
 from tests.integration.reactions.test_training import dataset, ended, evaluation, executions, granted, pipeline
 
 
@@ -249,3 +250,17 @@ def test_what_is_told_again_is_an_event(served: Served) -> None:
     (event,) = run(served)["validate-upload"]
     assert json.loads(json.dumps(event)) == event
     assert {"id", "time", "account", "region", "resources", "version"} <= event.keys()
+
+
+def test_hours_of_which_nobody_heard_are_told_and_those_that_are_kept_are_not(served: Served) -> None:
+    served.approve(served.register())
+    served.confirm()
+    set_hours(served, within=True)
+    assert "deploy-model" not in run(served)
+    set_hours(served, within=False)
+    (told,) = run(served)["deploy-model"]
+    assert (told["detail-type"], told["detail"]["model"]) == ("Keep Hours", served.model)
+    keep_hours(served)
+    served.confirm()
+    assert served.wanted() == "none"
+    assert "deploy-model" not in run(served)

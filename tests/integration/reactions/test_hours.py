@@ -1,0 +1,72 @@
+"""A real endpoint goes outside of its model's hours and comes back in them, by the clock and not by the event."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lambdas.deploy_model.handler import handler as deploy_model
+from noria.ledger import Kind
+from noria.spec import ModelSpec
+from tests.integration.reactions.place import Place
+from tests.integration.reactions.served import Served
+
+STARTED = datetime.now(UTC)
+
+
+def hours(*, within: bool) -> dict[str, Any]:
+    """Of each day, such that now is far from both ends."""
+    start = 0 if (STARTED.hour < 12) is within else 12
+    return {"days": "MON-SUN", "from": f"{start:02}:00", "to": f"{start + 12}:00"}
+
+
+def set_hours(served: Served, *, within: bool) -> None:
+    """As if time had passed: the spec's hours are moved instead."""
+    path = served.place.models / f"{served.model}.json"
+    spec = ModelSpec.model_validate_json(path.read_text())
+    described = spec.model_dump(mode="json")
+    described["serve"]["hours"] = hours(within=within)
+    path.write_text(ModelSpec.model_validate(described).model_dump_json())
+
+
+@pytest.fixture
+def served(place: Place, everything: None) -> Served:
+    served = Served(place, place.model().model).create()
+    set_hours(served, within=True)
+    return served
+
+
+def keep_hours(served: Served) -> None:
+    detail = {"model": served.model, "time": STARTED.isoformat()}
+    served.place.deliver(deploy_model, {"source": "noria.schedule", "detail-type": "Keep Hours", "detail": detail})
+
+
+def test_an_endpoint_goes_and_comes_back_and_what_is_approved_meanwhile_follows(served: Served) -> None:
+    one, two = served.register(), served.register()
+    served.approve(one)
+    served.confirm()
+    keep_hours(served)
+    assert served.answers() == "1"
+
+    set_hours(served, within=False)
+    keep_hours(served)
+    keep_hours(served)
+    served.confirm()
+    served.confirm()
+    assert served.wanted() == "none"
+    assert served.place.sagemaker.list_endpoints(NameContains=served.name)["Endpoints"] == []
+    assert served.kinds()[3:] == [Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED]
+    served.approve(two)
+    assert served.wanted() == "none"
+    assert served.kinds()[-1] is Kind.DEPLOYMENT_WAITING
+
+    set_hours(served, within=True)
+    keep_hours(served)
+    assert served.wanted() == one
+    served.confirm()
+    assert served.wanted() == two
+    served.confirm()
+    assert served.answers() == "2"
+    assert served.place.told(served.model) == []
+    events = served.place.events(served.model, "Model Deployed")
+    assert [event["package"] for event in events] == [one, one, two]
