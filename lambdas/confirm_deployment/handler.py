@@ -54,6 +54,7 @@ from noria.deployment import (
     difference_subject,
     live_package,
     predecessors,
+    requests,
     restores,
     settle,
 )
@@ -143,8 +144,8 @@ def confirm_deployment(
             if not ours:
                 return settlement.outcome  # somebody says it at this moment, and goes on from there
             _announce(told, used, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
-        if settlement.outcome is Outcome.LIVE:
-            _collect_garbage(rollout, endpoint, used, observed.live, before=carried_out.request.at)
+    # Also where the outcome is said already: who said it may have died over this.
+    _collect_garbage(rollout, endpoint, used, observed.live)
     _not_left(rollout, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
@@ -437,12 +438,17 @@ def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetim
     )
 
 
-def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: Desired, *, before: datetime) -> None:
+def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: Desired) -> None:
     """Delete configs and models that the stack left behind, but those that are live and those of the predecessor.
 
-    `before` is when the deployment was asked for: what is newer may belong to an update that has just begun.
+    What is newer than the request of what is live may belong to an update that has just begun: it stays, and so does
+    all while something answers that was not deployed last.
     """
     entries = rollout.ledger.entries(rollout.model)
+    brought = latest(entries, Kind.DEPLOYED)
+    request = next((each for each in requests(entries) if brought and each.id == brought.subject), None)
+    if brought is None or request is None or brought.details["package"] != live.details["package"]:
+        return
     keep = {str(used.config), *used.models}
     last = next(iter(predecessors(entries, live.package or "")), None)
     deployed = next((e for e in reversed(entries) if e.kind is Kind.DEPLOYED and e.details["package"] == last), None)
@@ -451,7 +457,7 @@ def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: De
         keep |= {str(deployed.details["config"]), *(models if isinstance(models, list) else [])}
     keep |= {name for _, name in rollout.stack.resources()}
     kept = {name.lower() for name in keep}
-    left = {(kind, name) for kind, name in rollout.stack.resources_made(before=before) if name.lower() not in kept}
+    left = {(kind, name) for kind, name in rollout.stack.resources_made(before=request.at) if name.lower() not in kept}
     for kind, name in sorted(left):
         if kind == CONFIG_TYPE:
             endpoint.delete_config(name)
