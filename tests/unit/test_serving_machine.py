@@ -383,7 +383,7 @@ class ServingMachine(History):
             assert cause in {Cause.RETIRED, Cause.OFF}, "the endpoint would go"
         if self.hours:
             within = self.hours.include(self.world.now)
-            assert not (within and cause is Cause.OFF), "the endpoint would go within its hours"
+            assert desired == now or not (within and cause is Cause.OFF), "the endpoint would go within its hours"
             assert within or not desired.package or now.package, "an endpoint would come outside of its hours"
 
     @invariant()
@@ -432,6 +432,8 @@ class ServingMachine(History):
             world.pass_time(timedelta(minutes=20))
             self.functions.reconcile(Path(self.folder.name))
             still = not world.messages and not world.schedules and len(self.functions.entries()) == before
+            if self.hours:  # who missed their turn is told a while later
+                still &= self.hours.include(world.now) == self.hours.include(world.now - timedelta(minutes=20))
             quiet = quiet + 1 if still else 0
             if quiet == 4:
                 return
