@@ -20,12 +20,12 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-CauseName = Literal["dead-letters", "serving", "data", "labels", "bias"]
+CauseName = Literal["serving", "data", "labels", "bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Its composite alarm is called after its environment or model; its runbook is docs/runbooks/<name>.md."""
+    """Its composite alarm is called after its model; its runbook is docs/runbooks/<name>.md."""
 
     name: CauseName
     severity: Severity
@@ -35,11 +35,6 @@ class Cause:
 CAUSES: dict[CauseName, Cause] = {
     cause.name: cause
     for cause in (
-        Cause(
-            name="dead-letters",
-            severity=Severity.CRITICAL,
-            meaning="events could not be handled, and what waits stands",
-        ),
         Cause(name="serving", severity=Severity.CRITICAL, meaning="callers get errors, or wait"),
         Cause(name="data", severity=Severity.WARNING, meaning="what is asked is unlike what the model was trained on"),
         Cause(name="labels", severity=Severity.WARNING, meaning="outcomes say that the model is worse than it was"),

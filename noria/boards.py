@@ -107,7 +107,7 @@ def of_environment(names: Names, specs: Sequence[ModelSpec], reactions: Sequence
         name=names.prefix,
         title=f"Noria, {names.env}",
         alarms=(
-            f"{names.prefix}-dead-letters",
+            names.dead_letters,
             *(f"{names.model(spec.model)}-{cause}" for spec in served for cause in ("serving", "data")),
         ),
         model=None,
@@ -140,9 +140,10 @@ def of_environment(names: Names, specs: Sequence[ModelSpec], reactions: Sequence
                             unit="seconds",
                             lines=tuple(_line(reaction, _age(names, reaction)) for reaction in reactions),
                         ),
+                        Panel(title="Dead letters", lines=(_line("of all reactions", _dead_letters(names)),)),
                         Panel(
-                            title="Dead letters",
-                            lines=tuple(_line(reaction, _dead_letters(names, reaction)) for reaction in reactions),
+                            title="Failures, most of which are tried again",
+                            lines=tuple(_line(reaction, _failures(names, reaction)) for reaction in reactions),
                         ),
                     ),
                 ),
@@ -431,13 +432,27 @@ def _age(names: Names, reaction: str) -> Series:
     )
 
 
-def _dead_letters(names: Names, reaction: str) -> Series:
+def _dead_letters(names: Names) -> Series:
     return _queue(
-        names.queue(f"{reaction}-dlq"),
-        family="noria_queue_dead_letters",
-        help="Events that a reaction could not handle",
-        labels={"reaction": reaction},
+        names.dead_letters,
+        family="noria_dead_letters",
+        help="Events that reactions could not handle: noria queues says which and why",
+        labels={},
         metric="ApproximateNumberOfMessagesVisible",
+    )
+
+
+def _failures(names: Names, reaction: str) -> Series:
+    return Series(
+        family="noria_reaction_failures",
+        help="How often a reaction failed in the last minute",
+        labels={"reaction": reaction},
+        namespace="AWS/Lambda",
+        metric="Errors",
+        dimensions={"FunctionName": names.function(reaction)},
+        statistic="Sum",
+        period=MINUTE,
+        counts=True,
     )
 
 

@@ -77,9 +77,12 @@ class Alarm:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetters:
-    """`models` are those of the letters that were looked at, and `oldest` is the oldest of them."""
+    """`models` are those of the letters that were looked at, and `oldest` is the oldest of them.
 
-    reaction: str
+    `reaction` is None of those that say nothing of where they come from, and of those that were not looked at.
+    """
+
+    reaction: str | None
     count: int
     oldest: datetime | None
     models: Sequence[str]
@@ -193,14 +196,15 @@ def _command(runbook: str, model: str) -> str:
 
 def dead_letters(found: Iterable[DeadLetters]) -> Iterator[Finding]:
     for letters in found:
+        of = f" of {letters.reaction}" if letters.reaction else " of which it is not known whose"
         about = f", about {', '.join(letters.models)}" if letters.models else ""
         yield Finding(
             severity=Severity.CRITICAL,
-            what=f"{count(letters.count, 'dead letter')} of {letters.reaction}{about}",
+            what=f"{count(letters.count, 'dead letter')}{of}{about}",
             since=letters.oldest,
             means=ALL_WAITS,
             runbook="dead-letters",
-            command=f"noria queues {letters.reaction}",
+            command=f"noria queues {letters.reaction or ''}".strip(),
         )
 
 

@@ -1,4 +1,4 @@
-"""What lies in a reaction's queue, or among its dead letters: which event it is, and which model it is about."""
+"""What lies in a reaction's queue, or among dead letters: which event it is, what it is about, whence it comes."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +27,25 @@ def what(event: Mapping[str, Any]) -> str:
     if "requestPayload" in event:
         return "a call that failed"  # of a function without a queue; Lambda guide, `invocation-async-retain-records`
     return str(event.get("detail-type") or "no event")
+
+
+def origin(body: str, *, source: str | None, attributes: Mapping[str, str]) -> str | None:
+    """The name of the queue, function or rule that a dead letter comes from; None of one that does not say so.
+
+    | who gave up           | says what it gave up in                                                               |
+    |-----------------------|---------------------------------------------------------------------------------------|
+    | SQS                   | `source`: the system attribute DeadLetterQueueSourceArn                               |
+    | EventBridge           | TARGET_ARN, a queue; else RULE_ARN (EventBridge guide, `rule-dlq`)                    |
+    | Scheduler             | TARGET_ARN, a queue (Scheduler guide, `configuring-schedule-dlq`)                     |
+    | Lambda, with a stream | the body's requestContext.functionArn (Lambda guide, `services-dynamodb-errors`)      |
+    """
+    for arn in (source or "", attributes.get("TARGET_ARN", "")):
+        if arn.split(":")[2:3] == ["sqs"]:
+            return arn.rpartition(":")[2]
+    if rule := attributes.get("RULE_ARN"):
+        return rule.rpartition("/")[2]
+    function = _at(event_in(body), "requestContext", "functionArn").partition(":function:")[2]
+    return function.partition(":")[0] or None
 
 
 def model_of(event: Mapping[str, Any], *, names: Sequence[Names], models: Collection[str]) -> str | None:

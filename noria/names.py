@@ -68,6 +68,9 @@ class Names:
 
     def model_of(self, name: str) -> str | None:
         """The model whose endpoint, group or pipeline is `name`; None when it is not this environment's."""
+        return self._after_prefix(name)
+
+    def _after_prefix(self, name: str) -> str | None:
         start = f"{self.prefix}-"
         return name.removeprefix(start) if name.startswith(start) and len(name) > len(start) else None
 
@@ -104,6 +107,15 @@ class Names:
     def queue(self, reaction: str) -> str:
         """The queue in front of a reaction, for example `validate-upload`."""
         return f"{self.prefix}-{reaction}"
+
+    @property
+    def dead_letters(self) -> str:
+        """The queue of what no reaction could handle, and the alarm on it."""
+        return f"{self.prefix}-dead-letters"
+
+    def reaction_of(self, name: str) -> str | None:
+        """What a queue, function or rule called `name` is of; None when it is not this environment's."""
+        return self._after_prefix(name)
 
     def function(self, reaction: str) -> str:
         return f"{self.prefix}-{reaction}"

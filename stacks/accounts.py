@@ -92,7 +92,6 @@ class Promotion(Construct):
     def __init__(self, reactions: Reactions, id_: str, *, settings: Settings) -> None:
         super().__init__(reactions, id_)
         stack = Stack.of(self)
-        dead_letters = reactions.deploy_model.dead_letters
         role = iam.Role(
             self,
             "Role",
@@ -105,7 +104,7 @@ class Promotion(Construct):
             for follower in settings.promotes_to
         }
         allow(role, Grant(actions=["events:PutEvents"], resources=list(buses.values())))
-        rule = events.CfnRule(
+        events.CfnRule(
             self,
             "OnApproval",
             name=f"{settings.names.prefix}-promotion",
@@ -120,21 +119,15 @@ class Promotion(Construct):
                     id=env,
                     arn=bus,
                     role_arn=role.role_arn,
-                    dead_letter_config=events.CfnRule.DeadLetterConfigProperty(arn=dead_letters.queue_arn),
+                    dead_letter_config=events.CfnRule.DeadLetterConfigProperty(
+                        arn=reactions.dead_letters.queue.queue_arn
+                    ),
                     retry_policy=events.CfnRule.RetryPolicyProperty(
                         maximum_event_age_in_seconds=24 * 3600, maximum_retry_attempts=185
                     ),
                 )
                 for env, bus in buses.items()
             ],
-        )
-        dead_letters.add_to_resource_policy(
-            iam.PolicyStatement(
-                principals=[iam.ServicePrincipal("events.amazonaws.com")],
-                actions=["sqs:SendMessage"],
-                resources=[dead_letters.queue_arn],
-                conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
-            )
         )
 
 

@@ -26,7 +26,7 @@ BOUNDED = (
     "Its queue starts at most as many at a time as its event source says, or its events are few: a model's trainings "
     "and deployments. Reserved concurrency would take that many from the account's other functions for ever."
 )
-QUEUED = "A queue with dead letters of its own, which page, stands before it: nothing invokes it asynchronously."
+QUEUED = "A queue whose dead letters page stands before it: nothing invokes it asynchronously."
 
 ONE_PAGE = "A composite alarm tells somebody, once for all that have the same cause: stacks/constructs/paging.py."
 

@@ -24,12 +24,12 @@ from noria.monitors import monitors
 from noria.names import EVENT_SOURCE, METRIC_NAMESPACE, Area
 from noria.spec import ModelSpec
 from stacks.constructs.dashboard import Dashboard
+from stacks.constructs.dead_letters import DeadLetters
 from stacks.constructs.generated import generated_arns
 from stacks.constructs.http_api import stage
-from stacks.constructs.paging import OnePage
 from stacks.constructs.permissions import Grant
 from stacks.constructs.placement import Placement
-from stacks.constructs.reaction import Reaction, Surroundings, Trigger, Work, layers, models_folder
+from stacks.constructs.reaction import Reaction, Shared, Trigger, Work, layers, models_folder
 from stacks.constructs.schedules import Clock
 from stacks.foundation import Foundation
 from stacks.settings import Registry, Settings
@@ -135,7 +135,8 @@ class Reactions(Stack):
         self._copies = s3.Bucket.from_bucket_name(self, "LedgerCopies", foundation.ledger_bucket_name)
         # Imported, so that what is granted here doesn't rewrite the key's policy in the other stack.
         self._key = kms.Key.from_key_arn(self, "Key", foundation.key.key_arn)
-        self._surroundings = Surroundings(
+        self.dead_letters = DeadLetters(self, "DeadLetters", settings=settings, key=self._key, foundation=foundation)
+        self._surroundings = Shared(
             settings=settings,
             key=self._key,
             layers=layers(
@@ -148,6 +149,7 @@ class Reactions(Stack):
             ),
             variables=self._variables(specs),
             placement=placement,
+            dead_letters=self.dead_letters.queue,
         )
 
         self.validate_upload = self._validate_upload(specs)
@@ -196,14 +198,6 @@ class Reactions(Stack):
             reaction.allow(self._objects("held", actions=("PutObject",)))
         self.reconcile = self._reconcile()
         reactions = [reaction for reaction in self.node.children if isinstance(reaction, Reaction)]
-        OnePage(
-            self,
-            "DeadLetters",
-            cause="dead-letters",
-            of=self._prefix,
-            alarms=[reaction.alarm for reaction in reactions],
-            foundation=foundation,
-        )
         Dashboard(
             self, "Board", board=of_environment(settings.names, specs, sorted(reaction.name for reaction in reactions))
         )
@@ -212,7 +206,7 @@ class Reactions(Stack):
         # deployment that was to end the use, as when the last model with a schedule loses it.
         for reaction in (self.request_retraining, self.monitor_model):
             self.export_value(reaction.queue.queue_arn)
-            self.export_value(reaction.dead_letters.queue_arn)
+        self.export_value(self.dead_letters.queue.queue_arn)
         self.export_value(self.clock.role.role_arn)
         self.export_value(self.approve_package.role.role_arn)
 

@@ -216,8 +216,7 @@ class Roles(Stack):
             ),
             Grant(
                 actions=["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"],
-                resources=[self._queue("*-dlq")],
-                because="Dead letters of any reaction: which there are is the reactions stack's to say.",
+                resources=[self._queue("dead-letters")],
             ),
             Grant(
                 actions=["events:DescribeArchive", "events:DescribeReplay", "events:StartReplay"],

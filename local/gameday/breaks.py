@@ -66,9 +66,9 @@ class Day:
     def pages(self) -> int:
         return len(self.play.pager.pages())
 
-    def dead_letters(self, reaction: str) -> int:
+    def dead_letters(self) -> int:
         sqs = self.world.client("sqs")
-        url = sqs.get_queue_url(QueueName=self.world.names.queue(f"{reaction}-dlq"))["QueueUrl"]
+        url = sqs.get_queue_url(QueueName=self.world.names.dead_letters)["QueueUrl"]
         found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
         return int(found["ApproximateNumberOfMessages"])
 
@@ -137,7 +137,7 @@ def _dead_letter(day: Day, score: Score, fault: Fault) -> None:
     mark, pages = day.world.last_entry(), day.pages()
     with day.faults(fault):
         key = day.upload()
-        day.world.wait_until("dead letter", lambda: day.dead_letters("validate-upload"), patience=240)
+        day.world.wait_until("dead letter", day.dead_letters, patience=240)
         score.begin()
         score.was_detected(day.page("dead-letters", after=pages))
     score.begin()

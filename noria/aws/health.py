@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from noria.aws.endpoints import Endpoint
 from noria.aws.ledger import Ledger
 from noria.aws.logs import Logs, Place
-from noria.aws.queues import DEAD_LETTERS, Queues, ages
+from noria.aws.queues import Letter, Queues, ages
 from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack
 from noria.doctor import Alarm, Answering, Budget, DeadLetters, Function, Key, Model, Off, Stack, Version, Waiting
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-_LOOKED_AT = 10
-"""Dead letters of a queue that are read: which models it is about, and since when."""
+_LOOKED_AT = 100
+"""Dead letters that are read: whose they are, which models they are about, and since when."""
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 """Who asks what is wrong waits for no service that does not answer."""
@@ -81,33 +81,33 @@ class Health:
         ]
 
     def dead_letters(self) -> Iterator[DeadLetters]:
+        """By reaction; without one for those that were not looked at, or that do not say where they come from."""
         queues = Queues(client=self.sqs)
-        for queue in self._queues():
-            dead = queues.count(f"{queue}{DEAD_LETTERS}")
-            if not (number := dead.waiting + dead.in_flight):
-                continue
-            with queues.dead_letters(queue, most=_LOOKED_AT) as found:
-                letters = list(found)
-            events = [event_in(letter.body) for letter in letters]
-            oldest = min((letter.sent for letter in letters), default=None)
-            models = {model_of(event, names=[self.names], models=self.models) for event in events}
+        counted = queues.count(self.names.dead_letters)
+        lying = counted.waiting + counted.in_flight
+        with queues.dead_letters(self.names.dead_letters, most=min(lying, _LOOKED_AT)) as found:
+            letters: dict[str | None, list[Letter]] = {}
+            for letter in found:
+                letters.setdefault(self.names.reaction_of(letter.origin or ""), []).append(letter)
+        if unseen := max(0, lying - sum(map(len, letters.values()))):
+            letters.setdefault(None, [])
+        for reaction, of in sorted(letters.items(), key=str):
+            models = {model_of(event_in(each.body), names=[self.names], models=self.models) for each in of}
             yield DeadLetters(
-                reaction=self._reaction(queue), count=number, oldest=oldest, models=sorted(m for m in models if m)
+                reaction=reaction,
+                count=len(of) + (0 if reaction else unseen),
+                oldest=min((letter.sent for letter in of), default=None),
+                models=sorted(model for model in models if model),
             )
 
     def waiting(self) -> list[Waiting]:
-        queues, names = Queues(client=self.sqs), self._queues()
+        queues = Queues(client=self.sqs)
+        names = {self.names.queue(reaction): reaction for reaction in queues.of_reactions(self.names)}
         return [
-            Waiting(reaction=self._reaction(queue), waiting=queues.count(queue).waiting, age=timedelta(seconds=age))
-            for queue, age in ages(names, now=self.now).items()
+            Waiting(reaction=names[queue], waiting=queues.count(queue).waiting, age=timedelta(seconds=age))
+            for queue, age in ages(list(names), now=self.now).items()
             if age
         ]
-
-    def _queues(self) -> list[str]:
-        return Queues(client=self.sqs).with_dead_letters(f"{self.names.prefix}-")
-
-    def _reaction(self, queue: str) -> str:
-        return queue.removeprefix(f"{self.names.prefix}-")
 
     @property
     def stacks(self) -> list[str]:

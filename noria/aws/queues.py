@@ -10,6 +10,8 @@ import boto3
 
 from noria.aws.telemetry import following
 from noria.events import correlated
+from noria.messages import origin
+from noria.names import Names
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -20,8 +22,6 @@ _LOOKED_AT = 120
 
 _BATCH = 10
 """SQS gives out and takes at most ten messages in one call."""
-
-DEAD_LETTERS = "-dlq"
 
 _TIMES = "noria-sent-again"
 """The attribute of a message that says how often it was sent again; it stays with it among the dead letters."""
@@ -38,9 +38,11 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Letter:
-    """A dead letter. `undelivered` is why EventBridge could not hand the event over, where that is how it got here."""
+    """A dead letter. `origin` is the queue, function or rule that it comes from, and `undelivered` why EventBridge
+    could not hand the event over, where that is how it got here."""
 
     id: str
+    origin: str | None
     body: str
     sent: datetime
     received: datetime | None
@@ -59,6 +61,7 @@ class Letter:
         first = system.get("ApproximateFirstReceiveTimestamp")
         return cls(
             id=message["MessageId"],
+            origin=origin(message["Body"], source=system.get("DeadLetterQueueSourceArn"), attributes=attributes),
             body=message["Body"],
             sent=_time(system["SentTimestamp"]),
             received=_time(first) if first else None,
@@ -102,11 +105,11 @@ class Queues:
 
     # --- for people
 
-    def with_dead_letters(self, prefix: str) -> list[str]:
-        """Queues whose names begin so and that have one for dead letters, sorted."""
-        pages = self.client.get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
-        names = {url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])}
-        return sorted(name for name in names if f"{name}{DEAD_LETTERS}" in names)
+    def of_reactions(self, names: Names) -> list[str]:
+        """The reactions of an environment, sorted: all that stand behind a queue."""
+        pages = self.client.get_paginator("list_queues").paginate(QueueNamePrefix=f"{names.prefix}-")
+        found = {url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls", [])}
+        return sorted(reaction for queue in found - {names.dead_letters} if (reaction := names.reaction_of(queue)))
 
     def count(self, queue: str) -> Count:
         """How many messages there are, as SQS knows it: seconds late."""
@@ -126,7 +129,7 @@ class Queues:
 
     @contextmanager
     def dead_letters(self, queue: str, *, most: int) -> Iterator["DeadLetters"]:
-        """Dead letters of a queue, hidden from others meanwhile; those not thrown away show again after."""
+        """What lies in a queue of dead letters, hidden from others meanwhile; what is not thrown away shows again."""
         letters = DeadLetters(queues=self, queue=queue, most=most)
         try:
             yield letters
@@ -142,7 +145,7 @@ class Queues:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetters:
-    """Up to `most` dead letters of a queue, each once, received ten at a time as they are asked for.
+    """Up to `most` dead letters, each once, received ten at a time as they are asked for.
 
     So whoever works on each has done so with ten before they show again. The only way to read a message is to receive
     it. Dead letters have no queue of their own to fall into, so that nothing comes of how often they were.
@@ -162,9 +165,12 @@ class DeadLetters:
             self._hidden.update({letter.id: letter for letter in letters})
             yield from new
 
-    def bring_back(self, letter: Letter) -> None:
-        """Send a letter to its queue, and only then throw it away: who dies in between leaves it in both."""
-        self.queues.send_again(self.queue, letter.body, group=letter.group, times=letter.times + 1)
+    def bring_back(self, letter: Letter, *, to: str) -> None:
+        """Send a letter to a queue, and only then throw it away: who dies in between leaves it in both."""
+        self.queues.send_again(to, letter.body, group=letter.group, times=letter.times + 1)
+        self.throw_away(letter)
+
+    def throw_away(self, letter: Letter) -> None:
         self.queues.client.delete_message(QueueUrl=self._url, ReceiptHandle=letter.handle)
         del self._hidden[letter.id]
 
@@ -186,14 +192,19 @@ class DeadLetters:
             MaxNumberOfMessages=most,
             VisibilityTimeout=_LOOKED_AT,
             WaitTimeSeconds=1,  # at 0, SQS asks only some of its servers
-            MessageSystemAttributeNames=["SentTimestamp", "ApproximateFirstReceiveTimestamp", "MessageGroupId"],
+            MessageSystemAttributeNames=[
+                "SentTimestamp",
+                "ApproximateFirstReceiveTimestamp",
+                "MessageGroupId",
+                "DeadLetterQueueSourceArn",
+            ],
             MessageAttributeNames=["All"],
         )
         return [Letter.of(message) for message in received.get("Messages", [])]
 
     @property
     def _url(self) -> str:
-        return self.queues.url(f"{self.queue}{DEAD_LETTERS}")
+        return self.queues.url(self.queue)
 
 
 def _time(milliseconds: str) -> datetime:

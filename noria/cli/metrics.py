@@ -46,9 +46,7 @@ class Exporter:
 
     @cached_property
     def boards(self) -> list[Board]:
-        prefix = f"{self.deployed.names.prefix}-"
-        queues = Queues().with_dead_letters(prefix)
-        return list(boards(self.deployed.names, self.specs, [queue.removeprefix(prefix) for queue in queues]))
+        return list(boards(self.deployed.names, self.specs, Queues().of_reactions(self.deployed.names)))
 
     @cached_property
     def series(self) -> dict[str, Series]:

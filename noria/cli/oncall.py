@@ -56,7 +56,7 @@ def redrive(
     *,
     model: Annotated[str | None, typer.Option("--model", help="only what is about this model")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="of every reaction")] = False,
-    most: Annotated[int, typer.Option("--limit", min=1, help="of each reaction, at most so many")] = 1000,
+    most: Annotated[int, typer.Option("--limit", min=1, help="at most so many")] = 1000,
     dry_run: DryRun = False,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,

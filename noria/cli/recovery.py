@@ -6,11 +6,13 @@ ledger of each model that it is about, by the reconciler, whom these commands te
 
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import boto3
@@ -19,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel
 from noria.aws.archives import Archives, NoArchiveError, Replay, Rule
 from noria.aws.bus import Bus
 from noria.aws.logs import Logs, Place
-from noria.aws.queues import DEAD_LETTERS, Letter, Queues, ages
+from noria.aws.queues import DeadLetters, Letter, Queues, ages
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.events import EventsSentAgain, Heard, SentAgain
@@ -27,7 +29,16 @@ from noria.messages import event_in, model_of, what
 from noria.units import count
 
 EXPLAINED = 20
-"""Dead letters of a queue whose errors are looked up: each is a search in a log."""
+"""Dead letters of a reaction whose errors are looked up: each is a search in a log."""
+
+LOT = 100
+"""Dead letters that are told of together, before the first of them is sent: who is killed has told of all they sent."""
+
+PROMOTION = "promotion"
+"""The rule that tells other accounts what was approved here: it is no reaction, and has no queue."""
+
+UNKNOWN = "unknown"
+"""Whose dead letters are that do not say where they come from, and those that somebody else looks at just now."""
 
 _POLL = 2.0
 
@@ -45,12 +56,15 @@ class DeadLetter(BaseModel):
 
 
 class QueueRow(BaseModel):
-    """A reaction's queue and its dead letters; `oldest` is how many seconds the oldest message has waited."""
+    """A reaction's queue, and its dead letters; `oldest` is how many seconds the oldest message has waited.
+
+    None where there is no queue: of `promotion` and `unknown` there are dead letters alone.
+    """
 
     reaction: str
-    waiting: int
-    in_flight: int
-    delayed: int
+    waiting: int | None
+    in_flight: int | None
+    delayed: int | None
     oldest: int | None
     dead: int
     letters: list[DeadLetter]
@@ -126,30 +140,36 @@ class Recovery:
 
     @cached_property
     def reactions(self) -> list[str]:
-        start = self.deployed.names.queue("")
-        return [name.removeprefix(start) for name in self.queues.with_dead_letters(start)]
+        return self.queues.of_reactions(self.deployed.names)
 
     def look(self, reaction: str | None) -> list[QueueRow]:
+        """One row for each reaction, and for what else dead letters are of."""
+        if not self.reactions:
+            return []
         chosen = self._chosen(reaction)
         oldest = ages([self.deployed.names.queue(each) for each in chosen], now=datetime.now(UTC))
-        return [self._row(each, oldest) for each in chosen]
+        dead: dict[str, list[Letter]] = {each: [] for each in chosen}
+        with self._dead_letters() as lying:
+            found = sorted(lying, key=lambda letter: letter.sent)
+        for letter in found:
+            of = self._of(letter)
+            if reaction is None or of in {*chosen, UNKNOWN}:
+                dead.setdefault(of, []).append(letter)
+        if hidden := max(0, lying.most - len(found)):
+            dead.setdefault(UNKNOWN, [])
+        return [self._row(of, letters, oldest, hidden if of == UNKNOWN else 0) for of, letters in dead.items()]
 
-    def _row(self, reaction: str, oldest: Mapping[str, int]) -> QueueRow:
+    def _row(self, reaction: str, dead: Sequence[Letter], oldest: Mapping[str, int], hidden: int) -> QueueRow:
         queue = self.deployed.names.queue(reaction)
-        found, dead = self.queues.count(queue), self.queues.count(f"{queue}{DEAD_LETTERS}")
-        letters: list[DeadLetter] = []
-        if dead.waiting:
-            with self.queues.dead_letters(queue, most=dead.waiting) as lying:
-                taken = list(lying)
-            letters = [self._letter(reaction, each, number) for number, each in enumerate(taken)]
+        found = self.queues.count(queue) if reaction in self.reactions else None
         return QueueRow(
             reaction=reaction,
-            waiting=found.waiting,
-            in_flight=found.in_flight,
-            delayed=found.delayed,
-            oldest=oldest.get(queue) if found.waiting or found.in_flight else None,
-            dead=dead.waiting + dead.in_flight,
-            letters=sorted(letters, key=lambda letter: letter.since),
+            waiting=found and found.waiting,
+            in_flight=found and found.in_flight,
+            delayed=found and found.delayed,
+            oldest=oldest.get(queue) if found and (found.waiting or found.in_flight) else None,
+            dead=len(dead) + hidden,
+            letters=[self._letter(reaction, each, number) for number, each in enumerate(dead)],
         )
 
     def _letter(self, reaction: str, letter: Letter, number: int) -> DeadLetter:
@@ -185,9 +205,9 @@ class Recovery:
     def _chosen(self, reaction: str | None) -> list[str]:
         if reaction is None:
             return self.reactions
-        if reaction.replace("_", "-") not in self.reactions:
+        if (named := reaction.replace("_", "-")) not in {*self.reactions, PROMOTION}:
             raise Refused(f"No reaction {reaction!r} is deployed here: known are {', '.join(self.reactions)}.")
-        return [reaction.replace("_", "-")]
+        return [named]
 
     # --- dead letters
 
@@ -195,34 +215,53 @@ class Recovery:
         """Bring dead letters back to where they belong: those of EventBridge and of Lambda, too."""
         if model:
             self.deployed.require(model)
+        if not self.reactions:
+            return []
+        chosen = self._chosen(reaction) if reaction else [*self.reactions, PROMOTION]
+        sent: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+        with self._dead_letters() as lying:
+            meant = (letter for letter in lying if self._of(letter) in chosen and model in {None, self._model(letter)})
+            wanted = islice(meant, most)
+            while lot := list(islice(wanted, LOT)):
+                if not dry_run:
+                    self._tell_redriven(lot)
+                for letter in lot:
+                    if not dry_run:
+                        self._bring_back(letter, lying)
+                    sent[self._of(letter), self._model(letter)].append(what(event_in(letter.body)))
         return [
-            row for each in self._chosen(reaction) for row in self._redrive(each, model, most=most, dry_run=dry_run)
+            Redriven(reaction=of, model=about, events=_kinds(events), count=len(events))
+            for (of, about), events in sorted(sent.items(), key=str)
         ]
 
-    def _redrive(self, reaction: str, model: str | None, *, most: int, dry_run: bool) -> Iterator[Redriven]:
-        queue = self.deployed.names.queue(reaction)
-        if not self.queues.count(f"{queue}{DEAD_LETTERS}").waiting:
-            return
-        sent: dict[str | None, list[str]] = {}
-        with self.queues.dead_letters(queue, most=most) as letters:
-            try:
-                for letter in letters:
-                    about = self._model(letter)
-                    if model is None or about == model:
-                        if not dry_run:
-                            letters.bring_back(letter)
-                        sent.setdefault(about, []).append(what(event_in(letter.body)))
-            finally:  # whatever ends it, what was sent is told of
-                if not dry_run:
-                    self._tell_redriven(reaction, sent)
-        for about, events in sent.items():
-            kinds = [f"{number} × {event}" for event, number in Counter(events).most_common()]
-            yield Redriven(reaction=reaction, model=about, events=kinds, count=len(events))
+    def _dead_letters(self) -> AbstractContextManager[DeadLetters]:
+        """All that lie there: as many as SQS says, which knows it seconds late."""
+        queue = self.deployed.names.dead_letters
+        found = self.queues.count(queue)
+        return self.queues.dead_letters(queue, most=found.waiting + found.in_flight)
 
-    def _tell_redriven(self, reaction: str, sent: Mapping[str | None, Sequence[str]]) -> None:
-        for model, events in sent.items():
-            if model is not None:  # what is about no model is in no ledger
-                self._tell([model], how="redrive", reactions=(reaction,), count=len(events))
+    def _of(self, letter: Letter) -> str:
+        """The reaction that a letter is of."""
+        of = self.deployed.names.reaction_of(letter.origin or "")
+        return of if of in {*self.reactions, PROMOTION} else UNKNOWN
+
+    def _bring_back(self, letter: Letter, lying: DeadLetters) -> None:
+        if (reaction := self._of(letter)) != PROMOTION:
+            lying.bring_back(letter, to=self.deployed.names.queue(reaction))
+            return
+        # Nobody but AWS may put its events on a bus: the rule hears this one again from the archive.
+        rule = next((each for each in self._archives.rules() if each.name == letter.origin), None)
+        if rule is None:
+            raise Refused(f"There is no rule {letter.origin} any more that could hear its event again.")
+        at, second = datetime.fromisoformat(event_in(letter.body)["time"]), timedelta(seconds=1)
+        name, why = f"{rule.archive}-{str(uuid.uuid4())[:8]}", f"noria redrive, {self._who}"
+        self._archives.replay(name, [rule], since=at - second, until=at + second, why=why)
+        lying.throw_away(letter)
+
+    def _tell_redriven(self, lot: Sequence[Letter]) -> None:
+        for (of, about), number in Counter((self._of(letter), self._model(letter)) for letter in lot).items():
+            if about is not None:  # what is about no model is in no ledger
+                self._tell([about], how="redrive", reactions=(of,), count=number)
 
     # --- archives
 
@@ -288,6 +327,10 @@ class Recovery:
         bus, told = Bus(name=self.deployed.parameter("event-bus")), {"request": str(uuid.uuid4()), **what_was_done}
         for model in models:
             bus.publish(EventsSentAgain.of(SentAgain(model=model, by=self._who, at=datetime.now(UTC), **told)))
+
+
+def _kinds(events: Sequence[str]) -> list[str]:
+    return [f"{number} × {event}" for event, number in Counter(events).most_common()]
 
 
 def _progress(replay: Replay) -> str:

@@ -1,7 +1,7 @@
 """A reaction: what happens when an event arrives.
 
     rule ──> queue ──> function          one event at a time
-      └───────┴──> dead-letter queue ──> alarm, of which the stack makes one page
+      └───────┴──> the environment's dead-letter queue ──> alarm ──> page
 
 The queue holds what a function could not do yet. The dead-letter queue holds what it could not do at all, and what
 could not be delivered: each message is the event as it was sent, so that it can be sent again as it is. The alarm on it
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -26,7 +25,6 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from noria.alarms import CAUSES, Told
 from noria.patience import ATTEMPTS
 from noria.spec import ModelSpec
 from stacks import bundles
@@ -39,13 +37,20 @@ LayerName = Literal["runtime", "data", "models", "tracking"]
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What all reactions of an environment share."""
+    """What all functions of an environment share."""
 
     settings: Settings
     key: kms.IKey
     layers: Mapping[LayerName, lambda_.ILayerVersion]
     variables: Mapping[str, str]
     placement: Placement | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(Surroundings):
+    """What all reactions of an environment share: where what fails goes, besides."""
+
+    dead_letters: sqs.IQueue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,19 +124,24 @@ class Reaction(Construct):
         id_: str,
         *,
         name: str,
-        surroundings: Surroundings,
+        surroundings: Shared,
         triggers: Sequence[Trigger] = (),
         work: Work = Work(),
     ) -> None:
         super().__init__(scope, id_)
-        self._surroundings = surroundings
         self._settings = surroundings.settings
         self.name = name.replace("_", "-")
 
-        self.dead_letters = self._queue("DeadLetters", f"{self.name}-dlq")
-        self.queue = self._queue(
+        self.dead_letters = surroundings.dead_letters
+        self.queue = sqs.Queue(
+            self,
             "Queue",
-            self.name,
+            queue_name=self._settings.names.queue(self.name),
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=surroundings.key,
+            data_key_reuse=Duration.hours(1),
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
             # Six times the function's timeout, as the Lambda guide advises for queues as event sources.
             visibility_timeout=Duration.seconds(6 * work.timeout),
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=ATTEMPTS),
@@ -152,29 +162,24 @@ class Reaction(Construct):
         self.function.add_event_source(
             sources.SqsEventSource(self.queue, batch_size=1, max_concurrency=work.concurrency)
         )
-        for trigger in triggers:
-            self._rule(trigger)
-        self.alarm = self._alarm()
+        if rules := [self._rule(trigger) for trigger in triggers]:
+            # In one statement: a queue's policy has room for twenty, and uploads have a rule for each model.
+            # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-policies.html
+            self.queue.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                    actions=["sqs:SendMessage"],
+                    resources=[self.queue.queue_arn],
+                    conditions={"ArnEquals": {"aws:SourceArn": [rule.attr_arn for rule in rules]}},
+                )
+            )
 
     def allow(self, *grants: Grant) -> None:
         allow(self.role, *grants)
 
-    def _queue(self, id_: str, name: str, **properties: Any) -> sqs.Queue:
-        return sqs.Queue(
-            self,
-            id_,
-            queue_name=self._settings.names.queue(name),
-            encryption=sqs.QueueEncryption.KMS,
-            encryption_master_key=self._surroundings.key,
-            data_key_reuse=Duration.hours(1),
-            enforce_ssl=True,
-            retention_period=Duration.days(14),
-            **properties,
-        )
-
-    def _rule(self, trigger: Trigger) -> None:
+    def _rule(self, trigger: Trigger) -> events.CfnRule:
         # The L2 target would let every rule of the account send to an encrypted queue.
-        rule = events.CfnRule(
+        return events.CfnRule(
             self,
             f"On-{trigger.name}",
             name=f"{self._settings.names.function(self.name)}-{trigger.name}",
@@ -198,32 +203,6 @@ class Reaction(Construct):
                     ),
                 )
             ],
-        )
-        for queue in (self.queue, self.dead_letters):
-            queue.add_to_resource_policy(
-                iam.PolicyStatement(
-                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
-                    actions=["sqs:SendMessage"],
-                    resources=[queue.queue_arn],
-                    conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
-                )
-            )
-
-    def _alarm(self) -> cloudwatch.Alarm:
-        return cloudwatch.Alarm(
-            self,
-            "DeadLettersAlarm",
-            alarm_name=f"{self._settings.names.queue(self.name)}-dlq",
-            alarm_description=Told(severity=CAUSES["dead-letters"].severity, runbook="dead-letters").describe(
-                f"An event could not be handled by {self.name}."
-            ),
-            metric=self.dead_letters.metric_approximate_number_of_messages_visible(
-                period=Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
-            ),
-            threshold=1,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-            evaluation_periods=1,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
 
 

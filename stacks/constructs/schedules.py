@@ -37,7 +37,7 @@ class Clock(Construct):
             self.reach(reaction)
 
     def reach(self, reaction: Reaction) -> None:
-        """Let schedules of this group send to the reaction's queue, and what fails to its dead-letter queue."""
+        """Let schedules of this group send to the reaction's queue, and what fails to the dead letters."""
         queues = [reaction.queue.queue_arn, reaction.dead_letters.queue_arn]
         allow(self.role, Grant(actions=["sqs:SendMessage"], resources=queues))
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +13,7 @@ from noria.names import EVENT_SOURCE, Area, Names
 from noria.spec import load_all
 from stacks.bundles import reactions
 from stacks.reactions import LANES, lanes
-from tests.infrastructure.assembly import REPOSITORY, Assembly, Resource, Template
+from tests.infrastructure.assembly import ACCOUNT, REGION, REPOSITORY, Assembly, Resource, Template
 from tests.infrastructure.patterns import complexity, matches
 
 EVENTS = REPOSITORY / "tests" / "events"
@@ -247,7 +248,7 @@ def test_each_rule_delivers_to_its_reactions_queue_patiently_and_what_it_cannot_
     for name, rule, queue, dead_letters in triggers(assembly):
         reaction = next(r.replace("_", "-") for r in reactions() if name.startswith(f"{r.replace('_', '-')}-"))
         assert queue.properties["QueueName"] == f"noria-{assembly.env}-{reaction}"
-        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-{reaction}-dlq"
+        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-dead-letters"
         (target,) = rule.properties["Targets"]
         assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] >= 3600, name
         assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0, name
@@ -256,16 +257,38 @@ def test_each_rule_delivers_to_its_reactions_queue_patiently_and_what_it_cannot_
 
 def test_a_queue_takes_events_from_the_rules_that_target_it_and_from_no_other(assembly: Assembly) -> None:
     template = reactions_stack(assembly)
-    aimed: dict[str, set[str]] = {queue.id: set() for queue in template.of("AWS::SQS::Queue")}
-    for _, rule, queue, dead_letters in triggers(assembly):
-        aimed[queue.id].add(rule.id)
-        aimed[dead_letters.id].add(rule.id)
+    aimed: dict[str, set[str]] = {}
+    for _, rule, queue, _ in triggers(assembly):
+        aimed.setdefault(queue.id, set()).add(rule.id)
     for queue in template.of("AWS::SQS::Queue"):
+        if queue.properties["QueueName"] == f"noria-{assembly.env}-dead-letters":
+            continue
         allowed = [s for s in template.queue_policy(queue) if s["Effect"] == "Allow"]
         assert all(s["Principal"] == {"Service": "events.amazonaws.com"} for s in allowed), queue.path
         assert all(s["Action"] == ["sqs:SendMessage"] for s in allowed), queue.path
-        sources = [template.target(s["Condition"]["ArnEquals"]["aws:SourceArn"]).id for s in allowed]
-        assert set(sources) == aimed[queue.id], queue.path
+        sources = [template.target(arn).id for s in allowed for arn in _listed(s["Condition"]["ArnEquals"])]
+        assert set(sources) == aimed.get(queue.id, set()), queue.path
+        assert len(allowed) == bool(sources), "a policy has room for twenty statements, and models for forty rules"
+
+
+def _listed(condition: dict[str, Any]) -> list[Any]:
+    arns = condition["aws:SourceArn"]
+    return arns if isinstance(arns, list) else [arns]
+
+
+def test_dead_letters_are_taken_from_the_rules_of_this_environment_alone(assembly: Assembly) -> None:
+    template, name = reactions_stack(assembly), f"noria-{assembly.env}"
+    queue = template.one("AWS::SQS::Queue", QueueName=f"{name}-dead-letters")
+    (allowed,) = (s for s in template.queue_policy(queue) if s["Effect"] == "Allow")
+    assert (allowed["Principal"], allowed["Action"]) == ({"Service": "events.amazonaws.com"}, ["sqs:SendMessage"])
+    patterns = [assembly.flat(arn) for arn in allowed["Condition"]["ArnLike"]["aws:SourceArn"]]
+    assert all(f":events:{REGION}:{ACCOUNT}:rule/{name}" in pattern for pattern in patterns), patterns
+    for _, rule, _, _ in triggers(assembly):
+        own = f"{name}/" if "EventBusName" in rule.properties else ""
+        arn = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{own}{rule.properties['Name']}"
+        assert any(fnmatchcase(arn, pattern) for pattern in patterns), arn
+    foreign = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/else"
+    assert not any(fnmatchcase(foreign, pattern) for pattern in patterns)
 
 
 def test_each_queue_feeds_the_function_of_its_name_one_event_at_a_time(assembly: Assembly) -> None:

@@ -88,13 +88,13 @@ def test_entries_are_exported_and_nothing_else(stack: Template, stream: Resource
         assert not matches(pattern, record(other)), other
 
 
-def test_what_cannot_be_exported_goes_to_the_dead_letters_of_the_reaction(
+def test_what_cannot_be_exported_goes_to_the_dead_letters(
     assembly: Assembly, exporter: Template, stream: Resource
 ) -> None:
     function = exporter.target(stream.properties["FunctionName"])
     assert function.properties["FunctionName"] == f"noria-{assembly.env}-export-ledger"
     queue = exporter.target(stream.find("DestinationConfig", "OnFailure", "Destination"))
-    assert queue.properties["QueueName"] == f"noria-{assembly.env}-export-ledger-dlq"
+    assert queue.properties["QueueName"] == f"noria-{assembly.env}-dead-letters"
     assert stream.properties["BisectBatchOnFunctionError"] is True
     assert 0 < stream.properties["MaximumRetryAttempts"] < 100  # else one entry holds up all after it for a day
     assert stream.properties["StartingPosition"] == "TRIM_HORIZON"

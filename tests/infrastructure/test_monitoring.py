@@ -104,6 +104,7 @@ OUTCOMES = {
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_dashboard_shows_what_is_published(assembly: Assembly, models: Path, name: str) -> None:
     queues = {queue.properties["QueueName"] for queue in assembly.all("AWS::SQS::Queue")}
+    functions = {function.properties["FunctionName"] for function in assembly.all("AWS::Lambda::Function")}
     endpoints = {endpoint.properties["EndpointName"] for endpoint in assembly.all("AWS::SageMaker::Endpoint")}
     specs = {spec.model: spec for spec in load_all(models)}
     _, widgets = board(assembly, name)
@@ -118,6 +119,9 @@ def test_a_dashboard_shows_what_is_published(assembly: Assembly, models: Path, n
         elif namespace == "AWS/SQS":
             assert metric in OF_AWS[namespace] | {"ApproximateAgeOfOldestMessage"}
             assert dimensions["QueueName"] in queues
+        elif namespace == "AWS/Lambda":
+            assert metric == "Errors"
+            assert dimensions["FunctionName"] in functions
         else:
             assert metric in OF_AWS[namespace]
             assert dimensions["EndpointName"] in endpoints

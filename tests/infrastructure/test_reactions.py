@@ -203,22 +203,26 @@ def test_it_is_traced(function: Resource) -> None:
     assert function.find("TracingConfig", "Mode") == "Active"
 
 
-def test_what_it_cannot_do_goes_to_its_dead_letters_after_some_tries(
-    stack: Template, queue: Resource, name: str
+def test_what_it_cannot_do_goes_to_the_dead_letters_after_some_tries(
+    assembly: Assembly, stack: Template, queue: Resource
 ) -> None:
     redrive = queue.properties["RedrivePolicy"]
     dead_letters = stack.target(redrive["deadLetterTargetArn"])
-    assert dead_letters.properties["QueueName"] == f"{name}-dlq"
+    assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-dead-letters"
     # Fewer than five, and Lambda's own throttling may use them up. Source: Lambda guide, `services-sqs-configure`.
     assert redrive["maxReceiveCount"] >= 5
     # The age of a message counts from its first arrival: the dead-letter queue must keep at least as long.
     assert dead_letters.properties["MessageRetentionPeriod"] >= queue.properties["MessageRetentionPeriod"]
 
 
-def test_dead_letters_page_somebody(stack: Template, name: str) -> None:
-    alarm = stack.one("AWS::CloudWatch::Alarm", AlarmName=f"{name}-dlq")
+def test_dead_letters_page_somebody_within_a_minute(assembly: Assembly, stack: Template) -> None:
+    name = f"noria-{assembly.env}-dead-letters"
+    alarm = stack.one("AWS::CloudWatch::Alarm", AlarmName=name)
     (dimension,) = alarm.properties["Dimensions"]
-    assert stack.target(dimension["Value"]).properties["QueueName"] == f"{name}-dlq"
+    assert stack.target(dimension["Value"]).properties["QueueName"] == name
+    assert alarm.properties["Period"] == 60
+    (action,) = alarm.properties["AlarmActions"]
+    assert assembly.target(stack, action).properties["TopicName"] == f"noria-{assembly.env}-pages"
     # The first dead letter is one too many, and stays in the alarm until somebody has dealt with it.
     assert alarm.properties["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
     assert (alarm.properties["Threshold"], alarm.properties["EvaluationPeriods"]) == (1, 1)
@@ -279,7 +283,7 @@ def test_schedules_reach_only_the_queues_they_need_and_prove_who_they_are(assemb
     }
     # What functions book by themselves: a re-check, the next step of a challenger.
     booked = {f"noria-{assembly.env}-{name}" for name in ("request-retraining", "deploy-model")}
-    assert reached == aimed | booked | {f"{name}-dlq" for name in booked}
+    assert reached == aimed | booked | {f"noria-{assembly.env}-dead-letters"}
     (trust,) = stack[role].properties["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
     assert list(trust["Condition"]["StringEquals"]) == ["aws:SourceAccount"]

@@ -48,5 +48,5 @@ def test_each_end_of_a_training_is_tracked_retried_and_paged_of(tracked: Templat
     assert matches(rule.properties["EventPattern"], event("noria-training-ended", env="dev"))
     queue = tracked.one("AWS::SQS::Queue", QueueName=NAME)
     assert queue.properties["RedrivePolicy"]["maxReceiveCount"] == 5
-    rule = tracked.one("AWS::CloudWatch::CompositeAlarm").properties["AlarmRule"]
-    assert tracked.one("AWS::CloudWatch::Alarm", AlarmName=f"{NAME}-dlq").id in str(rule)
+    dead = tracked.target(queue.properties["RedrivePolicy"]["deadLetterTargetArn"])
+    assert dead.properties["QueueName"] == "noria-dev-dead-letters"

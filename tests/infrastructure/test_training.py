@@ -213,7 +213,7 @@ def test_a_training_is_scheduled_if_the_spec_asks_for_it_and_only_then(
         assert (sent["detail-type"], sent["detail"]["model"]) == ("Start Training", spec.model)
         assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
         dead_letters = assembly.target(stack, target["DeadLetterConfig"]["Arn"])
-        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-request-retraining-dlq"
+        assert dead_letters.properties["QueueName"] == f"noria-{assembly.env}-dead-letters"
 
 
 def test_of_the_two_models_one_is_scheduled(models: Any) -> None:

@@ -75,7 +75,7 @@ def _environment() -> Ledger:
     kms = boto3.client("kms")
     kms.create_alias(AliasName="alias/noria-dev", TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
     sqs, events = boto3.client("sqs"), boto3.client("events")
-    for queue in ("noria-dev-validate-upload", "noria-dev-validate-upload-dlq"):
+    for queue in ("noria-dev-validate-upload", "noria-dev-dead-letters"):
         sqs.create_queue(QueueName=queue)
     events.create_event_bus(Name="noria-dev")
     events.put_rule(Name="noria-dev-validate-upload-upload", EventPattern='{"source": ["aws.s3"]}')
@@ -150,11 +150,16 @@ def test_a_raised_alarm(world: World) -> None:
 
 def test_a_dead_letter_says_whose_it_is_and_stays(world: World) -> None:
     sqs = boto3.client("sqs")
-    url = sqs.get_queue_url(QueueName="noria-dev-validate-upload-dlq")["QueueUrl"]
+    url = sqs.get_queue_url(QueueName="noria-dev-dead-letters")["QueueUrl"]
     event = {"source": "noria", "detail-type": "Dataset Accepted", "detail": {"model": MODEL}}
-    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event))
+    queue = f"arn:aws:sqs:{REGION}:123456789012:noria-dev-validate-upload"
+    told: Any = {"TARGET_ARN": {"DataType": "String", "StringValue": queue}}
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event), MessageAttributes=told)
+    sqs.send_message(QueueUrl=url, MessageBody="of nobody")
     for _ in range(2):
-        found = world.finding()
+        unknown, found = sorted(world.findings(), key=lambda finding: finding["command"])
+        assert unknown["what"] == "1 dead letter of which it is not known whose"
+        assert unknown["command"] == "noria queues --env dev"
         assert found["what"] == "1 dead letter of validate-upload, about prices"
         assert (found["severity"], found["runbook"]) == ("critical", "dead-letters")
         assert found["command"] == "noria queues validate-upload --env dev"

@@ -196,12 +196,12 @@ CALLS: dict[str, Call] = {
     "ask for a pause": say("Pause Requested"),
     "forge what Noria tells": say("Model Deployed"),
     "speak for a service": say("Retraining Wanted", source="mine"),
-    "read dead letters": lambda aws, _, __: aws("sqs").receive_message(QueueUrl=queue("deploy-model-dlq")),
+    "read dead letters": lambda aws, _, __: aws("sqs").receive_message(QueueUrl=queue("dead-letters")),
     "send a dead letter again": lambda aws, _, __: aws("sqs").send_message(
         QueueUrl=queue("deploy-model"), MessageBody="{}"
     ),
     "leave a dead letter as it was": lambda aws, _, __: aws("sqs").change_message_visibility(
-        QueueUrl=queue("deploy-model-dlq"), ReceiptHandle="none", VisibilityTimeout=0
+        QueueUrl=queue("dead-letters"), ReceiptHandle="none", VisibilityTimeout=0
     ),
     "hide what a reaction works on": lambda aws, _, __: aws("sqs").receive_message(QueueUrl=queue("deploy-model")),
     "have archived events sent again": lambda aws, _, __: aws("events").start_replay(
@@ -212,7 +212,7 @@ CALLS: dict[str, Call] = {
         Destination={"Arn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/noria-local"},
     ),
     "delete an archive": lambda aws, _, __: aws("events").delete_archive(ArchiveName="noria-local-own"),
-    "empty a queue": lambda aws, _, __: aws("sqs").purge_queue(QueueUrl=queue("deploy-model-dlq")),
+    "empty a queue": lambda aws, _, __: aws("sqs").purge_queue(QueueUrl=queue("dead-letters")),
     "read a function's log": log(lambda _: "/aws/lambda/noria-local-deploy-model"),
     "read an endpoint's log": log(lambda model: f"/aws/sagemaker/Endpoints/noria-local-{model}"),
     "read a job's log": log(lambda _: "/aws/sagemaker/TrainingJobs"),

@@ -34,7 +34,7 @@ PROMETHEUS = REPOSITORY / ".noria" / "prometheus" / "usr" / "bin"
 NAMES = Names(env="local")
 MODELS = REPOSITORY / "models"
 REACTION = "validate-upload"
-RAISED = f"{NAMES.prefix}-dead-letters"
+RAISED = NAMES.dead_letters
 CALM = f"{NAMES.prefix}-flight-delay-serving"
 VALUE = 40.0
 """Of every metric that is put."""
@@ -123,8 +123,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def fill(shown: tuple[Board, ...]) -> None:
     """The same value in every metric, a queue with its dead letters, an alarm that is raised and one that is not."""
     cloudwatch, sqs = boto3.client("cloudwatch"), boto3.client("sqs")
-    for queue in (REACTION, f"{REACTION}-dlq"):
-        sqs.create_queue(QueueName=NAMES.queue(queue))
+    for queue in (NAMES.queue(REACTION), NAMES.dead_letters):
+        sqs.create_queue(QueueName=queue)
     distinct = {series.selector: series for board in shown for series in board.series}
     for series in distinct.values():
         dimensions: Any = [{"Name": name, "Value": value} for name, value in series.dimensions.items()]

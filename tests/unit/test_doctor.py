@@ -193,7 +193,7 @@ def test_an_alarm_is_of_the_model_with_the_longest_name_that_fits() -> None:
     (found,) = doctor.alarms([alarm], NAMES, ["prices", "prices-new"])
     assert (found.severity, found.command) == (Severity.CRITICAL, "noria status prices-new")
     letters = Told(severity=Severity.CRITICAL, runbook="dead-letters").describe("It waits.")
-    dead = Alarm(name="noria-prod-monitor-model-dlq", description=letters, reason="1", since=NOW)
+    dead = Alarm(name="noria-prod-dead-letters", description=letters, reason="1", since=NOW)
     assert list(doctor.alarms([dead], NAMES, ["prices"])) == [], "told by what lies there"
 
 

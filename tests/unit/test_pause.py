@@ -10,7 +10,7 @@ import pytest
 
 from noria.events import PauseRequest, PauseRequested
 from noria.ledger import GENESIS, Entry, Fact
-from noria.messages import event_in, model_of, what
+from noria.messages import event_in, model_of, origin, what
 from noria.names import Area, Names
 from noria.pause import Turn, decide, ended_by_time, held_until, last_pause, paused, resumed, turn
 
@@ -127,6 +127,36 @@ def test_every_event_says_which_model_it_is_about(name: str) -> None:
     event = json.loads(json.dumps(FIXTURES[name]).replace("noria-local-flight", "noria-dev-flight"))
     assert model_of(event, names=[Names(env="dev")], models=models) == MODEL
     assert model_of(event, names=[Names(env="dev")], models={"prices"}) is None
+
+
+ARN = "arn:aws:{}:eu-west-1:123456789012:{}"
+OF_STREAM = {"requestContext": {"functionArn": ARN.format("lambda", "function:noria-dev-export-ledger:$LATEST")}}
+
+
+@pytest.mark.parametrize(
+    ("source", "attributes", "body", "name"),
+    [
+        (ARN.format("sqs", "noria-dev-join-labels"), {}, "{}", "noria-dev-join-labels"),
+        (None, {"TARGET_ARN": ARN.format("sqs", "noria-dev-reconcile")}, "{}", "noria-dev-reconcile"),
+        (
+            None,
+            {
+                "TARGET_ARN": ARN.format("events", "event-bus/noria-prod"),
+                "RULE_ARN": ARN.format("events", "rule/noria-dev/noria-dev-promotion"),
+            },
+            "{}",
+            "noria-dev-promotion",
+        ),
+        (None, {}, json.dumps(OF_STREAM), "noria-dev-export-ledger"),
+        (None, {}, json.dumps({"requestContext": "functionArn"}), None),
+        (None, {"TARGET_ARN": "no arn"}, "no event", None),
+    ],
+    ids=["SQS", "EventBridge or Scheduler", "another account", "Lambda", "no context", "nobody"],
+)
+def test_a_dead_letter_says_what_it_comes_from(
+    source: str | None, attributes: dict[str, str], body: str, name: str | None
+) -> None:
+    assert origin(body, source=source, attributes=attributes) == name
 
 
 def test_an_event_of_another_environment_is_about_no_model_of_this_one() -> None:

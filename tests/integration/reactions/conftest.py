@@ -42,7 +42,7 @@ def place(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "NORIA_SCHEDULE_GROUP": "noria-local",
             "NORIA_SCHEDULE_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/schedules",
             "NORIA_QUEUE_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-deploy-model",
-            "NORIA_DEAD_LETTERS_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-deploy-model-dlq",
+            "NORIA_DEAD_LETTERS_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-dead-letters",
         }.items():
             patch.setenv(name, value)
         boto3.setup_default_session()

@@ -40,6 +40,7 @@ from tests.integration.reactions.test_uploads import table
 
 EVENTS = Path(__file__).parents[2] / "events"
 TRIES = 2
+DEAD = "dead-letters"
 HANDLERS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     "validate-upload": validate_upload,
     "request-retraining": request_retraining,
@@ -51,7 +52,7 @@ HANDLERS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
 
 @dataclass
 class Room:
-    """An environment whose queues have dead letters, and are worked on when a test says so."""
+    """An environment whose queues have one of dead letters, and are worked on when a test says so."""
 
     place: Place
     sqs: Any = field(default_factory=lambda: boto3.client("sqs"))
@@ -116,6 +117,12 @@ class Room:
         told = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
         self.sqs.send_message(QueueUrl=self.url(queue), MessageBody=json.dumps(event), MessageAttributes=told)
 
+    def undelivered(self, reaction: str, event: dict[str, Any], error: str = "NO_PERMISSIONS") -> None:
+        """What EventBridge leaves of an event that a reaction's queue does not take."""
+        rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{self.place.names.queue(reaction)}-upload"
+        told = {"RULE_ARN": rule, "TARGET_ARN": self.arn(reaction)}
+        self.send(DEAD, event, **told, ERROR_CODE=error, ERROR_MESSAGE="sqs:SendMessage")
+
     def upload(self, spec: ModelSpec, name: str, body: bytes) -> dict[str, Any]:
         key = f"{spec.model}/incoming/{name}"
         return self.place.uploaded(key, self.place.put(key, body), len(body))
@@ -140,10 +147,10 @@ def room(place: Place) -> Iterator[Room]:
     room = Room(place)
     for name, value in {"data-bucket": BUCKET, "event-bus": "noria-local", "ledger-table": "ledger"}.items():
         ssm.put_parameter(Name=f"/noria/local/{name}", Value=value, Type="String", Overwrite=True)
+    sqs.create_queue(QueueName=place.names.dead_letters)
     for reaction in HANDLERS:
         sqs.create_queue(QueueName=place.names.queue(reaction))
-        sqs.create_queue(QueueName=place.names.queue(f"{reaction}-dlq"))
-        redrive = {"deadLetterTargetArn": room.arn(f"{reaction}-dlq"), "maxReceiveCount": TRIES}
+        redrive = {"deadLetterTargetArn": room.arn(DEAD), "maxReceiveCount": TRIES}
         sqs.set_queue_attributes(QueueUrl=room.url(reaction), Attributes={"RedrivePolicy": json.dumps(redrive)})
     name = place.names.queue("reconcile-wishes")
     wishes = {"source": ["noria"], "detail-type": ["Pause Requested"]}
@@ -155,14 +162,13 @@ def room(place: Place) -> Iterator[Room]:
     events.delete_rule(Name=name, EventBusName="noria-local")
     for reaction in HANDLERS:
         sqs.set_queue_attributes(QueueUrl=room.url(reaction), Attributes={"RedrivePolicy": ""})
-        sqs.delete_queue(QueueUrl=room.url(f"{reaction}-dlq"))
+    sqs.delete_queue(QueueUrl=room.url(DEAD))
 
 
 @pytest.fixture
 def empty(room: Room) -> Room:
-    for reaction in HANDLERS:
-        for queue in (reaction, f"{reaction}-dlq"):
-            room.sqs.purge_queue(QueueUrl=room.url(queue))
+    for queue in (*HANDLERS, DEAD):
+        room.sqs.purge_queue(QueueUrl=room.url(queue))
     return room
 
 
@@ -190,7 +196,7 @@ def test_dead_letters_are_seen_where_they_lie_and_brought_back_once_the_cause_is
         room.send("validate-upload", failing)
         room.send("validate-upload", theirs)
         assert room.work("validate-upload") == 0
-    room.send("validate-upload-dlq", undelivered, ERROR_CODE="NO_PERMISSIONS", ERROR_MESSAGE="sqs:SendMessage")
+    room.undelivered("validate-upload", undelivered)
     log(room, "validate-upload", failing["id"], "botocore.errorfactory.ResourceNotFoundException: no such table")
 
     for _ in range(2):  # looking takes nothing away
@@ -245,7 +251,7 @@ def test_what_fails_again_is_dead_again_and_is_said_to_be(empty: Room, monkeypat
 
 def test_who_dies_between_sending_and_throwing_away_leaves_a_letter_twice_and_it_counts_once(empty: Room) -> None:
     room, spec = empty, known(empty)
-    room.send("validate-upload-dlq", room.upload(spec, "a.csv", table(spec)))
+    room.undelivered("validate-upload", room.upload(spec, "a.csv", table(spec)))
     sqs: Any = Dying(room.sqs, "delete_message")
     with pytest.raises(KeyboardInterrupt):
         Recovery(Deployed("local"), Queues(client=sqs)).redrive("validate-upload", None, most=10, dry_run=False)
@@ -260,38 +266,90 @@ def test_dead_letters_are_received_by_tens_and_each_is_looked_at_once(
     """As they are where looking takes longer than they are hidden: those that were left show again meanwhile."""
     room, calls = empty, []
     for number in range(25):
-        room.sqs.send_message(QueueUrl=room.url("monitor-model-dlq"), MessageBody=str(number))
+        room.sqs.send_message(QueueUrl=room.url(DEAD), MessageBody=str(number))
     monkeypatch.setattr("noria.aws.queues._LOOKED_AT", 1)
     sqs = boto3.client("sqs")
     sqs.meta.events.register("before-call.sqs", lambda model, **_: calls.append(model.name))
-    with Queues(client=sqs).dead_letters(room.place.names.queue("monitor-model"), most=60) as letters:
+    with Queues(client=sqs).dead_letters(room.place.names.dead_letters, most=60) as letters:
         seen = []
         for number, letter in enumerate(letters):
             seen.append(letter.body)
             assert calls.count("ReceiveMessage") >= 1 + number // 10
             if number < 10:
                 assert calls.count("ReceiveMessage") == 1
-                letters.bring_back(letter)
+                letters.bring_back(letter, to=room.place.names.queue("monitor-model"))
             if number == 19:
                 time.sleep(1.2)
     assert sorted(seen, key=int) == [str(number) for number in range(25)]
     assert calls.count("GetQueueUrl") == 2
-    assert Queues().count(room.place.names.queue("monitor-model-dlq")).waiting == 15
+    assert Queues().count(room.place.names.dead_letters).waiting == 15
 
 
 def test_what_is_no_event_goes_back_to_its_queue_too_and_is_nobodys(empty: Room) -> None:
     room = empty
-    room.sqs.send_message(QueueUrl=room.url("monitor-model-dlq"), MessageBody="no event")
+    room.sqs.send_message(QueueUrl=room.url("monitor-model"), MessageBody="no event")
+    room.work("monitor-model")
     (row,) = noria("redrive", "monitor_model")
     assert (row["model"], row["events"]) == (None, ["1 × no event"])
     assert room.sqs.receive_message(QueueUrl=room.url("monitor-model"))["Messages"][0]["Body"] == "no event"
+
+
+def test_one_reactions_letters_are_found_among_all_and_the_others_stay(empty: Room) -> None:
+    """However they got there: by SQS, EventBridge, Scheduler and Lambda, each of which says so in its own way."""
+    room, spec = empty, known(empty)
+    theirs = json.loads(Tick.message("Monitor Model", model=spec.model, time=datetime.now(UTC)))
+    for number in range(25):
+        room.send(DEAD, theirs | {"number": number}, SCHEDULE_ARN="…", TARGET_ARN=room.arn("monitor-model"))
+    function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{room.place.names.function('reconcile')}"
+    room.send(DEAD, {"requestContext": {"functionArn": function}, "DDBStreamBatchInfo": {}})
+    room.undelivered("validate-upload", room.upload(spec, "a.csv", table(spec)))
+    room.send(DEAD, {"detail-type": "Nobody's"})
+
+    rows = {row["reaction"]: row["dead"] for row in noria("queues")}
+    assert {of: dead for of, dead in rows.items() if dead} == {
+        "monitor-model": 25,
+        "reconcile": 1,
+        "validate-upload": 1,
+        "unknown": 1,
+    }
+    assert [row["count"] for row in noria("redrive", "validate-upload")] == [1]
+    assert room.work("validate-upload") == 1
+    assert Queues().count(room.place.names.dead_letters).waiting == 27
+    with Queues().dead_letters(room.place.names.dead_letters, most=27) as somebody_looks:
+        assert len(list(somebody_looks)) == 27
+        assert [(row["reaction"], row["dead"]) for row in noria("queues", "reconcile")] == [
+            ("reconcile", 0),
+            ("unknown", 27),
+        ]
+    assert [row["count"] for row in noria("redrive", "--all", "--limit", "20")] == [20]
+    assert {row["reaction"]: row["count"] for row in noria("redrive", "--all")} == {"monitor-model": 5, "reconcile": 1}
+    assert [row["reaction"] for row in noria("queues") if row["dead"]] == ["unknown"]
+
+
+def test_who_is_killed_while_letters_are_sent_again_has_told_of_it_before(
+    empty: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of as many as were to be sent: those that were not lie there still."""
+    room, spec = empty, known(empty)
+    monkeypatch.setattr("noria.cli.recovery.LOT", 2)
+    for number in range(3):
+        room.undelivered("validate-upload", room.upload(spec, f"{number}.csv", table(spec, rows=40 + number)))
+    sqs: Any = Dying(room.sqs, "send_message")
+    with pytest.raises(KeyboardInterrupt):
+        Recovery(Deployed("local"), Queues(client=sqs)).redrive("validate-upload", None, most=10, dry_run=False)
+    room.told(spec.model)
+    (entry,) = room.place.entries(spec.model, Kind.EVENT_REDRIVEN)
+    assert entry.summary.startswith("2 dead letters of validate-upload were sent again by ")
+    assert noria("redrive", "validate-upload")[0]["count"] == 3
+    room.told(spec.model)
+    assert [e.details["count"] for e in room.place.entries(spec.model, Kind.EVENT_REDRIVEN)] == [2, 2, 1]
 
 
 def test_a_redrive_says_of_which_reaction_or_of_all(empty: Room) -> None:
     for arguments in ([], ["validate-upload", "--all"]):
         with pytest.raises(Refused, match="or say --all"):
             noria("redrive", *arguments)
-    with pytest.raises(Refused, match="No reaction 'validate-uplaod' is deployed here: known are monitor-model, "):
+    with pytest.raises(Refused, match="No reaction 'validate-uplaod' is deployed here: known are "):
         noria("redrive", "validate-uplaod")
     assert noria("redrive", "--all") == []
 
@@ -569,6 +627,35 @@ def test_a_replay_of_a_whole_history_changes_nothing(archived: Room) -> None:
     assert entry.details["reactions"] == planned["reactions"]
 
 
+def test_what_could_not_be_told_to_another_account_is_heard_again_by_the_rule_that_tells_it(archived: Room) -> None:
+    """Its target is a bus elsewhere; here a queue stands for it."""
+    room, spec, events = archived, known(archived), boto3.client("events")
+    name, queue = room.place.names.queue("promotion"), room.sqs.create_queue(QueueName="elsewhere")["QueueUrl"]
+    rule = events.put_rule(Name=name, EventPattern=json.dumps({"source": ["aws.s3"]}))["RuleArn"]
+    targets: Any = [{"Id": "bus", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:elsewhere"}]
+    events.put_targets(Rule=name, Targets=targets)
+    room.place.put(f"{spec.model}/incoming/a.csv", table(spec))
+    told = taken(room, queue)
+    bus = f"arn:aws:events:{REGION}:222222222222:event-bus/noria-prod"
+    room.send(DEAD, told, RULE_ARN=rule, TARGET_ARN=bus, ERROR_CODE="NO_PERMISSIONS", ERROR_MESSAGE="events:PutEvents")
+
+    (row,) = noria("queues", "promotion")
+    assert (row["waiting"], row["dead"]) == (None, 1)
+    assert row["letters"][0]["error"] == "NO_PERMISSIONS: events:PutEvents"
+    (sent,) = noria("redrive", "--all")
+    assert (sent["reaction"], sent["model"], sent["count"]) == ("promotion", spec.model, 1)
+    again = taken(room, queue)
+    assert again.pop("replay-name").startswith("noria-local-default-")
+    assert (again["id"], again["detail"]) == (told["id"], told["detail"])
+    assert noria("redrive", "promotion") == []
+    events.remove_targets(Rule=name, Ids=["bus"])
+    events.delete_rule(Name=name)
+    room.send(DEAD, told, RULE_ARN=rule, TARGET_ARN=bus)
+    with pytest.raises(Refused, match="There is no rule noria-local-promotion any more"):
+        noria("redrive", "promotion")
+    room.sqs.delete_queue(QueueUrl=queue)
+
+
 def test_a_replay_goes_to_the_rules_that_are_named(archived: Room) -> None:
     room, spec = archived, archived.place.model()
     began = datetime.now(UTC) - timedelta(seconds=1)
@@ -601,6 +688,14 @@ class Dying:
         if name == self.at:
             raise KeyboardInterrupt
         return getattr(self.client, name)
+
+
+def taken(room: Room, queue: str) -> dict[str, Any]:
+    """The only event that a queue has, or gets within seconds; it is thrown away."""
+    (message,) = room.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=20)["Messages"]
+    room.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    event: dict[str, Any] = json.loads(message["Body"])
+    return event
 
 
 def pauses(room: Room, storage: Storage | None = None) -> Pauses:

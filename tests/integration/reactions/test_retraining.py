@@ -27,7 +27,7 @@ def _schedules(place: Place) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "NORIA_QUEUE_ARN": QUEUE,
-            "NORIA_DEAD_LETTERS_ARN": f"{QUEUE}-dlq",
+            "NORIA_DEAD_LETTERS_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:noria-local-dead-letters",
         }.items():
             patch.setenv(name, value)
         yield
