@@ -11,18 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 from local.cloud import ACCOUNT, REGION
+from noria import sql
 from noria.aws.retries import patiently
 from tests.integration.reactions.place import Context, Place
 
 ROLE = "everything"
 SERVICES = ("s3", "dynamodb", "events", "sns", "sqs", "sagemaker", "cloudformation", "cloudwatch", "scheduler", "logs")
 REGISTRY_ENV, REGISTRY_BUCKET = "dev", "noria-dev-data"  # of which import_package is told
+
+
+_CANNOT_BE_CLOSED: list[Any] = []
 
 
 class Ending(StrEnum):
@@ -83,6 +88,7 @@ class Lambda:
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             os.environ.update(environment)
             patiently()
+            _open_databases_anew()
             _set_clock(later)
             handler(message, Context())
             code = 0
@@ -127,6 +133,12 @@ class Lambda:
         if not spec.exists():
             spec.symlink_to(self.place.models / f"{model}.json")
         return folder
+
+
+def _open_databases_anew() -> None:
+    """A database that is kept has threads, which a fork does not copy; nor may what has lost them be closed."""
+    before, sql._kept = sql._kept, lru_cache(maxsize=2)(sql._opened)
+    _CANNOT_BE_CLOSED.append(before)
 
 
 def _set_clock(later: timedelta) -> None:
