@@ -299,9 +299,11 @@ def under_way(entries: Sequence[Entry]) -> str | None:
     moving = unsettled(entries)
     if not moving:
         return None
-    if turned_off(entries) and not by_hours(entries):
-        return f"{moving[-1].desired} is to go live once its hours have begun"
-    told = f"a deployment is under way, from {live(entries) or Desired(package=None)} to {moving[0].desired}"
+    now = live(entries) or Desired(package=None)
+    waits = [e for e in entries if e.kind is Kind.DEPLOYMENT_WAITING and e.subject == moving[-1].id]
+    if waits and now.package is None and not by_hours(entries):  # outside of the model's hours
+        return waits[-1].summary[0].lower() + waits[-1].summary[1:].rstrip(".")
+    told = f"a deployment is under way, from {now} to {moving[0].desired}"
     return f"{told}; then {moving[-1].desired} is to go live" if len(moving) > 1 else told
 
 
