@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from noria.calibration import BINS, by_labels, of_chance
 from noria.evaluation import SEGMENT_ROWS, Calibration
 from noria.spec import Task
-from noria.sql import connect
+from noria.sql import cursor
 from tests.unit.engine_data import SMALL
 
 Vector = NDArray[np.float64]
@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 
 @pytest.fixture
 def db() -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(SMALL) as opened:
+    with cursor(SMALL) as opened:
         yield opened
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from noria.capture import instance, relation
 from noria.spec import ModelSpec
-from noria.sql import connect
+from noria.sql import cursor
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
 
 SPEC = spec_of()
@@ -29,7 +29,7 @@ READ = [(0, 1.5, 2.0, "red", "1", 0.75), (1, None, 3.0, 'it\'s, "blue"\nü', "0"
 
 
 def select(what: str) -> list[tuple[Any, ...]]:
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         return db.execute(f"SELECT {what}").fetchall()
 
 

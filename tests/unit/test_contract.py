@@ -58,7 +58,7 @@ def checked(folder: Path, content: str | bytes, name: str = "january.csv", spec:
 
 def parquet(folder: Path, select: str) -> bytes:
     path = folder / "made.parquet"
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.sql(select).write_parquet(str(path))
     return path.read_bytes()
 

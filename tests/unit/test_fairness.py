@@ -11,7 +11,7 @@ from noria.evaluation import SEGMENT_ROWS, Fairness, Rates
 from noria.fairness import LEFT_OUT, by_labels, by_selection, measure, reading
 from noria.intervals import wilson
 from noria.monitors import Monitor, Reading, Unknown, monitors
-from noria.sql import connect
+from noria.sql import cursor
 from tests.unit.engine_data import SMALL, spec_of
 
 Flags = NDArray[np.bool_]
@@ -35,7 +35,7 @@ def drawn(seed: int, rows: int = 2000) -> tuple[NDArray[np.str_], Flags, Flags]:
 
 
 def labelled(groups: NDArray[np.str_], truth: Flags, selected: Flags) -> Fairness:
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.execute("CREATE TEMP TABLE matched (s0 VARCHAR, truth BOOLEAN, score DOUBLE)")
         columns = [groups.tolist(), truth.tolist(), np.where(selected, 0.5, 0.4).tolist()]
         db.execute("INSERT INTO matched SELECT unnest(?), unnest(?), unnest(?)", columns)

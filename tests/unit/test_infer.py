@@ -13,7 +13,7 @@ from noria.cli.commands import app
 from noria.contract import check
 from noria.infer import InferError, Proposal, infer
 from noria.spec import FeatureType, Task, parse
-from noria.sql import connect
+from noria.sql import cursor
 from tests.unit.engine_data import NOW, SMALL
 from tests.unit.test_contract import text
 
@@ -92,7 +92,7 @@ def test_the_proposal_keeps_its_own_file(tmp_path: Path) -> None:
 
 def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
     of_csv = proposed(tmp_path, ROWS).spec
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.sql(f"FROM read_csv('{tmp_path / 'flights 2026.csv'}', all_varchar = true)").write_parquet(
             str(tmp_path / "flights 2026.parquet")
         )

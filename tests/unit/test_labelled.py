@@ -34,7 +34,7 @@ from noria.labels import (
 )
 from noria.profile import Source
 from noria.spec import ModelSpec, Task
-from noria.sql import connect
+from noria.sql import connect, cursor
 from noria.training import Cause, Champion, TrainingDataset, TrainingRequest
 from tests.unit.engine_data import SMALL, record, spec_of, write
 
@@ -121,7 +121,7 @@ class World:
 
     def table(self) -> dict[tuple[str, str, int], str]:
         assert self.joined
-        with connect(SMALL) as db:
+        with cursor(SMALL) as db:
             rows = db.execute(
                 f"SELECT variant, inference_id, row, target FROM read_parquet('{self.joined}')"  # noqa: S608
             ).fetchall()
@@ -228,7 +228,7 @@ def test_labels_files_that_have_clocks_may_tell_a_history(tmp_path: Path) -> Non
     path = tmp_path / "said.parquet"
     assert words(world.file(Told("v", NOON, rows)), world.spec, Arrival(NOON, "v"), to=path) == 1
     told = last_words([path], world.spec, to=tmp_path / "labels.parquet")
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         assert db.execute(f"FROM read_parquet('{told.path}')").fetchall() == [("a", 0, "1")]
 
 
@@ -381,7 +381,7 @@ def test_labelled_requests_become_rows_of_the_contract_once_whoever_answered(tmp
     assert world.joined
     made = tmp_path / "made.parquet"
     assert dataset(world.joined, None, world.spec, number=1, to=made, resources=SMALL).rows == 2
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         rows = db.execute(f"FROM read_parquet('{made}')").fetchall()
     noon = NOON.replace(tzinfo=None)
     assert rows == [("a", noon, 1.0, 3, "red", "1"), ("a#1", noon, 2.0, 4, "blue", "1")]

@@ -12,7 +12,7 @@ import pytest
 from noria.capture import relation
 from noria.events import EventError
 from noria.logged import CaptureFile, capture_files, parse_batch
-from noria.sql import connect
+from noria.sql import cursor
 from tests.unit.engine_data import SMALL, record, spec_of
 
 AT = datetime(2026, 11, 21, 10, 59, 59, 250_000, tzinfo=UTC)
@@ -55,7 +55,7 @@ def test_captures_are_filed_as_sagemaker_files_them_and_the_rest_is_left(tmp_pat
     assert file.name.endswith(".jsonl")
     path = tmp_path / "file.jsonl"
     path.write_text(file.text)
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         sql = f"FROM {relation([path], spec_of())} SELECT malformed, inference_id, f0, score ORDER BY inference_id"
         assert db.execute(sql).fetchall() == [(False, "b", 1.0, 0.5), (False, "mine", 1.0, 0.5)]
     assert "noria" not in file.text

@@ -25,7 +25,7 @@ from noria.profile import (
 )
 from noria.sketch import BOUND, Sketch
 from noria.spec import ModelSpec, Task
-from noria.sql import Resources, connect
+from noria.sql import Resources, connect, cursor
 from tests.unit.engine_data import ODD, SMALL, record, spec_of, write
 
 Row = dict[str, Any]
@@ -55,7 +55,7 @@ def csv_file(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> Path:
 
 def parquet_file(path: Path, rows: Sequence[Row]) -> Path:
     csv = csv_file(path.with_suffix(".csv"), rows, [*SPEC.features])
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.sql(f"FROM read_csv('{csv}')").write_parquet(str(path))
     return path
 
@@ -91,7 +91,7 @@ def test_few_values_say_what_many_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spec = spec_of(features={name: {"type": "number" if name == "n" else "category"} for name in names}, segments=["n"])
     rows = [{**dict.fromkeys(names, f"c{n % 130:03}"), "n": n * n % 31 / 4 if n % 7 else None} for n in range(400)]
     few, other = (csv_file(tmp_path / f"{n}.csv", part, names) for n, part in enumerate((rows, rows[:9])))
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.sql(f"FROM read_csv('{few}')").write_parquet(str(tmp_path / "few.parquet"))
 
     def said() -> list[Profile]:
@@ -121,7 +121,7 @@ def test_numbers_that_name_categories_are_counted_by_their_names(
 ) -> None:
     spec = spec_of(features={name: {"type": "category"} for name in ("code", "big", "zero")})
     path = tmp_path / "f.parquet"
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         rows = "VALUES (1, 9007199254740992, 0::DOUBLE), (2, 9007199254740993, '-0'), (1, NULL, 0)"
         db.sql(f"FROM ({rows}) t(code, big, zero)").write_parquet(str(path))
     counted, asked = said_both_ways(lambda: described(Source.files(path), spec, None), monkeypatch)

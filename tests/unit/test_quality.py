@@ -19,7 +19,7 @@ from noria.monitors import Monitor, Reading, Unknown, monitors
 from noria.profile import Source
 from noria.quality import Quality, QualityLoss, join, reading
 from noria.spec import METRICS, Metric, ModelSpec, Task
-from noria.sql import connect
+from noria.sql import cursor
 from pipelines.tabular.metrics import Scorer, binary_scorer, multiclass_scorer, regression_scorer
 from tests.unit.engine_data import SMALL, record, spec_of, write
 
@@ -137,7 +137,7 @@ def test_labels_are_called_as_the_model_calls_them(names: tuple[Any, Any], tmp_p
 def test_csv_and_parquet_labels_say_the_same(tmp_path: Path) -> None:
     truth = positive.astype(int).tolist()
     quality = joined(tmp_path, spec_of(), requests(binary(chance.tolist())), labels_csv(truth))
-    with connect(SMALL) as db:
+    with cursor(SMALL) as db:
         db.sql(f"FROM read_csv('{tmp_path / 'labels.csv'}')").write_parquet(str(tmp_path / "labels.parquet"))
     source = Source.captured(tmp_path / "captured.jsonl")
     labels = LabelsFile(tmp_path / "labels.parquet", "labels.parquet")
