@@ -1,9 +1,11 @@
-"""Synthesis takes seconds: each environment is synthesised once, in this process, for all tests."""
+"""Synthesis takes seconds: each environment is synthesised once for all tests, by the worker that needs it first."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import aws_cdk
@@ -87,23 +89,44 @@ def synthesise(env: str, *, models: Path, out: Path) -> Assembly:
 
 
 @pytest.fixture(scope="session")
-def local(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
-    return synthesise("local", models=models, out=tmp_path_factory.mktemp("local"))
+def shared(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run see."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+def once(folder: Path, fill: Callable[[Path], object]) -> Path:
+    """`folder`, filled by whoever asks first; others wait until it is."""
+    done = folder.with_suffix(".done")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            fill(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
-def prod(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Assembly:
-    return synthesise("prod", models=models, out=tmp_path_factory.mktemp("prod"))
+def local(models: Path, shared: Path) -> Assembly:
+    return Assembly(once(shared / "local", lambda out: synthesise("local", models=models, out=out)))
 
 
 @pytest.fixture(scope="session")
-def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def prod(models: Path, shared: Path) -> Assembly:
+    return Assembly(once(shared / "prod", lambda out: synthesise("prod", models=models, out=out)))
+
+
+@pytest.fixture(scope="session")
+def twice(shared: Path) -> tuple[Path, Path]:
     """One cloud with a model for each of `WAYS`, synthesised by two processes that hash differently."""
-    folder = tmp_path_factory.mktemp("ways")
-    (folder / "models").mkdir()
+    folder = once(shared / "ways", _synthesise_twice)
+    return folder / "first", folder / "second"
+
+
+def _synthesise_twice(folder: Path) -> None:
+    (folder / "models").mkdir(parents=True)
     for model, serve in WAYS.items():
         (folder / "models" / f"{model}.yaml").write_text(WAY.format(model=model, serve=serve))
-    outs = (folder / "first", folder / "second")
     context = CONTEXT | {"env": "dev", "models": str(folder / "models")}
     running = [
         subprocess.Popen(
@@ -118,10 +141,9 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 "PYTHONHASHSEED": seed,
             },
         )
-        for out, seed in zip(outs, ("1", "2"), strict=True)
+        for out, seed in ((folder / "first", "1"), (folder / "second", "2"))
     ]
     assert [process.wait() for process in running] == [0, 0]
-    return outs
 
 
 @pytest.fixture(scope="session")
