@@ -461,7 +461,7 @@ class Reactions(Stack):
                     detail_types=["Serving Requested"],
                     detail={"model": [{"exists": True}]},
                 ),
-                self._alarm_raised("challengers", f"{self._settings.names.challenger_alarms('*')}*"),
+                self._alarm_raised("challengers", {"wildcard": "*-challenger-*"}),
             ],
         )
         reaction.allow(
@@ -753,12 +753,9 @@ class Reactions(Stack):
 
     def _request_retraining(self, specs: Sequence[ModelSpec]) -> Reaction:
         # Of segments there may be many, and a pattern is short; the function knows which alarms are meant.
-        asking = {
-            self._settings.names.monitor_alarm("*", f"{monitor.runbook}-*" if monitor.segment else monitor.name)
-            for spec in specs
-            for monitor in monitors(spec)
-            if monitor.trigger
-        }
+        triggers = [monitor for spec in specs for monitor in monitors(spec) if monitor.trigger]
+        asking = [{"suffix": f"-{name}"} for name in sorted({each.name for each in triggers if not each.segment})]
+        asking += [{"wildcard": f"*-{name}-*"} for name in sorted({each.runbook for each in triggers if each.segment})]
         reaction = Reaction(
             self,
             "RequestRetraining",
@@ -766,7 +763,7 @@ class Reactions(Stack):
             surroundings=self._surroundings,
             work=Work(concurrency=AT_ONCE),
             triggers=[
-                *([self._alarm_raised("alarms", *sorted(asking))] if asking else []),
+                *([self._alarm_raised("alarms", *asking)] if asking else []),
                 Trigger(
                     name="causes",
                     bus=self._foundation.bus,
@@ -926,12 +923,19 @@ class Reactions(Stack):
             detail={"stack-id": [{"wildcard": stacks}], "status-details": {"status": list(SETTLED_STACK)}},
         )
 
-    def _alarm_raised(self, name: str, *alarms: str) -> Trigger:
+    def _alarm_raised(self, name: str, *names: Mapping[str, str]) -> Trigger:
+        # Whose alarm it is, its ARN says: each wildcard in a name makes the rule more complex.
         return Trigger(
             name=name,
             source="aws.cloudwatch",
             detail_types=["CloudWatch Alarm State Change"],
-            detail={"alarmName": [{"wildcard": alarm} for alarm in alarms], "state": {"value": ["ALARM"]}},
+            detail={"alarmName": [dict(each) for each in names], "state": {"value": ["ALARM"]}},
+            about=self.format_arn(
+                service="cloudwatch",
+                resource="alarm",
+                resource_name=f"{self._prefix}-",
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            ),
         )
 
     # --- what they may do

@@ -57,6 +57,7 @@ class Shared(Surroundings):
 class Trigger:
     """Events of one bus (the default one when left out) that start a reaction; `name` says which.
 
+    `about` is what the ARN begins with that they are about, where their details alone do not say whose they are.
     `group` is what SQS is fair between, a word or a path into the event: who floods the queue then waits for the
     others, and not they for it. An event without one is a group of its own.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
@@ -66,6 +67,7 @@ class Trigger:
     source: str
     detail_types: Sequence[str]
     detail: Mapping[str, Any]
+    about: str | None = None
     bus: events.IEventBus | None = None
     group: str | None = None
 
@@ -188,6 +190,7 @@ class Reaction(Construct):
                 "source": [trigger.source],
                 "detail-type": list(trigger.detail_types),
                 "detail": dict(trigger.detail),
+                **({"resources": [{"prefix": trigger.about}]} if trigger.about else {}),
             },
             state="ENABLED",
             targets=[
