@@ -110,20 +110,30 @@ class Wheel:
         steps = self.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
         return {**execution, "Steps": {step["StepName"]: step for step in steps}}
 
-    def train_on_spot(self, job: dict[str, Any], name: str) -> str:
-        """Train once more as `job` did, on Spot, with a checkpoint after each iteration."""
+    def train_again(self, job: dict[str, Any], name: str, spec: ModelSpec, *, spot: bool = False) -> None:
+        """Train on what `job` did, for another spec; on Spot with a checkpoint after each iteration."""
+        key = f"assets/{name}/spec.json"
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=spec.model_dump_json().encode())
         parts = ("AlgorithmSpecification", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "RoleArn")
-        parameters = {"checkpoints": "/opt/ml/checkpoints", "checkpoint-seconds": "0"}
-        self.sagemaker.create_training_job(
-            **{part: job[part] for part in parts},
-            TrainingJobName=name,
-            HyperParameters=job["HyperParameters"] | parameters,
-            EnableNetworkIsolation=True,
-            EnableManagedSpotTraining=True,
-            StoppingCondition={"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 1200},
-            CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints/{name}", "LocalPath": "/opt/ml/checkpoints"},
-        )
-        return name
+        request = {part: job[part] for part in parts} | {"EnableNetworkIsolation": True, "TrainingJobName": name}
+        (source,) = (each["DataSource"] for each in request["InputDataConfig"] if each["ChannelName"] == "spec")
+        source["S3DataSource"]["S3Uri"] = f"s3://{BUCKET}/{key}"
+        if spot:
+            checkpoints = {"checkpoints": "/opt/ml/checkpoints", "checkpoint-seconds": "0"}
+            request |= {
+                "HyperParameters": job["HyperParameters"] | checkpoints,
+                "EnableManagedSpotTraining": True,
+                "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 1200},
+                "CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/checkpoints/{name}", "LocalPath": "/opt/ml/checkpoints"},
+            }
+        else:
+            request |= {part: job[part] for part in ("HyperParameters", "StoppingCondition")}
+        self.sagemaker.create_training_job(**request)
+
+    def ended(self, job: str) -> dict[str, Any]:
+        done = self.until(lambda: found if (found := self.trained(job))["TrainingJobStatus"] != "InProgress" else None)
+        assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+        return done
 
     def trained(self, job: str) -> dict[str, Any]:
         description: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=job)
@@ -261,26 +271,24 @@ def test_january_becomes_a_package_that_awaits_approval(wheel: Wheel, first: dic
 def test_a_training_interrupted_on_spot_goes_on_and_gives_the_model_of_one_that_was_not(
     wheel: Wheel, first: dict[str, Any]
 ) -> None:
-    undisturbed = wheel.trained(first["Steps"]["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
-    name = wheel.train_on_spot(undisturbed, "on-spot")
-    wheel.until(lambda: wheel.keys("checkpoints/on-spot/"))
-    wheel.interrupt(name)
-    done = wheel.until(
-        lambda: wheel.trained(name) if wheel.trained(name)["TrainingJobStatus"] != "InProgress" else None
-    )
-    assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    january = wheel.trained(first["Steps"]["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
+    long = SPEC.train.model_copy(update={"hyperparameters": {"max_iter": 150, "early_stopping": False}})
+    wheel.train_again(january, "undisturbed", SPEC.model_copy(update={"train": long}))
+    wheel.train_again(january, "on-spot", SPEC.model_copy(update={"train": long}), spot=True)
+    wheel.until(lambda: wheel.keys("checkpoints/on-spot/") and "checkpoint after 40 of" in wheel.log("on-spot"))
+    wheel.interrupt("on-spot")
+    undisturbed, done = wheel.ended("undisturbed"), wheel.ended("on-spot")
     assert [each["Status"] for each in done["SecondaryStatusTransitions"]].count("Interrupted") == 1
     bundle, other = (wheel.bundle(job["ModelArtifacts"]["S3ModelArtifacts"]) for job in (undisturbed, done))
     assert other["model.onnx"] == bundle["model.onnx"]
     assert json.loads(other["golden.json"]) == json.loads(bundle["golden.json"])
-    iterations = json.loads(bundle["training.json"])["iterations"]
-    assert json.loads(other["training.json"])["iterations"] == iterations
-    before, after = wheel.log(name).split("goes on after ")
+    assert [json.loads(files["training.json"])["iterations"] for files in (bundle, other)] == [150, 150]
+    before, after = wheel.log("on-spot").split("goes on after ")
     taken_up = int(after.partition(" ")[0])
-    assert 1 < taken_up < iterations, "some of the work was not done again"
+    assert 1 <= taken_up < 150, "some of the work was not done again"
     then, later = (re.findall(r"^checkpoint after (\d+) of", log, re.MULTILINE) for log in (before, after))
     assert taken_up <= len(then) + 2, "not before it was fitted; a line may have been lost"
-    assert list(map(int, later)) == list(range(taken_up + 1, iterations))
+    assert list(map(int, later)) == list(range(taken_up + 1, 150))
 
 
 def test_the_bundle_is_what_a_serving_container_loads(wheel: Wheel, first: dict[str, Any]) -> None:
