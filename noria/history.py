@@ -58,7 +58,7 @@ class Answering(BaseModel):
 class LiveThen(BaseModel):
     """What answered for a model at `at`, and so from `since` to `until`: nothing where `answering` is empty.
 
-    `since` is None where nothing was live before, `until` where nothing has changed yet.
+    `since` is None where nothing was live before, `until` where nothing has changed yet. `why` nothing is live any more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,6 +68,7 @@ class LiveThen(BaseModel):
     since: datetime | None
     until: datetime | None
     answering: list[Answering]
+    why: str | None = None
 
 
 def live_at(model: str, entries: Sequence[Entry], moment: datetime) -> LiveThen:
@@ -82,6 +83,7 @@ def live_at(model: str, entries: Sequence[Entry], moment: datetime) -> LiveThen:
         since=_run(seen, lambda live: live == then)[0].at if seen else None,
         until=next((entry.at for entry in later if Desired.of(entry.details) != then), None),
         answering=[_answering(past, seen, part) for part in _PARTS if _PARTS[part](then)],
+        why=seen[-1].summary if seen and then.package is None else None,
     )
 
 

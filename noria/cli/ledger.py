@@ -94,7 +94,8 @@ class Live(LiveThen):
         at = _utc(self.at)
         if not self.answering:
             since = f" since {_utc(self.since)}" if self.since else ": no version had gone live yet"
-            return f"{self.model}: nothing was live at {at}{since}."
+            why = f" {self.why}" if self.why else ""
+            return f"{self.model}: nothing was live at {at}{since}.{why}"
         until = f", until {_utc(self.until)}" if self.until else ", and so it is still"
         since = f"so since {_utc(self.since)}" if self.since else ""
         return "\n".join([f"{self.model} at {at}, {since}{until}:", *map(_line, self.answering)])

@@ -279,10 +279,10 @@ def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
 
 
 def _warning(entries: Sequence[Entry], package: str | None) -> str | None:
-    """What people were told of the version that answers, and is still so; or that none is to answer."""
+    """What people were told of the version that answers, and is still so; or why none answers."""
     if package is None:
-        retired = latest(entries, Kind.MODEL_RETIRED)
-        return retired.summary if retired else None
+        why = turned_off(entries) or latest(entries, Kind.MODEL_RETIRED)
+        return why.summary if why else None
     return next((e.summary for e in entries if e.kind is Kind.PACKAGE_OUTDATED and e.subject == package), None)
 
 
