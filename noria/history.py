@@ -58,7 +58,7 @@ class Answering(BaseModel):
 class LiveThen(BaseModel):
     """What answered for a model at `at`, and so from `since` to `until`: nothing where `answering` is empty.
 
-    `since` is None where nothing was live before, `until` where nothing has changed yet. `why` nothing is live any more.
+    `since` is None where nothing was live before, `until` where nothing has changed yet. `why` says why nothing is.
     """
 
     model_config = ConfigDict(frozen=True)
