@@ -105,7 +105,7 @@ class Lambda:
         return {
             **self._credentials(reaction),
             "NORIA_QUEUE_ARN": queue,
-            "NORIA_DEAD_LETTERS_ARN": f"{queue}-dlq",
+            "NORIA_DEAD_LETTERS_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.place.names.dead_letters}",
             "NORIA_MODELS_DIR": str(self._only(model)),
             "NORIA_REGISTRY_ENV": REGISTRY_ENV,
             "NORIA_REGISTRY_ACCOUNT": ACCOUNT,
