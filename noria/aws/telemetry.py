@@ -50,6 +50,8 @@ def reaction(handler: Handler[Answer]) -> Handler[Answer]:
         except Exception:
             logger.exception("Failed")
             raise
+        finally:
+            logger.set_correlation_id(None)  # what the same process does next is no effect of this
 
     return handle
 
