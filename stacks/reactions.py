@@ -204,7 +204,7 @@ class Reactions(Stack):
 
         # Exported whether a model uses them now or not: an export that goes while a stack still imports it fails the
         # deployment that was to end the use, as when the last model with a schedule loses it.
-        for reaction in (self.request_retraining, self.monitor_model):
+        for reaction in (self.request_retraining, self.monitor_model, self.deploy_model):
             self.export_value(reaction.queue.queue_arn)
         self.export_value(self.dead_letters.queue.queue_arn)
         self.export_value(self.clock.role.role_arn)

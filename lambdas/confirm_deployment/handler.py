@@ -73,6 +73,9 @@ from noria.names import version
 from noria.serve import Mode
 from noria.spec import ModelSpec
 
+_LOOKED_BACK = 10
+"""Deployments whose leavings are looked for. Each looks after those before it, unless what did so died for good."""
+
 
 class Other(StrEnum):
     OTHER = "OtherResource"
@@ -144,8 +147,6 @@ def confirm_deployment(
             if not ours:
                 return settlement.outcome  # somebody says it at this moment, and goes on from there
             _announce(told, used, registry=registry, bus=bus, schedules=schedules, rollout=rollout)
-    # Also where the outcome is said already: who said it may have died over this.
-    _collect_garbage(rollout, endpoint, used, observed.live)
     _not_left(rollout, now=now)
     if stack.stuck:
         rollout.tell_stuck(now=now)
@@ -154,6 +155,8 @@ def confirm_deployment(
         _say_difference(rollout, observed, serving, stack, seen=entries, now=now)
     if rollout.begin_next(now=now, looked=observed.live) is Begun.NOTHING and settlement.restore:
         _restore(rollout, stack, observed.live, now=now)
+    # Last, as nothing waits for it; and whenever all is quiet, as who told of the outcome may have died before this.
+    _collect_garbage(rollout, endpoint, used, observed.live)
     return settlement.outcome
 
 
@@ -439,16 +442,17 @@ def _restore(rollout: Rollout, stack: StackState, live: Desired, *, now: datetim
 
 
 def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: Desired) -> None:
-    """Delete configs and models that the stack left behind, but those that are live and those of the predecessor.
+    """Delete configs and models that the last deployments left behind, but those that are live and the predecessor's.
 
     What is newer than the request of what is live may belong to an update that has just begun: it stays, and so does
     all while something answers that was not deployed last.
     """
     entries = rollout.ledger.entries(rollout.model)
-    brought = latest(entries, Kind.DEPLOYED)
-    request = next((each for each in requests(entries) if brought and each.id == brought.subject), None)
-    if brought is None or request is None or brought.details["package"] != live.details["package"]:
+    asked = {request.id: request.at for request in requests(entries)}
+    ends = [entry for entry in entries if entry.kind is Kind.DEPLOYED and entry.subject in asked][-_LOOKED_BACK:]
+    if not ends or ends[-1].details["package"] != live.details["package"]:
         return
+    oldest, newest = asked[ends[0].subject], asked[ends[-1].subject]
     keep = {str(used.config), *used.models}
     last = next(iter(predecessors(entries, live.package or "")), None)
     deployed = next((e for e in reversed(entries) if e.kind is Kind.DEPLOYED and e.details["package"] == last), None)
@@ -457,7 +461,8 @@ def _collect_garbage(rollout: Rollout, endpoint: Endpoint, used: _Used, live: De
         keep |= {str(deployed.details["config"]), *(models if isinstance(models, list) else [])}
     keep |= {name for _, name in rollout.stack.resources()}
     kept = {name.lower() for name in keep}
-    left = {(kind, name) for kind, name in rollout.stack.resources_made(before=request.at) if name.lower() not in kept}
+    made = rollout.stack.resources_made(since=oldest, before=newest)
+    left = {(kind, name) for kind, name in made if name.lower() not in kept}
     for kind, name in sorted(left):
         if kind == CONFIG_TYPE:
             endpoint.delete_config(name)

@@ -67,7 +67,7 @@ def test_a_value_goes_to_each_set_of_dimensions() -> None:
 
 
 def test_other_lines_have_no_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    Logger(service="noria").info("told", extra={"line": document(), "_aws": {"Timestamp": 1}})
+    Logger(service="lines-alone").info("told", extra={"line": document(), "_aws": {"Timestamp": 1}})
     (logged,) = capsys.readouterr().out.splitlines()
     assert '"_aws"' in logged
     for line in (logged, "", "START RequestId: 1", 'a "_aws" in words', json.dumps(["_aws"]), '{"a": {"_aws": {}}}'):
