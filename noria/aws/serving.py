@@ -155,13 +155,13 @@ class ServingStack:
             if "PhysicalResourceId" in item
         }
 
-    def resources_made(self, *, since: datetime, before: datetime) -> set[tuple[str, str]]:
-        """Type and name of all that the stack made between two times, as far back as its events go (90 days)."""
+    def resources_made(self, *, before: datetime, since: datetime | None = None) -> set[tuple[str, str]]:
+        """Type and name of all that the stack made between two times; its events go back 90 days."""
         pages = self.client.get_paginator("describe_stack_events").paginate(StackName=self.name)
         newest_first = (event for page in pages for event in page["StackEvents"])
         return {
             (event["ResourceType"], _name(event["PhysicalResourceId"]))
-            for event in takewhile(lambda event: event["Timestamp"] >= since, newest_first)
+            for event in takewhile(lambda event: since is None or event["Timestamp"] >= since, newest_first)
             if event.get("PhysicalResourceId") and event["Timestamp"] < before
         }
 

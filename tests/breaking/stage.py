@@ -50,4 +50,6 @@ class Stage:
         for message in moment.afterwards:
             assert self.call(scene, moment, message, SOON) is Ending.DONE, f"see {self.functions.log}"
         moment.settle()
-        return world.state()
+        state = world.state()
+        world.stop_answering()
+        return state

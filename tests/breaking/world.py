@@ -93,6 +93,12 @@ class World:
         for queue in ("ear", "pager", *map(self.place.names.queue, REACTIONS)):
             self.place.drain(queue)
 
+    def stop_answering(self) -> None:
+        """End the model's servers: hundreds of worlds are played in one cloud."""
+        self.place.client("cloudformation").delete_stack(StackName=self.place.names.stack(self.model, "serving"))
+        with suppress(ClientError):  # of a stack, or of none
+            self.place.sagemaker.delete_endpoint(EndpointName=self.name)
+
     def state(self) -> State:
         """Everything, normalised. Takes what waits in the queues."""
         parts: Mapping[str, Callable[[], Any]] = {
