@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _LOOKED_AT = 120
 """Seconds for which a dead letter is hidden while somebody looks at it: if they die, it shows again."""
 
+_WAIT = 1
+"""Seconds that a look for dead letters waits for one: at 0, SQS asks only some of its servers."""
+
 _BATCH = 10
 """SQS gives out and takes at most ten messages in one call."""
 
@@ -128,7 +131,7 @@ class Queues:
         )
 
     @contextmanager
-    def dead_letters(self, queue: str, *, most: int) -> Iterator["DeadLetters"]:
+    def dead_letters(self, queue: str, *, most: int | None = None) -> Iterator["DeadLetters"]:
         """What lies in a queue of dead letters, hidden from others meanwhile; what is not thrown away shows again."""
         letters = DeadLetters(queues=self, queue=queue, most=most)
         try:
@@ -145,7 +148,9 @@ class Queues:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetters:
-    """Up to `most` dead letters, each once, received ten at a time as they are asked for.
+    """All dead letters, or `most` of them, each once, received ten at a time as they are asked for.
+
+    They end where SQS has none to show: its counts are seconds late.
 
     So whoever works on each has done so with ten before they show again. The only way to read a message is to receive
     it. Dead letters have no queue of their own to fall into, so that nothing comes of how often they were.
@@ -153,16 +158,18 @@ class DeadLetters:
 
     queues: Queues
     queue: str
-    most: int
+    most: int | None
+    seen: set[str] = field(default_factory=set, init=False, repr=False)
     _hidden: dict[str, Letter] = field(default_factory=dict, init=False, repr=False)
 
     def __iter__(self) -> Iterator[Letter]:
-        # What has shown again is received again, and counts again: a queue of many ends, too.
-        received = 0
-        while received < self.most and (letters := self._receive(min(_BATCH, self.most - received))):
-            received += len(letters)
-            new = [letter for letter in letters if letter.id not in self._hidden]
+        # What is looked at for long shows again: a queue of many ends once each was, on average, received twice.
+        again = 0
+        while again <= len(self.seen) and (letters := self._receive(self._wanted)):
+            new = [letter for letter in letters if letter.id not in self.seen]
+            again += len(letters) - len(new)
             self._hidden.update({letter.id: letter for letter in letters})
+            self.seen.update(letter.id for letter in new)
             yield from new
 
     def bring_back(self, letter: Letter, *, to: str) -> None:
@@ -186,12 +193,18 @@ class DeadLetters:
                 ],
             )
 
+    @property
+    def _wanted(self) -> int:
+        return _BATCH if self.most is None else min(_BATCH, self.most - len(self.seen))
+
     def _receive(self, most: int) -> list[Letter]:
+        if not most:
+            return []
         received = self.queues.client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=most,
             VisibilityTimeout=_LOOKED_AT,
-            WaitTimeSeconds=1,  # at 0, SQS asks only some of its servers
+            WaitTimeSeconds=_WAIT,
             MessageSystemAttributeNames=[
                 "SentTimestamp",
                 "ApproximateFirstReceiveTimestamp",

@@ -56,7 +56,7 @@ def redrive(
     *,
     model: Annotated[str | None, typer.Option("--model", help="only what is about this model")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="of every reaction")] = False,
-    most: Annotated[int, typer.Option("--limit", min=1, help="at most so many")] = 1000,
+    most: Annotated[int, typer.Option("--limit", min=1, help="at most so many, of all reactions together")] = 1000,
     dry_run: DryRun = False,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
@@ -64,15 +64,17 @@ def redrive(
     """Send dead letters to their reaction again. One that fails again is dead again, and noria queues says so."""
     if everybody == (reaction is not None):
         raise Refused("Name the reaction whose dead letters to send again (noria queues lists them), or say --all.")
-    rows = Recovery(Deployed(env)).redrive(reaction, model, most=most, dry_run=dry_run)
+    rows, left = Recovery(Deployed(env)).redrive(reaction, model, most=most, dry_run=dry_run)
     sent = sum(row.count for row in rows)
     verb = "would be sent" if dry_run else "was sent" if sent == 1 else "were sent"
+    be = "would be" if dry_run else "is" if left == 1 else "are"
+    stay = f"{count(left, 'dead letter')} of all reactions {be} left."
     show(
         rows,
         columns=["reaction", "model", "count", "events"],
         as_json=as_json,
-        empty="No dead letter of that kind: nothing to send again.",
-        below=[f"{count(sent, 'dead letter')} {verb} again. Look whether they come back: noria queues"],
+        empty=f"No dead letter of that kind: nothing to send again. {stay}",
+        below=[f"{count(sent, 'dead letter')} {verb} again. {stay} Look whether they come back: noria queues"],
     )
 
 

@@ -7,8 +7,7 @@ ledger of each model that it is about, by the reconciler, whom these commands te
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -38,7 +37,7 @@ PROMOTION = "promotion"
 """The rule that tells other accounts what was approved here: it is no reaction, and has no queue."""
 
 UNKNOWN = "unknown"
-"""Whose dead letters are that do not say where they come from, and those that somebody else looks at just now."""
+"""Whose dead letters are that come from nothing of the environment's, or that somebody else looks at just now."""
 
 _POLL = 2.0
 
@@ -58,7 +57,7 @@ class DeadLetter(BaseModel):
 class QueueRow(BaseModel):
     """A reaction's queue, and its dead letters; `oldest` is how many seconds the oldest message has waited.
 
-    None where there is no queue: of `promotion` and `unknown` there are dead letters alone.
+    None where there is no queue: of `promotion`, `unknown` and what is deployed no more there are dead letters alone.
     """
 
     reaction: str
@@ -146,17 +145,18 @@ class Recovery:
         """One row for each reaction, and for what else dead letters are of."""
         if not self.reactions:
             return []
-        chosen = self._chosen(reaction)
-        oldest = ages([self.deployed.names.queue(each) for each in chosen], now=datetime.now(UTC))
-        dead: dict[str, list[Letter]] = {each: [] for each in chosen}
-        with self._dead_letters() as lying:
+        dead: dict[str, list[Letter]] = {each: [] for each in self.reactions}
+        counted = self._count()
+        with self.queues.dead_letters(self.deployed.names.dead_letters) as lying:
             found = sorted(lying, key=lambda letter: letter.sent)
         for letter in found:
-            of = self._of(letter)
-            if reaction is None or of in {*chosen, UNKNOWN}:
-                dead.setdefault(of, []).append(letter)
-        if hidden := max(0, lying.most - len(found)):
+            dead.setdefault(self._of(letter), []).append(letter)
+        if hidden := max(0, counted - len(found)):
             dead.setdefault(UNKNOWN, [])
+        if reaction:
+            named = self._named(reaction, {*dead, PROMOTION})
+            dead = {of: letters for of, letters in ({named: list[Letter]()} | dead).items() if of in {named, UNKNOWN}}
+        oldest = ages([self.deployed.names.queue(each) for each in self.reactions], now=datetime.now(UTC))
         return [self._row(of, letters, oldest, hidden if of == UNKNOWN else 0) for of, letters in dead.items()]
 
     def _row(self, reaction: str, dead: Sequence[Letter], oldest: Mapping[str, int], hidden: int) -> QueueRow:
@@ -202,24 +202,32 @@ class Recovery:
     def _model(self, letter: Letter) -> str | None:
         return model_of(event_in(letter.body), names=[self.deployed.names], models=self.deployed.models)
 
-    def _chosen(self, reaction: str | None) -> list[str]:
-        if reaction is None:
-            return self.reactions
-        if (named := reaction.replace("_", "-")) not in {*self.reactions, PROMOTION}:
-            raise Refused(f"No reaction {reaction!r} is deployed here: known are {', '.join(self.reactions)}.")
-        return [named]
+    def _named(self, reaction: str, known: Collection[str]) -> str:
+        if (named := reaction.replace("_", "-")) not in known:
+            raise Refused(
+                f"No reaction {reaction!r} is deployed here: known are {', '.join(self.reactions)}. "
+                "What to do with dead letters of one that was removed: docs/runbooks/dead-letters.md"
+            )
+        return named
 
     # --- dead letters
 
-    def redrive(self, reaction: str | None, model: str | None, *, most: int, dry_run: bool) -> list[Redriven]:
-        """Bring dead letters back to where they belong: those of EventBridge and of Lambda, too."""
+    def redrive(
+        self, reaction: str | None, model: str | None, *, most: int, dry_run: bool
+    ) -> tuple[list[Redriven], int]:
+        """Bring dead letters back to where they belong: those of EventBridge and of Lambda, too.
+
+        Also how many are left then, of all reactions: those that were seen, or as many as SQS counts.
+        """
         if model:
             self.deployed.require(model)
         if not self.reactions:
-            return []
-        chosen = self._chosen(reaction) if reaction else [*self.reactions, PROMOTION]
+            return [], 0
+        known = {*self.reactions, PROMOTION}
+        chosen = {self._named(reaction, known)} if reaction else known
         sent: dict[tuple[str, str | None], list[str]] = defaultdict(list)
-        with self._dead_letters() as lying:
+        counted = self._count()
+        with self.queues.dead_letters(self.deployed.names.dead_letters) as lying:
             meant = (letter for letter in lying if self._of(letter) in chosen and model in {None, self._model(letter)})
             wanted = islice(meant, most)
             while lot := list(islice(wanted, LOT)):
@@ -229,21 +237,20 @@ class Recovery:
                     if not dry_run:
                         self._bring_back(letter, lying)
                     sent[self._of(letter), self._model(letter)].append(what(event_in(letter.body)))
-        return [
+        rows = [
             Redriven(reaction=of, model=about, events=_kinds(events), count=len(events))
             for (of, about), events in sorted(sent.items(), key=str)
         ]
+        return rows, max(counted, len(lying.seen)) - sum(row.count for row in rows)
 
-    def _dead_letters(self) -> AbstractContextManager[DeadLetters]:
-        """All that lie there: as many as SQS says, which knows it seconds late."""
-        queue = self.deployed.names.dead_letters
-        found = self.queues.count(queue)
-        return self.queues.dead_letters(queue, most=found.waiting + found.in_flight)
+    def _count(self) -> int:
+        """Dead letters, those included that somebody looks at, as SQS knows it: seconds late."""
+        found = self.queues.count(self.deployed.names.dead_letters)
+        return found.waiting + found.in_flight
 
     def _of(self, letter: Letter) -> str:
-        """The reaction that a letter is of."""
-        of = self.deployed.names.reaction_of(letter.origin or "")
-        return of if of in {*self.reactions, PROMOTION} else UNKNOWN
+        """The reaction that a letter is of, which may be deployed no more."""
+        return self.deployed.names.reaction_of(letter.origin or "") or UNKNOWN
 
     def _bring_back(self, letter: Letter, lying: DeadLetters) -> None:
         if (reaction := self._of(letter)) != PROMOTION:

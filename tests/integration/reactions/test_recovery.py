@@ -23,7 +23,7 @@ from lambdas.validate_upload.handler import handler as validate_upload
 from local.cloud import ACCOUNT, REGION
 from noria.aws.ledger import Ledger
 from noria.aws.pauses import Held, Pauses, held
-from noria.aws.queues import Queues
+from noria.aws.queues import Count, Queues
 from noria.aws.storage import Storage
 from noria.cli.commands import app
 from noria.cli.output import Refused
@@ -141,6 +141,13 @@ def noria(*arguments: str) -> Any:
     return json.loads("".join(line for line in answer.stdout.splitlines() if not line.startswith('{"_aws"')))
 
 
+def said(*arguments: str) -> str:
+    """What a redrive of at most twenty letters tells people."""
+    answer = CliRunner().invoke(app, ["redrive", "--all", "--limit", "20", *arguments, "--env", "local"])
+    assert answer.exit_code == 0, answer.output
+    return " ".join(answer.stdout.split())
+
+
 @pytest.fixture(scope="module")
 def room(place: Place) -> Iterator[Room]:
     sqs, ssm, events = boto3.client("sqs"), boto3.client("ssm"), boto3.client("events")
@@ -157,7 +164,9 @@ def room(place: Place) -> Iterator[Room]:
     events.put_rule(Name=name, EventBusName="noria-local", EventPattern=json.dumps(wishes))
     targets: Any = [{"Id": "queue", "Arn": room.arn("reconcile")}]
     events.put_targets(Rule=name, EventBusName="noria-local", Targets=targets)
-    yield room
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("noria.aws.queues._WAIT", 0)  # a local queue tells all it has at once
+        yield room
     events.remove_targets(Rule=name, EventBusName="noria-local", Ids=["queue"])
     events.delete_rule(Name=name, EventBusName="noria-local")
     for reaction in HANDLERS:
@@ -304,26 +313,47 @@ def test_one_reactions_letters_are_found_among_all_and_the_others_stay(empty: Ro
     room.send(DEAD, {"requestContext": {"functionArn": function}, "DDBStreamBatchInfo": {}})
     room.undelivered("validate-upload", room.upload(spec, "a.csv", table(spec)))
     room.send(DEAD, {"detail-type": "Nobody's"})
+    room.undelivered("track-training", {"detail-type": "Training Ended"})  # a reaction that was taken out
 
     rows = {row["reaction"]: row["dead"] for row in noria("queues")}
     assert {of: dead for of, dead in rows.items() if dead} == {
         "monitor-model": 25,
         "reconcile": 1,
         "validate-upload": 1,
+        "track-training": 1,
         "unknown": 1,
     }
+    (taken_out, _) = noria("queues", "track-training")
+    assert (taken_out["waiting"], [letter["event"] for letter in taken_out["letters"]]) == (None, ["Training Ended"])
+    with pytest.raises(Refused, match=r"No reaction 'track-training' is deployed here.*removed: docs/runbooks/dead-"):
+        noria("redrive", "track-training")
     assert [row["count"] for row in noria("redrive", "validate-upload")] == [1]
     assert room.work("validate-upload") == 1
-    assert Queues().count(room.place.names.dead_letters).waiting == 27
-    with Queues().dead_letters(room.place.names.dead_letters, most=27) as somebody_looks:
-        assert len(list(somebody_looks)) == 27
+    assert Queues().count(room.place.names.dead_letters).waiting == 28
+    with Queues().dead_letters(room.place.names.dead_letters) as somebody_looks:
+        assert len(list(somebody_looks)) == 28
         assert [(row["reaction"], row["dead"]) for row in noria("queues", "reconcile")] == [
             ("reconcile", 0),
-            ("unknown", 27),
+            ("unknown", 28),
         ]
-    assert [row["count"] for row in noria("redrive", "--all", "--limit", "20")] == [20]
+    assert "20 dead letters would be sent again. 8 dead letters of all reactions would be left." in said("--dry-run")
+    assert "20 dead letters were sent again. 8 dead letters of all reactions are left." in said()
     assert {row["reaction"]: row["count"] for row in noria("redrive", "--all")} == {"monitor-model": 5, "reconcile": 1}
-    assert [row["reaction"] for row in noria("queues") if row["dead"]] == ["unknown"]
+    assert "nothing to send again. 2 dead letters of all reactions are left." in said()
+    assert {row["reaction"] for row in noria("queues") if row["dead"]} == {"track-training", "unknown"}
+
+
+def test_a_redrive_goes_on_until_none_is_found_whatever_sqs_counts(
+    empty: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS counts seconds late: letters that have just come are sent again, too."""
+    room, spec = empty, known(empty)
+    for number in range(12):
+        room.undelivered("validate-upload", room.upload(spec, f"{number}.csv", table(spec, rows=40 + number)))
+    monkeypatch.setattr(Queues, "count", lambda *_: Count(waiting=0, in_flight=0, delayed=0))
+    assert Recovery(Deployed("local")).redrive(None, None, most=11, dry_run=True)[1] == 1
+    (sent,), left = Recovery(Deployed("local")).redrive(None, None, most=1000, dry_run=False)
+    assert (sent.count, left) == (12, 0)
 
 
 def test_who_is_killed_while_letters_are_sent_again_has_told_of_it_before(
