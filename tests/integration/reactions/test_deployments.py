@@ -1,6 +1,7 @@
 """Decisions become deployments of a real stack with a real endpoint; what is live decides what is said of them."""
 
 import json
+from collections.abc import Iterator
 
 import boto3
 import pytest
@@ -14,8 +15,15 @@ from tests.integration.reactions.place import Place
 from tests.integration.reactions.served import BROKEN, SLOW, Served
 
 
-def set_ending(cloud: LocalCloud, ending: str) -> None:
+@pytest.fixture(params=["failure", "success"])
+def ending(cloud: LocalCloud, request: pytest.FixtureRequest) -> Iterator[str]:
     """What a stack reports when SageMaker rolls back: nobody documents it, so the local cloud plays both."""
+    set_ending(cloud, request.param)
+    yield request.param
+    set_ending(cloud, "failure")  # as it begins
+
+
+def set_ending(cloud: LocalCloud, ending: str) -> None:
     url, body = f"{cloud.endpoint}/_noria/settings", json.dumps({"rollback_reports": ending})
     assert urllib3.PoolManager(ca_certs=str(cloud.certificate)).request("PUT", url, body=body).status == 200
 
@@ -62,9 +70,7 @@ def test_marking_a_package_deploys_nothing(served: Served) -> None:
     assert served.kinds() == []
 
 
-@pytest.mark.parametrize("ending", ["failure", "success"])
-def test_a_rollback_is_told_remembered_and_undone_in_the_stack(served: Served, cloud: LocalCloud, ending: str) -> None:
-    set_ending(cloud, ending)
+def test_a_rollback_is_told_remembered_and_undone_in_the_stack(served: Served, ending: str) -> None:
     one, two = served.register(), served.register()
     served.approve(one)
     served.confirm()
