@@ -15,9 +15,9 @@ STARTED = datetime.now(UTC)
 
 
 def hours(*, within: bool) -> dict[str, Any]:
-    """Of each day, such that now is far from both ends."""
-    start = 0 if (STARTED.hour < 12) is within else 12
-    return {"days": "MON-SUN", "from": f"{start:02}:00", "to": f"{start + 12}:00"}
+    """Of each day, where it is noon: now is far from both ends."""
+    start, end = ("06:00", "18:00") if within else ("18:00", "24:00")
+    return {"days": "MON-SUN", "from": start, "to": end, "timezone": f"Etc/GMT{STARTED.hour - 12:+d}"}
 
 
 def set_hours(served: Served, *, within: bool) -> None:
