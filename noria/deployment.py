@@ -294,15 +294,22 @@ def wanted(entries: Sequence[Entry]) -> Desired | None:
     return newest.desired if newest else kept(entries)
 
 
+def waits_for_hours(entries: Sequence[Entry]) -> Entry | None:
+    """What says that the newest deployment without an outcome waits for the model's hours to begin."""
+    now, moving = live(entries), unsettled(entries)
+    if not moving or (now and now.package) or by_hours(entries):
+        return None
+    return latest([entry for entry in entries if entry.subject == moving[-1].id], Kind.DEPLOYMENT_WAITING)
+
+
 def under_way(entries: Sequence[Entry]) -> str | None:
     """From what to what a deployment goes that has no outcome yet, and what is asked for after it, for people."""
     moving = unsettled(entries)
     if not moving:
         return None
     now = live(entries) or Desired(package=None)
-    waits = [e for e in entries if e.kind is Kind.DEPLOYMENT_WAITING and e.subject == moving[-1].id]
-    if waits and now.package is None and not by_hours(entries):  # outside of the model's hours
-        return waits[-1].summary[0].lower() + waits[-1].summary[1:].rstrip(".")
+    if waits := waits_for_hours(entries):
+        return waits.summary[0].lower() + waits.summary[1:].rstrip(".")
     told = f"a deployment is under way, from {now} to {moving[0].desired}"
     return f"{told}; then {moving[-1].desired} is to go live" if len(moving) > 1 else told
 

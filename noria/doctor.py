@@ -29,7 +29,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria.alarms import Severity, Told
-from noria.deployment import BY_HOURS, Desired, live, turned_off, unsettled
+from noria.deployment import Desired, live, unsettled, waits_for_hours
 from noria.ledger import Entry, Kind, latest, verify
 from noria.names import Names
 from noria.pause import paused
@@ -323,9 +323,8 @@ def trainings(model: Model, now: datetime) -> Iterator[Finding]:
 
 
 def deployments(model: Model, now: datetime) -> Iterator[Finding]:
-    waits = turned_off(model.entries) is not None  # for the model's hours to begin
     for request in unsettled(model.entries)[-1:]:
-        if now - request.at >= LONG_DEPLOYMENT and (request.cause in BY_HOURS or not waits):
+        if now - request.at >= LONG_DEPLOYMENT and not waits_for_hours(model.entries):
             yield Finding(
                 severity=Severity.WARNING,
                 what=f"{model.name}: {request.desired} was asked for and is neither live nor taken back",

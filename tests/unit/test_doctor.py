@@ -114,8 +114,22 @@ def test_a_stuck_stack_is_told_how_to_go_on() -> None:
                 (9, Kind.DEPLOYED, "d", LIVE),
                 (8, Kind.DEPLOYED, "off", {"package": "none", "cause": "off"}),
                 (7, Kind.DEPLOYMENT_REQUESTED, "e", LIVE | {"cause": "approved"}),
+                (7, Kind.DEPLOYMENT_WAITING, "e", LIVE),
             ),
             [],
+        ),
+        (
+            model((7, Kind.DEPLOYMENT_REQUESTED, "first", LIVE), (7, Kind.DEPLOYMENT_WAITING, "first", LIVE)),
+            [],
+        ),
+        (
+            model(
+                (9, Kind.DEPLOYED, "d", LIVE),
+                (7, Kind.DEPLOYMENT_REQUESTED, "e", LIVE | {"cause": "approved"}),
+                (7, Kind.DEPLOYMENT_WAITING, "e", LIVE),
+                endpoint=Answering(status="InService", failure=None, desired=Desired(package=ONE)),
+            ),
+            ["prices: version 1 was asked for and is neither live nor taken back"],
         ),
         (
             model(
