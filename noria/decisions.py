@@ -144,6 +144,18 @@ def superseded(fact: Fact) -> Page:
     )
 
 
+def unanswered(fact: Fact) -> Page:
+    """Tells a person what the fact says: the endpoint does not come back, and nothing else is on its way."""
+    return Page(
+        matter=Matter.UNANSWERED,
+        subject=f"{fact.model}: nothing answers in its hours",
+        what=fact.summary,
+        where=f"endpoint of {fact.model}",
+        do="Approve another version, which goes live at once; or this one again: it comes back within the hour.",
+        command=f"noria status {fact.model}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
     """`approval` tells `noria.approval.word` on a package, None where the model has no such package."""
@@ -581,8 +593,8 @@ class Decisions:
     def _going_live(self, package: str) -> tuple[Desired, Cause]:
         """An approved package by the spec's strategy."""
         wanted = self._wanted
-        if wanted.package is None:
-            return Desired(package=package), Cause.APPROVED
+        if wanted.package is None or (turned_off(self.entries) and taken_back(self.entries, wanted.package)):
+            return Desired(package=package), Cause.APPROVED  # nothing comes back that it could answer beside
         if self.spec.serve.strategy is Strategy.PROGRESSIVE:
             under_way = self.step is not None and self.step == newest_request(self.entries)
             stepping = self.step is not None and (under_way or self._knows(Kind.DEPLOYED, self.step.id))
@@ -711,7 +723,18 @@ class Decisions:
         return Verdict(outcome=Outcome.REFUSED, facts=(*said, fact), page=page, refusal=why)
 
     def _stays(self, package: str) -> Page:
-        model = self.spec.model
+        model, hours = self.spec.model, self.spec.serve.hours
+        if turned_off(self.entries):
+            off = hours and not hours.include(self.now)
+            start = f" from {hours.local(hours.next_start(self.now))}" if hours and off else ""
+            return Page(
+                matter=Matter.UNANSWERED,
+                subject=f"{model}: {version(package)} was rejected, and nothing takes its place",
+                what=f"{package} was rejected, and no approved version was live before it: nothing will answer{start}.",
+                where=f"endpoint of {model}",
+                do="Approve another version.",
+                command=f"noria status {model}",
+            )
         return Page(
             matter=Matter.UNWANTED_LIVE,
             subject=f"{model}: {version(package)} was rejected but stays live",

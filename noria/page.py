@@ -23,6 +23,7 @@ class Matter(Enum):
         Severity.CRITICAL,
         "callers are answered by what was to be taken back, for nothing can replace it",
     )
+    UNANSWERED = Severity.CRITICAL, "callers get no answer in the model's hours"
     GOLDEN_WRONG = Severity.CRITICAL, "callers are answered wrongly, and no alarm takes that back"
     BATCH_FAILED = Severity.CRITICAL, "whoever sent the rows waits for answers, and no alarm says that none come"
     LEDGER_CHANGED = Severity.CRITICAL, "somebody may have broken in"
@@ -38,6 +39,7 @@ class Matter(Enum):
     PACKAGE_OUTDATED = Severity.WARNING, "it answers as well as yesterday"
     REFUSED = Severity.WARNING, "what was asked cannot be, and what answers stays"
     SUPERSEDED = Severity.WARNING, "a newer decision goes live in its place"
+    STAYS_ON = Severity.WARNING, "it answers on, outside of its hours, and costs what it need not"
     CHALLENGER_ROLLED_BACK = Severity.WARNING, "the champion answers"
     UNHEARD = Severity.WARNING, "what waits is kept, and other events go on"
     UNPROBED = Severity.WARNING, "alarms watch the version as any other"

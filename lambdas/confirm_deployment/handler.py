@@ -343,6 +343,10 @@ def _after_rollback(told: _Told) -> str:
     return f"Nobody is waiting: what answered before answers. Find out why; {done}"
 
 
+_BY_HOURS = {Cause.ON: Matter.UNANSWERED, Cause.OFF: Matter.STAYS_ON}
+"""What it is that an endpoint does not come or go; both are tried again."""
+
+
 def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:
     what = f"{told.what} could not be deployed; {told.answers}. {told.settlement.reason}"
     if told.candidate:
@@ -350,7 +354,7 @@ def _failed(told: _Told, *, registry: Registry, pages: Pages) -> Fact:
     approved = told.request.cause is Cause.APPROVED
     pages.send(
         Page(
-            matter=Matter.DEPLOYMENT_FAILED,
+            matter=_BY_HOURS.get(told.request.cause, Matter.DEPLOYMENT_FAILED),
             subject=f"{told.model}: {told.request.desired} could not be deployed",
             what=what,
             where=f"{told.candidate or told.request.id}\nCloudFormation and endpoint of {told.model}",

@@ -20,7 +20,7 @@ from noria.aws.registry import DESCRIPTION, Registry
 from noria.aws.serving import Operation, ServingStack, Update
 from noria.aws.storage import Storage
 from noria.aws.telemetry import follow, tell
-from noria.decisions import PERMITTED, Decided, Decisions, Verdict, superseded
+from noria.decisions import PERMITTED, Decided, Decisions, Verdict, superseded, unanswered
 from noria.deployment import (
     WAY_BACK,
     Desired,
@@ -224,8 +224,9 @@ class Rollout:
             self._wait(request, why, now=now)
             return Begun.WAITING
         if why := self._against(request, entries, now=now):
-            self._supersede(request, why, now=now)
-            return Begun.NOTHING
+            gone = turned_off(entries) if newest_request(entries) in {None, request} else None
+            said = self._supersede(request, why, unanswered_since=gone, now=now)
+            return self.begin_next(now=now, looked=looked) if said else Begun.NOTHING
         if self._differs(live(entries), looked):
             return self._look(Begun.DIFFERS, now=now, delay=_LOOK_AGAIN)
         return self._begin(request, guard=guard(live(entries), request.desired, request.cause), now=now)
@@ -305,12 +306,24 @@ class Rollout:
         summary = f"{str(request.desired).capitalize()} waits for its turn: {why}."
         self.ledger.record(self._fact(Kind.DEPLOYMENT_WAITING, request, summary, now=now))
 
-    def _supersede(self, request: Request, why: str, *, now: datetime) -> None:
+    def _supersede(self, request: Request, why: str, *, now: datetime, unanswered_since: Entry | None = None) -> bool:
+        """Whether it was up to us to say so.
+
+        `unanswered_since`: what took the endpoint away, where nothing is left to answer in the hours that have begun.
+        What is asked for again every hour then is told once.
+        """
         summary = f"{str(request.desired).capitalize()} will not go live: {why}."
+        if unanswered_since:
+            summary = f"Nothing answers: {request.desired} will not go live, for {why}."
         fact = self._fact(Kind.DEPLOYMENT_SUPERSEDED, request, summary, now=now)
-        if self.page(superseded(fact), f"superseded {request.id}", now=now):
-            tell(Begun.SUPERSEDED, model=self.model, deployment=request.id)
-            self.ledger.record(fact)
+        since = self.ledger.entries(self.model)[unanswered_since.number :] if unanswered_since else []
+        if all(entry.summary != summary for entry in since):
+            page = unanswered(fact) if unanswered_since else superseded(fact)
+            if not self.page(page, f"superseded {request.id}", now=now):
+                return False
+        tell(Begun.SUPERSEDED, model=self.model, deployment=request.id)
+        self.ledger.record(fact)
+        return True
 
     def _fact(self, kind: Kind, request: Request, summary: str, *, now: datetime) -> Fact:
         details = request.desired.details

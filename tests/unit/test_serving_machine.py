@@ -442,7 +442,8 @@ class ServingMachine(History):
 
     def check_quiet(self) -> None:
         world, entries = self.world, self.functions.entries()
-        waiting = [request for request in unsettled(entries) if request.cause in BY_HOURS or not turned_off(entries)]
+        off = self.hours and not self.hours.include(world.now)
+        waiting = [request for request in unsettled(entries) if request.cause in BY_HOURS or not off]
         assert waiting == [], "a deployment has not ended"
         assert (live(entries) or Desired(package=None)) == world.live, (
             "the ledger says something else than what answers"
@@ -487,8 +488,11 @@ class ServingMachine(History):
         }
         for kind, words in paged.items():
             told = sum(words in page for page in self.world.pages)
-            untold = [e for e in entries if e.kind is kind and e.summary in {NEED_NOT_COME, NEED_NOT_GO}]
+            hourly = (NEED_NOT_COME, NEED_NOT_GO, "Nothing answers")
+            untold = [e for e in entries if e.kind is kind and e.summary.startswith(hourly)]
             assert told + len(untold) >= sum(entry.kind is kind for entry in entries), f"{kind} was not paged"
+        silent = {e.summary for e in entries if e.summary.startswith("Nothing answers: ")}
+        assert all(any(summary in page for page in self.world.pages) for summary in silent), "nobody knows"
 
 
 def test_in_mode_strict_a_request_approves_nothing_and_one_for_what_waits_again_is_over(
@@ -660,6 +664,29 @@ def test_an_endpoint_goes_with_its_hours_and_comes_back_as_it_was(open_for_busin
     machine.teardown()
 
 
+@pytest.mark.parametrize(
+    ("turns", "severity"),
+    [
+        (1, "warning, because it answers on, outside of its hours, and costs what it need not"),
+        (2, "critical, because callers get no answer in the model's hours"),
+    ],
+)
+def test_an_endpoint_that_does_not_go_or_come_is_tried_again(
+    open_for_business: ServingMachine, turns: int, severity: str
+) -> None:
+    machine, world = open_for_business, open_for_business.world
+    for _ in range(turns - 1):
+        turn(machine)
+    machine.wait_until_hours_turn(late=1)
+    machine.clock()
+    machine.hear()
+    machine.finish_and_hear("quota")
+    (page,) = world.pages
+    assert "it is tried again every hour" in page
+    assert f"Severity: {severity}." in page
+    machine.teardown()
+
+
 def test_the_end_of_hours_that_is_heard_hours_late_or_twice_takes_nothing_away(
     open_for_business: ServingMachine,
 ) -> None:
@@ -715,6 +742,55 @@ def test_what_is_approved_outside_of_hours_follows_what_answered_before_by_its_s
     machine.finish_and_hear("success")
     assert world.live == Desired(package=two)
     assert world.pages == []
+
+
+def test_what_waits_goes_live_at_once_where_what_answered_before_may_not(open_for_business: ServingMachine) -> None:
+    machine, world = open_for_business, open_for_business.world
+    one, two = world.packages
+    turn(machine)
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    world.decide(one, "Rejected", heard=True)
+    machine.hear()
+    assert world.pages == []
+    turn(machine)
+    assert world.live == Desired(package=two)
+    (page,) = world.pages
+    assert "version 1 will not go live" in page
+    assert "Severity: warning, because a newer decision goes live in its place." in page
+    machine.teardown()
+
+
+@pytest.mark.parametrize("strategy", ["canary", "progressive"])
+def test_that_nothing_comes_back_is_told_once_until_another_version_is_approved(
+    monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    machine = ServingMachine()
+    machine.begin(strategy, "open", answering=False, hours=True)
+    machine.hear()
+    machine.finish_and_hear("success")
+    world = machine.world
+    one, two = world.packages
+    turn(machine)
+    world.decide(one, "Rejected", heard=True)
+    machine.hear()
+    turn(machine)
+    for _ in range(4):
+        world.pass_time(timedelta(hours=1))
+        machine.clock()
+        machine.hear()
+    assert world.live == Desired(package=None)
+    at_night, in_the_morning = world.pages
+    assert "nothing will answer from Sun 22 Nov 06:00 UTC" in at_night
+    assert "Nothing answers: version 1 will not go live, for version 1 was decided against" in in_the_morning
+    because = "Severity: critical, because callers get no answer in the model's hours."
+    assert all(because in page for page in world.pages)
+    world.decide(two, "Approved", heard=True)
+    machine.hear()
+    machine.finish_and_hear("success")
+    assert world.live == Desired(package=two)
+    machine.teardown()
 
 
 def test_who_goes_back_outside_of_hours_is_not_answered_by_the_version_that_they_left(
