@@ -42,7 +42,7 @@ fuzz: .venv/.ready .noria/atheris/.ready
 breaking: setup
 	@$(BIN)/python -m pytest tests/breaking --points all --seed $(or $(SEED),0)
 
-## gameday: break the local cloud in an order drawn from SEED, and time what notices and mends it; about five minutes
+## gameday: break the local cloud in an order drawn from SEED, and time what notices and mends it; about seven minutes
 .PHONY: gameday
 gameday: setup
 	@$(BIN)/python -m local.gameday $(if $(SEED),--seed $(SEED))

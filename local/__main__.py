@@ -33,6 +33,8 @@ def main() -> int:
         build(WORK / "container")
         return 0
     if options.command == "down":
+        sys.stdout.write("ending the local cloud and what it started: up to a minute or two while endpoints change\n")
+        sys.stdout.flush()
         TrackingServer(root=options.state.resolve() / "mlflow").stop()
         LocalCloud(root=options.state.resolve()).stop()
         return 0
