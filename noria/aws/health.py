@@ -202,10 +202,13 @@ class Health:
         return sums
 
     def reconciler(self, within: timedelta) -> datetime | None:
-        """When the reconciler began its newest turn; None where it did not for so long."""
-        name = self.names.function("reconcile")
-        heard = self.logs.lines([Place(group=f"/aws/lambda/{name}", name=name)], since=self.now - within, word="Heard")
-        return max((line.at for line in heard), default=None)
+        """When the reconciler began its newest turn, or was deployed if none is known; None if that is as long ago."""
+        name, since = self.names.function("reconcile"), self.now - within
+        place = Place(group=f"/aws/lambda/{name}", name=name)
+        if heard := [line.at for line in self.logs.lines([place], since=since, word="Heard")]:
+            return max(heard)
+        deployed = self.stack(self.names.environment_stack("reactions"))
+        return deployed.changed if deployed and deployed.changed > since else None
 
     def key(self) -> Key:
         found = self.keys.describe_key(KeyId=f"alias/{self.names.prefix}")["KeyMetadata"]

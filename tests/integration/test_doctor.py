@@ -250,6 +250,9 @@ def test_a_reconciler_that_is_silent(world: World) -> None:
     boto3.client("logs").delete_log_group(logGroupName="/aws/lambda/noria-dev-reconcile")
     found = world.finding()
     assert (found["what"], found["severity"]) == ("The reconciler is silent", "critical")
+    template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    boto3.client("cloudformation").create_stack(StackName="noria-dev-reactions", TemplateBody=json.dumps(template))
+    assert world.findings() == [], "it was deployed a moment ago, and its first turn is to come"
 
 
 def test_a_key_that_is_about_to_go(world: World) -> None:
