@@ -224,6 +224,8 @@ def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) 
         for foreign in session.foreign.values():
             _refuse_late(foreign, session, told)
         found.publish(key(model, "reports", f"labels-{subject}/report.json"), session.labelled.storage, told)
+        # Before it is said: of what is said no message comes again, and the tick would join all of it once more.
+        session.settle(waiting)
         told.ledger.record(
             found.fact(
                 subject,
@@ -239,7 +241,6 @@ def join_in_turn(session: Session, told: Told, *, subject: str, **details: str) 
                 at=told.now,
             )
         )
-        session.settle(waiting)
     return Outcome.JOINED
 
 
