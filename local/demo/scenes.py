@@ -274,7 +274,9 @@ class Play:
         entries = world.entries()
         events = world.noria("events", world.model, "--limit", "1000")
         numbers = [event["number"] for event in events]
-        expect(numbers == [*range(len(numbers), 0, -1)], f"noria events shows {numbers}, not the ledger, newest first")
+        moments = [datetime.fromisoformat(event["at"]) for event in events]
+        expect(sorted(numbers) == [*range(1, len(numbers) + 1)], f"noria events shows {numbers}, not the ledger")
+        expect(moments == sorted(moments, reverse=True), f"noria events shows {numbers}, not newest first")
         expect(len(numbers) >= len(entries), f"noria events shows {len(numbers)} of {len(entries)} entries")
         story.ledger = [entry.model_dump(mode="json") for entry in entries]
         story.check("noria events tells every step and why", detail=f"{len(entries)} entries")

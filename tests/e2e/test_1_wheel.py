@@ -39,10 +39,10 @@ def test_one_id_goes_with_january_from_upload_to_live(live: Play, world: World) 
     functions = {"validate-upload", "request-retraining", "start-training", "record-training", "deploy-model"}
     assert functions | {"confirm-deployment"} <= where
     assert any("Train" in name for name in where), f"no line of the training job: {sorted(where)}"
-    of_version = world.noria("logs", live.live)
-    assert [line for line in of_version if line["kind"] == "ledger"] == [
-        line for line in told if line["kind"] == "ledger"
-    ]
+    before, after = (
+        [line for line in lines if line["kind"] == "ledger"] for lines in (told, world.noria("logs", live.live))
+    )
+    assert after[: len(before)] == before, "a version leads to the same; a probe may have come meanwhile"
 
 
 def test_nothing_is_wrong_where_all_is_well(live: Play, world: World) -> None:
