@@ -12,7 +12,7 @@ TWO := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export PYTHONPATH := $(CURDIR)
 
-## demo: run the whole loop on this machine with real flight data, about three minutes after set-up
+## demo: run the whole loop on this machine with real flight data, about four minutes after set-up
 .PHONY: demo
 demo: setup
 	@$(BIN)/python -m local.demo
