@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.integration.reactions.test_training import evaluation as evaluated
 from tests.integration.reactions.test_training import granted, pipeline
 from tests.integration.reactions.test_uploads import table
 
+TURNS = (timedelta(seconds=number) for number in count(1))
 SCORES = (0.9, 0.8, 0.2, 0.6)
 LABELS = "inference_id,row,late\nfirst,0,1\nfirst,1,1\nsecond,0,0\nsecond,1,0\nelsewhere,0,1\n"
 
@@ -101,7 +103,8 @@ def pause(place: Place, model: str) -> None:
 
 
 def tick(place: Place, model: str) -> None:
-    detail = {"model": model, "time": datetime.now(UTC).isoformat()}
+    """A turn's, none of which has the time of another."""
+    detail = {"model": model, "time": (datetime.now(UTC) + next(TURNS)).isoformat()}
     place.deliver(join_labels, {"source": "noria.schedule", "detail-type": "Join Labels", "detail": detail})
 
 
