@@ -1,11 +1,11 @@
 """What is live is compared with what was asked; a rollback is told, remembered, and undone in the stack too.
 
 endpoint or stack event ─ look at both ┬ still changing: nothing, its end is an event
-                                       ├ live: mark, Model Deployed, ledger, collect what is no longer used
+                                       ├ live: mark, Model Deployed, ledger
                                        ├ rolled back: mark, Model Rolled Back, page, ledger
                                        └ failed: mark, page, ledger
                        then ─ say what else is wrong; begin the deployment that waits, or bring the stack back to
-                              what is live; a progressive step books the next one
+                              what is live; collect what is no longer used; a progressive step books the next one
 
 Calls: cloudformation:DescribeStacks, cloudformation:DescribeStackEvents, cloudformation:ListStackResources and
 cloudformation:UpdateStack on the model's serving stack; iam:PassRole on its output DeployerRoleArn to

@@ -107,24 +107,27 @@ def tell(outcome: StrEnum, *, model: str, **what: Any) -> None:
 
 def outside_hours(model: str) -> None:
     """Count a request that found no endpoint because there is none on purpose: alarms take it off what failed."""
-    if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
-        return
-    counted = EphemeralMetrics(namespace=METRIC_NAMESPACE, service=SERVICE)
-    counted.add_dimension(name="Model", value=model)
-    counted.add_metric(name=OUTSIDE_HOURS, unit=MetricUnit.Count, value=1)
-    counted.flush_metrics()
+    _count(("Model", model), (OUTSIDE_HOURS, MetricUnit.Count, 1))
 
 
 def own_request(endpoint: str, *, seconds: float, failed: bool) -> None:
     """Count a request of Noria's own that was answered: CloudWatch's counts of requests do not say whose they are.
 
-    `failed`: with 5XX. In a line of its own, because who asks may be killed before they end. Nothing outside of
-    functions, of whose output nobody makes metrics.
+    `failed`: with 5XX.
+    """
+    latency = (OWN_LATENCY, MetricUnit.Microseconds, round(seconds * 1e6))
+    _count(("EndpointName", endpoint), latency, (OWN_FAILURES, MetricUnit.Count, int(failed)))
+
+
+def _count(dimension: tuple[str, str], *values: tuple[str, MetricUnit, int]) -> None:
+    """In a line of its own, because who counts may be killed before they end.
+
+    Nothing outside of functions, of whose output nobody makes metrics.
     """
     if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
         return
     counted = EphemeralMetrics(namespace=METRIC_NAMESPACE, service=SERVICE)
-    counted.add_dimension(name="EndpointName", value=endpoint)
-    counted.add_metric(name=OWN_LATENCY, unit=MetricUnit.Microseconds, value=round(seconds * 1e6))
-    counted.add_metric(name=OWN_FAILURES, unit=MetricUnit.Count, value=int(failed))
+    counted.add_dimension(*dimension)
+    for name, unit, value in values:
+        counted.add_metric(name=name, unit=unit, value=value)
     counted.flush_metrics()
