@@ -37,7 +37,7 @@ import signal
 import sys
 import time
 import uuid
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -777,6 +777,75 @@ def _partition_of(request: Mapping[str, Any], partition: str) -> str | None:
 
 
 iam_actions.dynamodb_service_context = _context_of_items
+
+
+# --- tables that read only what is asked for
+
+
+class _Partition(dict[str, Any]):
+    """A partition's items by their sort key, which is a string; in order, so that a range of them is found at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: list[str] = []
+
+    def __setitem__(self, key: str, item: Any) -> None:
+        if key not in self:
+            insort(self._keys, key)
+        super().__setitem__(key, item)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key in self:
+            del self._keys[bisect_left(self._keys, key)]
+        return super().pop(key, *default)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # its copies are MiniStack's own
+
+    def between(self, first: str, last: str) -> dict[str, Any]:
+        """`last` included."""
+        keys = self._keys
+        at = bisect_left(keys, first)
+        return {key: self[key] for key in keys[at : bisect_right(keys, last, lo=at)]}
+
+
+_set_item = dynamodb._set_item
+_query = dynamodb._query
+_RANGE = re.compile(r"\s*([#\w]+) = (:\w+) AND ([#\w]+) BETWEEN (:\w+) AND (:\w+)\s*")
+
+
+def _set_in_order(table: dict[str, Any], partition: str, key: str, item: dict[str, Any]) -> Any:
+    if table["sk_name"] and dynamodb._get_attr_type(table, table["sk_name"]) == "S" and partition not in table["items"]:
+        table["items"][partition] = _Partition()
+    return _set_item(table, partition, key, item)
+
+
+def _query_range(request: dict[str, Any]) -> Any:
+    """Show MiniStack those items of a partition that a range selects: it evaluates the condition for all it sees."""
+    asked = _RANGE.fullmatch(request.get("KeyConditionExpression") or "")
+    table = dynamodb._tables.get(str(request.get("TableName")))
+    if not asked or not table or request.get("IndexName"):
+        return _query(request)
+    names = request.get("ExpressionAttributeNames") or {}
+    keys = tuple(names.get(asked[group], asked[group]) for group in (1, 3))
+    every = table["items"]
+    try:
+        partition, first, last = (request["ExpressionAttributeValues"][asked[group]]["S"] for group in (2, 4, 5))
+        items = every.get(partition)
+    except (KeyError, TypeError):
+        return _query(request)  # it says what is wrong
+    if keys != (table["pk_name"], table["sk_name"]) or not isinstance(items, _Partition):
+        return _query(request)
+    table["items"] = {partition: items.between(first, last)}
+    try:
+        return _query(request)
+    finally:
+        table["items"] = every
+
+
+dynamodb._set_item = _set_in_order
+dynamodb._query = _query_range
+dynamodb._condition_syntax_error = lru_cache(maxsize=1024)(dynamodb._condition_syntax_error)
 
 
 # --- doors of our own

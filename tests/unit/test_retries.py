@@ -74,6 +74,15 @@ def a_patient_session() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_process_makes_each_client_once() -> None:
+    made = boto3.client("s3", **ANYWHERE)
+    assert boto3.client("s3", **ANYWHERE) is made
+    assert boto3.client("s3", **ANYWHERE | {"region_name": "eu-central-1"}) is not made
+    patiently()
+    assert boto3.client("s3", **ANYWHERE) is not made
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_worst_call_ends_before_the_shortest_function() -> None:
     config: Any = boto3.client("s3", **ANYWHERE).meta.config
     attempts = config.retries["total_max_attempts"]
