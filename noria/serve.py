@@ -164,7 +164,7 @@ class Serve(Part):
     count: int = Field(3, ge=1, le=100, description="instances; at first, where `scale` moves them")
     serverless: Serverless | None = None
     scale: Scale | None = None
-    hours: Hours | None = Field(None, description="when there is an endpoint; always when left out")
+    hours: Hours | None = Field(None, description="when there is an endpoint, in mode realtime; always when left out")
 
     strategy: Strategy = Field(
         Strategy.CANARY,
@@ -266,6 +266,12 @@ class Serve(Part):
     def _scale_problems(self) -> Iterator[str]:
         if self.hours and not self.mode.has_instances:
             yield f"hours take instances away, which mode {self.mode.value} does not have: remove them"
+        if self.hours and self.mode is Mode.ASYNC:
+            # Nobody documents what becomes of them; none waits longer than RequestTTLSeconds, 6 hours at most (API).
+            yield (
+                "hours take the endpoint away, and with it the requests that wait for it: remove hours, and use "
+                "scale with min 0, which costs nothing while no request waits"
+            )
         if self.scale is None:
             return
         if not self.mode.has_instances:

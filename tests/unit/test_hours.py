@@ -112,3 +112,8 @@ def test_what_cannot_be_is_told(given: dict[str, str], told: str) -> None:
 def test_what_has_no_instances_has_no_hours(mode: str) -> None:
     with pytest.raises(ValidationError, match=f"hours take instances away, which mode {mode} does not have"):
         Serve.model_validate({"mode": mode, "hours": OFFICE})
+
+
+def test_an_endpoint_that_keeps_requests_waiting_has_no_hours() -> None:
+    with pytest.raises(ValidationError, match="the requests that wait for it: remove hours, and use scale with min 0"):
+        Serve.model_validate({"mode": "async", "count": 1, "hours": OFFICE})
