@@ -88,6 +88,11 @@ class Registry:
         package = self.find(group, arn)
         return package.approval if package else None
 
+    def groups(self, name: str) -> list[str]:
+        """Whose names hold this one."""
+        pages = self.client.get_paginator("list_model_package_groups").paginate(NameContains=name)
+        return [group["ModelPackageGroupName"] for page in pages for group in page["ModelPackageGroupSummaryList"]]
+
     def packages(self, group: str) -> list[PackageSummary]:
         """Newest first."""
         pages = self.client.get_paginator("list_model_packages").paginate(

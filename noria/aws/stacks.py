@@ -51,6 +51,17 @@ class Stacks:
             if stack["StackName"].startswith(prefix)
         ]
 
+    def outputs(self, name: str) -> Mapping[str, str] | None:
+        """None where there is no such stack."""
+        try:
+            (stack,) = self.client.describe_stacks(StackName=name)["Stacks"]
+        except ClientError as error:
+            # CloudFormation has no code of its own for stacks that do not exist.
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
     def resources(self, stack: Stack) -> list[StackResource]:
         """Its resources, with what their template says about their deletion."""
         policies = {

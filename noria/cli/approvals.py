@@ -2,7 +2,6 @@
 
 import json
 
-import boto3
 import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -11,6 +10,7 @@ from botocore.httpsession import URLLib3Session
 from pydantic import BaseModel
 
 from noria.approval import Answer
+from noria.aws.account import parameter
 from noria.aws.registry import Decision
 from noria.cli.output import Refused, require_reason
 from noria.cli.state import Deployed
@@ -61,12 +61,11 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
 def _strict(place: str) -> tuple[str | None, bool]:
     """Where versions are approved by what that parameter says, if it is there; and whether it is not to be read."""
     try:
-        return boto3.client("ssm").get_parameter(Name=place)["Parameter"]["Value"], False
+        return parameter(place), False
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code not in {"ParameterNotFound", DENIED}:
+        if error.response["Error"]["Code"] != DENIED:
             raise
-        return None, code == DENIED
+        return None, True
 
 
 def _ask(url: str, package: str, reason: str) -> Answer:

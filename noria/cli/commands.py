@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-import boto3
 import typer
 from pydantic import BaseModel
 
 from noria import business, contract, spec
+from noria.aws.account import caller
 from noria.aws.experiments import newest
 from noria.aws.queues import Queues
 from noria.aws.registry import Decision
@@ -383,8 +383,7 @@ def monitor(
     start = past(since, now=now, option="--since") if since else None
     asked = Asked(model=deployed.require(model), since=start, until=now)
     window = {"since": start} if start else {}
-    who = boto3.client("sts").get_caller_identity()["Arn"]
-    message = Tick.message("Monitor Model", model=model, time=asked.until, by=who, **window)
+    message = Tick.message("Monitor Model", model=model, time=asked.until, by=caller(), **window)
     Queues().send(deployed.names.queue("monitor-model"), message)
     say(asked, asked.text, as_json=as_json)
 

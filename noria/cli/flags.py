@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
 from pydantic import BaseModel, ValidationError
 
+from noria.aws.account import caller
 from noria.aws.flags import FlagDeployment, FlagsMovingError, FlagStore, NothingBeforeError, RefusedFlagsError
 from noria.cli.output import Refused
 from noria.cli.state import Deployed
@@ -91,7 +91,6 @@ class ModelFlags:
         return self.status()
 
     def _record(self, action: str, deployment: FlagDeployment, reason: str, summary: str) -> None:
-        who = boto3.client("sts").get_caller_identity()["Arn"]
         self.deployed.ledger.record(
             Fact(
                 model=self.model,
@@ -104,7 +103,7 @@ class ModelFlags:
                     "version": deployment.version,
                     "deployment": deployment.number,
                     "reason": reason,
-                    "by": who,
+                    "by": caller(),
                 },
             )
         )

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from noria.aws import account
 from noria.aws.endpoints import CHAMPION, Endpoint
 from noria.aws.queues import Queues
 from noria.aws.series import SeriesReader
@@ -60,7 +60,7 @@ class Exporter:
 
     def told(self, port: int) -> str:
         """Where they are served, and what that costs."""
-        region = boto3.session.Session().region_name or ""
+        region = account.region() or ""
         cost = "" if self.deployed.env == "local" else f", {self.cost(region):.2f} USD a month at most"
         asked = f"{len(self.series)} metrics, each asked for once in {format_duration(self.every)} or its own period"
         return f"http://127.0.0.1:{port}/metrics: {asked}{cost}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-import boto3
 from pydantic import AwareDatetime, BaseModel
 
+from noria.aws.account import caller
 from noria.aws.bus import Bus
 from noria.aws.pauses import held
 from noria.aws.storage import Storage
@@ -75,7 +75,7 @@ class PauseWish:
             action=action,
             until=until,
             reason=reason,
-            by=boto3.client("sts").get_caller_identity()["Arn"],
+            by=caller(),
             requested_at=now,
             request=str(uuid.uuid4()),
         )

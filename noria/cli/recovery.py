@@ -14,9 +14,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import boto3
 from pydantic import AwareDatetime, BaseModel
 
+from noria.aws.account import caller
 from noria.aws.archives import Archives, NoArchiveError, Replay, Rule
 from noria.aws.bus import Bus
 from noria.aws.logs import Logs, Place
@@ -328,7 +328,7 @@ class Recovery:
 
     @cached_property
     def _who(self) -> str:
-        return boto3.client("sts").get_caller_identity()["Arn"]
+        return caller()
 
     def _tell(self, models: Sequence[str], **what_was_done: Any) -> None:
         bus, told = Bus(name=self.deployed.parameter("event-bus")), {"request": str(uuid.uuid4()), **what_was_done}

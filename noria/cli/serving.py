@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-import boto3
 from pydantic import BaseModel
 
 from noria.approval import word
+from noria.aws.account import caller
 from noria.aws.approvals import candidate
 from noria.aws.bus import Bus
 from noria.aws.serving import ServingStack, parameters
@@ -90,7 +90,7 @@ class Changes:
             package=package,
             percent=percent,
             reason=reason or DRY_RUN,
-            by=boto3.client("sts").get_caller_identity()["Arn"],
+            by=caller(),
             requested_at=max([datetime.now(UTC), *seen]),
             request=str(uuid.uuid4()),
         )

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-import boto3
-from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
 from noria.approval import APPROVED, heard_of
 from noria.approval import state as state_of
+from noria.aws import account
 from noria.aws.approvals import candidate
 from noria.aws.endpoints import Endpoint, EndpointState
 from noria.aws.ledger import Ledger
+from noria.aws.metrics import Measurements
 from noria.aws.pauses import held
 from noria.aws.registry import Registry
 from noria.aws.serving import MODEL, ServingStack
+from noria.aws.stacks import Stacks
 from noria.aws.storage import Storage
 from noria.aws.traffic import TrafficMetrics
 from noria.cli.idle import idle_warning
@@ -98,32 +99,25 @@ class Deployed:
 
     def parameter(self, name: Parameter) -> str:
         path = self.names.parameter(name)
-        try:
-            return boto3.client("ssm").get_parameter(Name=path)["Parameter"]["Value"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ParameterNotFound":
-                raise
+        value = account.parameter(path)
+        if value is None:
             raise Refused(
                 f"Environment {self.env!r} is not deployed here (no parameter {path}): "
                 "name another with --env, or deploy it (make up, or make deploy ENV=…)."
-            ) from error
+            )
+        return value
 
     @cached_property
     def models(self) -> tuple[str, ...]:
         """Models whose training stack is deployed: each has a package group of its name."""
         self.parameter("data-bucket")  # refuses where the environment is not deployed at all
-        pages = (
-            boto3.client("sagemaker")
-            .get_paginator("list_model_package_groups")
-            .paginate(NameContains=self.names.prefix)
-        )
-        groups = [group["ModelPackageGroupName"] for page in pages for group in page["ModelPackageGroupSummaryList"]]
+        groups = self.registry.groups(self.names.prefix)
         return tuple(sorted(model for group in groups if (model := self.names.model_of(group))))
 
     @property
     def dashboard(self) -> str | None:
         """Where CloudWatch shows the environment, and links each model's; the local cloud has no console."""
-        region = boto3.session.Session().region_name
+        region = account.region()
         if self.env == "local":
             return None
         console = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
@@ -239,14 +233,7 @@ class Deployed:
 
     def front_door(self, model: str) -> Mapping[str, str] | None:
         """The outputs of a model's front-door stack; None when the model has none."""
-        stack = self.names.stack(model, "front-door")
-        try:
-            (found,) = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationError":
-                raise
-            return None
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+        return Stacks().outputs(self.names.stack(model, "front-door"))
 
     def events(self, models: Sequence[str], *, limit: int) -> list[EventRow]:
         return [EventRow.of(entry) for entry in self.ledger.newest(models, limit=limit)]
@@ -258,12 +245,7 @@ class Deployed:
         return storage.uri(newest) if storage.exists(newest) else None
 
     def _alarms(self, model: str) -> list[str]:
-        pages = (
-            boto3.client("cloudwatch")
-            .get_paginator("describe_alarms")
-            .paginate(AlarmNamePrefix=self.names.model(model), StateValue="ALARM")
-        )
-        return sorted(alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"])
+        return sorted(Measurements().raised(self.names.model(model)))
 
 
 def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:

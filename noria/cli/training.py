@@ -7,9 +7,9 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import boto3
 from pydantic import AwareDatetime, BaseModel
 
+from noria.aws.account import caller
 from noria.aws.bus import Bus
 from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
@@ -59,7 +59,7 @@ class Policy:
         wish = RetrainingWish(
             model=model,
             reason=reason or DRY_RUN,
-            by=boto3.client("sts").get_caller_identity()["Arn"],
+            by=caller(),
             force=force,
             requested_at=now,
             request=str(uuid.uuid4()),
