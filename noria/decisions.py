@@ -49,6 +49,7 @@ from noria.deployment import (
     Cause,
     Desired,
     Request,
+    answering,
     asked_for,
     by_hours,
     challenger_at,
@@ -194,12 +195,15 @@ class Decisions:
         why = f"{version(package)} was approved"
         return self._request(id_, desired, cause, why, decision=decided.name, at=decided.at, by=decided.by, said=said)
 
-    def changed(self, decided: Decided) -> Verdict:
-        """Something of an approved package may be another now: if that is its content, nobody approved it."""
+    def changed(self, decided: Decided, *, answers: bool | None = None) -> Verdict:
+        """Something of an approved package may be another now: if that is its content, nobody approved it.
+
+        `answers`: whether the package answers, or is about to, where the caller has seen that.
+        """
         candidate = decided.candidate
         if candidate is None or (why := unfit(self.spec, self.entries, candidate, self.now)) is None:
             return Verdict(outcome=Outcome.NOTHING)
-        return self._put_back(f"{decided.package}#{candidate.content}", decided, why)
+        return self._put_back(f"{decided.package}#{candidate.content}", decided, why, answers)
 
     def taken_back(self, decided: Decided) -> Verdict:
         """Somebody has a package wait again: what was approved, by however many, is so no more."""
@@ -213,27 +217,45 @@ class Decisions:
         told = next((e for e in self.entries if e.kind is Kind.APPROVAL_VOIDED and e.subject == decided.name), None)
         return str(told.details["reason"]) if told else void(self.spec, self.entries, candidate, decided.at)
 
-    def _put_back(self, subject: str, decided: Decided, why: str) -> Verdict:
+    def _put_back(self, subject: str, decided: Decided, why: str, answers: bool | None = None) -> Verdict:
         """An approval that does not hold: the package waits for approval again, and people are told."""
         package, model = decided.package, self.spec.model
         by = f" by {decided.by}" if decided.by else ""
         summary = f"The approval of {version(package)}{by} does not hold: {why}. It waits for approval again."
         if self._knows(Kind.APPROVAL_VOIDED, subject):
             return Verdict(outcome=Outcome.REFUSED, refusal=summary, put_back=package)
-        wanted = self._wanted
-        answers = package in {wanted.package, wanted.challenger, wanted.shadow}
+        matter, do = self._without_approval(package, answers)
         page = Page(
-            matter=Matter.UNAPPROVED_LIVE if answers else Matter.APPROVAL_VOID,
+            matter=matter,
             subject=f"{model}: the approval of {version(package)} does not hold",
             what=summary,
             where=package,
-            do="It answers, or is about to: look at it, then noria rollback or approve it anew."
-            if answers
-            else "What answers stays as it is. Look who changed the registry; approve it by the rule if it is good.",
+            do=do,
             command=f"noria approve {package} --reason '…'",
         )
         fact = self._fact(Kind.APPROVAL_VOIDED, subject, summary, package=package, by=decided.by, reason=why)
         return Verdict(outcome=Outcome.REFUSED, facts=(fact,), page=page, refusal=summary, put_back=package)
+
+    def _without_approval(self, package: str, answers: bool | None) -> tuple[Matter, str]:
+        """What it is to people that a package is not approved any more, and what they can do."""
+        if package in answering(self.entries) if answers is None else answers:
+            return (
+                Matter.UNAPPROVED_LIVE,
+                "It answers, or is about to: look at it, then noria rollback or approve it anew.",
+            )
+        look = "Look who changed the registry; approve it by the rule if it is good."
+        if not turned_off(self.entries):
+            return Matter.APPROVAL_VOID, f"What answers stays as it is. {look}"
+        waits = newest_request(self.entries)
+        if package != self._comes_back.package or (waits and waits.desired.package not in {package, None}):
+            return Matter.APPROVAL_VOID, f"What is to answer in the model's hours does so without it. {look}"
+        hours = self.spec.serve.hours
+        off = hours and not hours.include(self.now)
+        until = f" until {hours.local(hours.next_start(self.now))}, and nothing will then" if hours and off else ""
+        return (
+            Matter.NOT_BACK,
+            f"Nothing answers{until}: approve it by the rule if it is good, or another version.",
+        )
 
     def _permitted(self, decided: Decided) -> bool:
         """Whether a request brought this approval about. SageMaker keeps the reason of it when a person gives none."""
@@ -728,7 +750,7 @@ class Decisions:
             off = hours and not hours.include(self.now)
             start = f" from {hours.local(hours.next_start(self.now))}" if hours and off else ""
             return Page(
-                matter=Matter.UNANSWERED,
+                matter=Matter.NOT_BACK if off else Matter.UNANSWERED,
                 subject=f"{model}: {version(package)} was rejected, and nothing takes its place",
                 what=f"{package} was rejected, and no approved version was live before it: nothing will answer{start}.",
                 where=f"endpoint of {model}",

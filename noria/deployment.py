@@ -252,6 +252,13 @@ def live(entries: Sequence[Entry]) -> Desired | None:
     return Desired.of(seen.details) if seen else None
 
 
+def answering(entries: Sequence[Entry]) -> frozenset[str]:
+    """The packages that answer, or that a deployment under way is about to have answer."""
+    moving = [] if waits_for_hours(entries) else [request.desired for request in unsettled(entries)]
+    now = live(entries)
+    return frozenset().union(*(desired.packages for desired in [*moving, *([now] if now else [])]))
+
+
 def turned_off(entries: Sequence[Entry]) -> Entry | None:
     """What says that nothing answers because it is outside of the model's hours."""
     seen = latest(entries, Kind.DEPLOYED, Kind.SERVING_DIFFERS)

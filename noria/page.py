@@ -34,6 +34,7 @@ class Matter(Enum):
     TRAINING_FAILED = Severity.WARNING, "there is no new version, and what answers stays"
     CANDIDATE_REFUSED = Severity.WARNING, "the gates did their work, and what answers stays"
     TRAINED = Severity.WARNING, "whoever approves looks when they are at work"
+    NOT_BACK = Severity.WARNING, "nobody asks it before the model's hours begin, and a critical page tells it then"
     APPROVAL_VOID = Severity.WARNING, "it waits for approval again, and what answers stays"
     PACKAGE_EXPIRED = Severity.WARNING, "it was not live, and what answers stays"
     PACKAGE_OUTDATED = Severity.WARNING, "it answers as well as yesterday"

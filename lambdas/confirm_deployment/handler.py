@@ -133,7 +133,7 @@ def confirm_deployment(
         return settlement.outcome
     if carried_out:
         # SageMaker loads a model file when an instance starts: later than it was looked at before the deployment.
-        rollout.void_unfit(observed.live, now=now)
+        rollout.void_unfit(observed.live, live=observed.live, now=now)
         told = _Told(
             spec=spec,
             request=carried_out.request,

@@ -177,7 +177,8 @@ def _step(deployment: str, rollout: Rollout, measurements: Measurements, *, now:
     live = next((e for e in entries if e.kind is Kind.DEPLOYED and e.subject == deployment), None)
     endpoint = rollout.names.model(rollout.model)
     if live:
-        rollout.void_unfit(Desired.of(live.details), now=now)
+        stepping = Desired.of(live.details)
+        rollout.void_unfit(stepping, live=stepping, now=now)
     answered = measurements.requests(endpoint, CHALLENGER, since=live.at, until=now) if live else 0
     return lambda decisions: decisions.advance(deployment, answered=answered)
 

@@ -4,7 +4,9 @@ alarm, data, schedule, person ┬ noria/retraining.py ┬ yes: ledger, Retrainin
 training's end, a later look  ┘                     └ no:  ledger, later look booked, Retraining Declined
 
 A decision rests on the ledger as it is written: if anything was recorded meanwhile, it is made anew; so no two
-trainings are granted at once. What the ledger says is said again when the same message comes again.
+trainings are granted at once. That data wait is recorded whatever else was: other data, or a training's end, ask for
+all that waits; and of a flood, each would else disturb all others. What the ledger says is said again when the same
+message comes again.
 
 Calls: cloudwatch:DescribeAlarms; scheduler:CreateSchedule in group NORIA_SCHEDULE_GROUP; iam:PassRole on
 NORIA_SCHEDULE_ROLE_ARN to scheduler.amazonaws.com; events:PutEvents; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
@@ -200,7 +202,12 @@ def _decided(asked: Asked, spec: ModelSpec, ledger: Ledger, *, now: datetime) ->
         if before := _answer(entries, asked.request):
             return before
         fact = _decide(asked, spec, entries, now=now)
-        if fact is None or ledger.append([fact], after=entries[-1] if entries else None):
+        if fact is None:
+            return None
+        if fact.kind is Kind.TRAINING_HELD:
+            ledger.record(fact)
+            return fact
+        if ledger.append([fact], after=entries[-1] if entries else None):
             return fact
         # Others write too, as when many files are accepted at once: a little later than they do.
         time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 5)))  # noqa: S311 (no secret)

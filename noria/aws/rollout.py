@@ -144,10 +144,11 @@ class Rollout:
         if verdict.put_back:
             self.registry.decide(verdict.put_back, PENDING, reason=f"Put back: {verdict.refusal}"[:DESCRIPTION])
 
-    def void_unfit(self, desired: Desired, *, now: datetime) -> set[str]:
+    def void_unfit(self, desired: Desired, *, live: Desired | None, now: datetime) -> set[str]:
         """Look at what these packages would serve now; the approvals of those that are something else now are void.
 
-        Returns these. A model file lies in S3 for as long as its package waits, or answers: it may be replaced.
+        Returns these. `live` is what answers. A model file lies in S3 for as long as its package waits, or answers: it
+        may be replaced.
         """
         unfit = set()
         for package in desired.packages:
@@ -155,14 +156,15 @@ class Rollout:
             if found is None:
                 continue
             decided = Decided(package=found.arn, at=now, by=found.decided_by, candidate=self.approvals.candidate(found))
-            verdict = self.record(partial(self._changed, decided, now=now), now=now)
+            answers = live is not None and package in live.packages
+            verdict = self.record(partial(self._changed, decided, answers=answers, now=now), now=now)
             self.put_back(verdict)
             if verdict.refusal:
                 unfit.add(package)
         return unfit
 
-    def _changed(self, decided: Decided, entries: Sequence[Entry], *, now: datetime) -> Verdict:
-        return self.decisions(entries, now=now).changed(decided)
+    def _changed(self, decided: Decided, entries: Sequence[Entry], *, answers: bool, now: datetime) -> Verdict:
+        return self.decisions(entries, now=now).changed(decided, answers=answers)
 
     def page(self, page: Page, subject: str, *, now: datetime) -> bool:
         """Tell a person, unless somebody tells them the same at this moment."""
@@ -259,7 +261,7 @@ class Rollout:
         now_live = live(entries)
         # The way back is open: an endpoint that leaves a bad version goes on with what it answers by already.
         answer = now_live.packages if now_live and request.cause in WAY_BACK else frozenset()
-        if unfit := self.void_unfit(request.desired, now=now) - answer:
+        if unfit := self.void_unfit(request.desired, live=now_live, now=now) - answer:
             return f"what {' and '.join(map(version, sorted(unfit)))} would serve now is not what was approved"
         if waits := self._not_permitted(request, now_live):
             return f"{version(waits)} waits for approval again; ask for it once it is approved (noria approve)"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noria.alarms import Severity
 from noria.decisions import PERMITTED, Decided, Decisions, Outcome, Verdict
 from noria.deployment import Cause, Desired, wanted
 from noria.events import ServingRequest
@@ -422,3 +423,55 @@ def test_the_last_approval_counts_in_whatever_order_and_however_often_they_are_h
     assert wanted(story.entries) == Desired(package=FOUR)
     ended = [entry.subject for entry in story.entries if entry.kind is Kind.DEPLOYMENT_SUPERSEDED]
     assert len(ended) == len(set(ended))
+
+
+@pytest.fixture
+def office() -> Story:
+    """Version 1, then version 2 went live, on a Friday at noon."""
+    told = Story(hours={"from": "07:00", "to": "20:00"})
+    told.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    for package in (ONE, TWO):
+        told.approve(package)
+        told.end()
+    return told
+
+
+def take_back(story: Story, package: str) -> tuple[Severity, str]:
+    """Somebody has a package wait for approval again: how severe that is, and what a person is told of it."""
+    page = story.decisions.taken_back(Decided(package=package, at=story.now, by="eve")).page
+    assert page
+    return page.matter.severity, page.message
+
+
+def turn(story: Story, at: datetime) -> None:
+    story.now = at
+    story.record(*story.decisions.hours().facts)
+
+
+def test_who_is_told_at_night_that_an_approval_does_not_hold_hears_what_will_answer(office: Story) -> None:
+    turn(office, datetime(2026, 11, 20, 20, tzinfo=UTC))
+    assert take_back(office, TWO)[0] is Severity.CRITICAL, "the endpoint is on its way off, and answers until then"
+    office.end()
+    severity, told = take_back(office, TWO)
+    assert severity is Severity.WARNING, "nobody asks it"
+    assert "Nothing answers until Mon 23 Nov 07:00 UTC, and nothing will then" in told
+    severity, told = take_back(office, ONE)
+    assert (severity, "does so without it" in told) == (Severity.WARNING, True)
+
+    office.approve(THREE)
+    request = next(entry for entry in reversed(office.entries) if entry.kind is Kind.DEPLOYMENT_REQUESTED)
+    office.say(Kind.DEPLOYMENT_WAITING, request.subject, "Version 3 waits for its turn.", {**request.details})
+    severity, told = take_back(office, THREE)
+    assert (severity, "does so without it" in told) == (Severity.WARNING, True), "it waits, and is given up"
+    severity, told = take_back(office, TWO)
+    assert (severity, "does so without it" in told) == (Severity.WARNING, True), "the one that waits goes live instead"
+
+    turn(office, datetime(2026, 11, 23, 7, tzinfo=UTC))
+    severity, told = take_back(office, TWO)
+    assert (severity, "It answers, or is about to" in told) == (Severity.CRITICAL, True)
+
+
+def test_what_answers_while_another_version_is_on_its_way_answers_unapproved(office: Story) -> None:
+    office.approve(THREE)
+    severity, told = take_back(office, TWO)
+    assert (severity, "It answers, or is about to" in told) == (Severity.CRITICAL, True)
