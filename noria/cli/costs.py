@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
@@ -165,9 +166,9 @@ class Costs:
 
 _PRICES = "List prices of {region} in US dollars, before tax, read {read}: each with its source in noria/prices.yaml."
 _LOAD = """\
-Each model, a month: {load.uploads:g} uploads of {load.upload_seconds:g} s, {load.trainings:g} trainings of \
-{load.job_minutes:g} minutes a job, {load.predictions:g} requests of {load.prediction_kb:g} kB; {load.metrics} custom \
-metrics while it answers. --assume NAME=NUMBER changes these and others."""
+The load of each model, a month: {load.uploads:g} uploads of {load.upload_seconds:g} s, {load.trainings:g} trainings \
+of {load.job_minutes:g} minutes a job, {load.predictions:g} requests of {load.prediction_kb:g} kB; {load.metrics} \
+custom metrics while it answers. --assume NAME=NUMBER changes these and others."""
 _POLLED = f"""\
 A queue with a bound on concurrency is polled by {POLLERS}, another by {POLLERS_UNBOUND} while it is empty: as few as \
 that, says AWS, so it may be more. What is free is counted as if nothing else in the account used it, for each line of \
@@ -270,37 +271,52 @@ class _Shown(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class _Brief(BaseModel):
+    """A row for people, which fits beside others of long names: what is done under the load is in one column."""
+
+    idle: float
+    live: float
+    load: float
+    total: float
+    paid: float
+    name: str
+
+    @classmethod
+    def of(cls, row: CostRow) -> Self:
+        load = row.uploads + row.trainings + row.predictions
+        return cls(idle=row.idle, live=row.live, load=load, total=row.total, paid=row.paid, name=row.name)
+
+
 def tell(answer: Estimate | Compared, *, as_json: bool) -> None:
     if as_json:
         write_json(answer.model_dump(mode="json"))
         return
     console = Console()
     if isinstance(answer, Estimate):
-        columns = [*(occasion.value for occasion in Occasion), "total", "paid"]
-        _table(answer.services, ["service", *columns])
+        _table(map(_Brief.of, answer.services), "service")
         console.print()
         # Without noria-<env>, which all have.
         short = [row.model_copy(update={"name": row.name.split("-", 2)[-1]}) for row in answer.stacks]
-        _table(short, ["stack", *columns])
+        _table(map(_Brief.of, short), "stack")
         console.print()
-        _table(answer.units, ["what", "listed", "paid"], below=["", *answer.notes])
+        _table(answer.units, "what", below=["", *answer.notes])
     else:
         change = answer.after - answer.before
         console.print(
             f"{answer.before:,.2f} USD a month before, {answer.after:,.2f} after: {change:+,.2f}", highlight=False
         )
-        columns = ["what", "before", "after", "difference"]
         console.print()
-        _table(answer.differences, columns, empty="Nothing costs more or less.")
+        _table(answer.differences, "what", empty="Nothing costs more or less.")
         console.print()
-        _table(answer.units, columns, empty="Nor does anything that is done.", below=["", *answer.notes])
+        _table(answer.units, "what", empty="Nor does anything that is done.", below=["", *answer.notes])
 
 
-def _table(rows: Sequence[BaseModel], columns: Sequence[str], *, empty: str = "", below: Sequence[str] = ()) -> None:
-    """The first column is the rows' first field, whatever it is called."""
+def _table(rows: Iterable[BaseModel], what: str, *, empty: str = "", below: Sequence[str] = ()) -> None:
+    """Dollars first; the last column says of what, and is called so."""
     shown = []
     for row in rows:
-        first, *rest = row.model_dump().items()
-        dollars = {name: f"{value:,.2f}" for name, value in rest}
-        shown.append(_Shown.model_validate({columns[0]: first[1], **dollars}))
-    show(shown, columns=columns, as_json=False, empty=empty, below=below)
+        told = row.model_dump()
+        (words,) = (value for value in told.values() if isinstance(value, str))
+        dollars = {name: f"{value:,.2f}" for name, value in told.items() if isinstance(value, float)}
+        shown.append(_Shown.model_validate({**dollars, what: words}))
+    show(shown, columns=list(shown[0].model_dump()) if shown else [], as_json=False, empty=empty, below=below)

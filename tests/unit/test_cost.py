@@ -207,12 +207,12 @@ def test_every_price_is_of_both_regions_and_names_what_it_was_read_in() -> None:
     assert sum(price.verified for price in ours) > len(ours) / 2
 
 
-def write(folder: Path, resources: dict[str, Any]) -> Path:
+def write(folder: Path, resources: dict[str, Any], stack: str = "noria-dev-all") -> Path:
     folder.mkdir()
     artifact = {
         "type": "aws:cloudformation:stack",
         "environment": "aws://123456789012/eu-west-1",
-        "properties": {"stackName": "noria-dev-all", "templateFile": "all.json"},
+        "properties": {"stackName": stack, "templateFile": "all.json"},
     }
     (folder / "manifest.json").write_text(json.dumps({"artifacts": {"all": artifact}}))
     (folder / "all.json").write_text(json.dumps({"Resources": resources}))
@@ -247,6 +247,26 @@ def test_the_command_says_what_it_assumes_and_takes_prices_and_assumptions(tmp_p
     assert next(row["idle"] for row in told["services"] if row["name"] == "KMS") == pytest.approx(4 + 730 * 3 * 3e-6)
     assert told["services"][-1]["total"] == pytest.approx(sum(row["total"] for row in told["services"][:-1]))
     assert any("list prices" in note.lower() for note in told["notes"])
+
+
+def test_its_tables_fit_a_terminal_of_eighty_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    variant = {"VariantName": "champion", "InstanceType": "ml.m5.24xlarge", "InitialInstanceCount": 9}
+    fleet = {"Config": {"Type": "AWS::SageMaker::EndpointConfig", "Properties": {"ProductionVariants": [variant]}}}
+    out = write(tmp_path / "out", QUEUE_AND_FUNCTION | fleet, "noria-dev-flight-delay-at-night-monitoring")
+    prices = ("--price", "ml.m5.24xlarge=5.53")
+    told = CliRunner().invoke(app, ["cost", "--out", str(out), *prices], catch_exceptions=False).stdout
+    services, stacks, units, _ = told.split("\n\n")
+    assert max(map(len, [*services.splitlines(), *stacks.splitlines(), *units.splitlines()])) <= 80
+    heads, _, monitoring, everything = stacks.splitlines()
+    assert heads.split() == ["idle", "live", "load", "total", "paid", "stack"]
+    assert monitoring.split()[-1] == "flight-delay-at-night-monitoring"
+    assert monitoring.split()[:-1] == everything.split()[:-1]
+
+    whole = ask("--out", str(out), *prices)["stacks"][-1]
+    load = sum(whole[each] for each in ("uploads", "trainings", "predictions"))
+    dollars = [f"{each:,.2f}" for each in (whole["idle"], whole["live"], load, whole["total"], whole["paid"])]
+    assert everything.split() == [*dollars, "all"]
 
 
 @pytest.mark.parametrize(
