@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from noria.units import Part, format_duration
 
@@ -21,6 +21,7 @@ SHORTEST = timedelta(hours=1)
 _A_DAY = timedelta(days=1)
 _NAMED = "|".join(DAYS)
 _SPAN = rf"({_NAMED})(-({_NAMED}))?"
+_DAYS = rf"^{_SPAN}(,{_SPAN})*$"
 
 
 def _parse(value: object) -> object:
@@ -55,12 +56,19 @@ class Hours(Part):
 
     days: str = Field(
         "MON-FRI",
-        pattern=rf"^{_SPAN}(,{_SPAN})*$",
+        json_schema_extra={"pattern": _DAYS},
         description="as in MON-FRI, or in MON,WED,FRI",
     )
     start: TimeOfDay = Field(alias="from", description='when a day begins, as in "07:00"')
     end: TimeOfDay = Field(alias="to", description='when it ends, as in "20:00", or "24:00"')
     timezone: str = Field("UTC", description="of these times, as in Europe/Madrid")
+
+    @field_validator("days", mode="before")
+    @classmethod
+    def _known(cls, days: object) -> object:
+        if isinstance(days, str) and re.fullmatch(_DAYS, days):
+            return days
+        raise ValueError(f"write days as in MON-FRI, or in MON,WED,FRI; known are {', '.join(DAYS)}")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

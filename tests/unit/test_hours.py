@@ -100,10 +100,11 @@ def test_they_survive_the_way_to_the_functions() -> None:
         ({"from": "07:00", "to": "20:00", "timezone": "Madrid"}, "timezone 'Madrid' is not known"),
         ({"from": "07:00", "to": "20:00", "timezone": "/etc/passwd"}, "is not known"),
         ({"from": "00:00", "to": "24:00", "days": "MON-SUN"}, "leave `hours` out"),
-        ({"from": "07:00", "to": "20:00", "days": "Monday"}, "pattern"),
+        ({"from": "07:00", "to": "20:00", "days": "Monday"}, "write days as in MON-FRI, or in MON,WED,FRI; known"),
+        ({"from": "07:00", "to": "20:00", "days": ["MON"]}, "write days as in MON-FRI"),
     ],
 )
-def test_what_cannot_be_is_told(given: dict[str, str], told: str) -> None:
+def test_what_cannot_be_is_told(given: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         Hours.model_validate(given)
 

@@ -127,6 +127,10 @@ def test_a_spec_survives_the_way_to_the_functions() -> None:
             "instance ml.m6gd.large is one of Graviton's, which transform jobs do not have",
         ),
         (("owner:", "serve: {bake: 10 minutes}\nowner:"), "serve.bake = '10 minutes': write a whole number and a unit"),
+        (
+            ("owner:", 'serve: {hours: {days: MON-FRY, from: "07:00", to: "20:00"}}\nowner:'),
+            "serve.hours.days = 'MON-FRY': write days as in MON-FRI, or in MON,WED,FRI; known are MON, TUE",
+        ),
         (("owner:", "monitor: {when: 4 of 3}\nowner:"), "monitor.when = '4 of 3': 4 of 3 can never happen"),
         (("owner:", "retrain: {budget: lots}\nowner:"), "retrain.budget = 'lots': write it as in: 4 per month"),
         (("owner:", "segments: [country]\nowner:"), "segment 'country' is not a feature: add it to features"),
