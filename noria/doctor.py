@@ -6,7 +6,8 @@
 | dead letters                       | there are any                                                               |
 | queues                             | the oldest message has waited for a quarter of an hour                      |
 | stacks                             | failed, rolled back, or changing for over an hour                           |
-| endpoints                          | not in service, or other than the ledger says while nothing is under way    |
+| endpoints                          | not in service, or other than the ledger says while nothing is under way;   |
+|                                    | gone by the model's hours, and refused when they began again                |
 | trainings                          | two in a row failed, one runs for half a day, a granted one has not begun   |
 | deployments                        | without an outcome for two hours                                            |
 | packages                           | the newest version has waited for approval for three days                   |
@@ -29,7 +30,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from noria.alarms import Severity, Told
-from noria.deployment import Desired, live, unsettled, waits_for_hours
+from noria.decisions import NEED_NOT_COME
+from noria.deployment import SETTLED, Cause, Desired, live, requests, turned_off, unsettled, waits_for_hours
 from noria.ledger import Entry, Kind, latest, verify
 from noria.names import Names
 from noria.pause import paused
@@ -42,6 +44,9 @@ LONG_DEPLOYMENT = timedelta(hours=2)
 LONG_TRAINING = timedelta(hours=12)
 LATE_START = timedelta(hours=1)
 LONG_WAIT = timedelta(days=3)
+TRIED_AGAIN = timedelta(minutes=90)
+"""An endpoint that cannot come back in its hours is tried again every hour; what is older was before they ended."""
+
 SILENT = timedelta(minutes=20)
 FAILURES = 2
 
@@ -247,6 +252,7 @@ def stacks(found: Iterable[Stack], now: datetime) -> Iterator[Finding]:
 def of_model(model: Model, now: datetime) -> Iterator[Finding]:
     """All that can be wrong with one model."""
     yield from endpoints(model)
+    yield from returns(model, now)
     yield from trainings(model, now)
     yield from deployments(model, now)
     yield from packages(model, now)
@@ -269,6 +275,28 @@ def endpoints(model: Model) -> Iterator[Finding]:
             model,
             f"is answered by {endpoint.desired}, and the ledger says {known or 'nothing'}",
             "Callers get answers of a version that nobody asked for.",
+        )
+
+
+def returns(model: Model, now: datetime) -> Iterator[Finding]:
+    """An endpoint that was taken away by the model's hours, and could not come back when they began."""
+    gone = turned_off(model.entries)
+    if gone is None or model.endpoint:
+        return
+    turns = {request.id for request in requests(model.entries) if request.cause is Cause.ON}
+    refused = [
+        entry
+        for entry in model.entries[gone.number :]
+        if entry.kind in SETTLED and entry.subject in turns and entry.summary != NEED_NOT_COME
+    ]
+    if refused and now - refused[-1].at < TRIED_AGAIN:
+        yield Finding(
+            severity=Severity.CRITICAL,
+            what=f"{model.name} has not come back in its hours: {refused[-1].summary}",
+            since=refused[0].at,
+            means="Every request fails. It is tried again every hour.",
+            runbook="endpoint-errors",
+            command=f"noria status {model.name}",
         )
 
 

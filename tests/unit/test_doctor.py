@@ -7,6 +7,7 @@ import pytest
 
 from noria import doctor
 from noria.alarms import Severity, Told
+from noria.decisions import NEED_NOT_COME
 from noria.deployment import Desired
 from noria.doctor import Alarm, Answering, Budget, Finding, Model, Stack, Version
 from noria.ledger import GENESIS, Entry, Fact, Kind
@@ -24,7 +25,8 @@ def entries(*told: tuple[float, Kind, str, dict[str, Any]]) -> list[Entry]:
     found: list[Entry] = []
     for hours, kind, subject, details in told:
         at = NOW - timedelta(hours=hours)
-        fact = Fact(model="prices", kind=kind, subject=subject, at=at, summary=f"{kind}.", details=details)
+        summary = str(details.get("reason", f"{kind}."))
+        fact = Fact(model="prices", kind=kind, subject=subject, at=at, summary=summary, details=details)
         previous = found[-1].hash if found else GENESIS
         found.append(Entry.after(fact, number=len(found) + 1, previous=previous))
     return found
@@ -176,6 +178,47 @@ def test_a_stuck_stack_is_told_how_to_go_on() -> None:
 )
 def test_a_model(found: Model, what: list[str]) -> None:
     assert said(found) == what
+
+
+OFF = {"package": "none", "cause": "off"}
+ON = LIVE | {"cause": "on"}
+NIGHT: list[Any] = [(16, Kind.DEPLOYED, "d", LIVE), (15, Kind.DEPLOYED, "off", OFF)]
+
+
+@pytest.mark.parametrize(
+    ("told", "since"),
+    [
+        ([], None),
+        ([(1, Kind.DEPLOYMENT_REQUESTED, "on", ON)], None),
+        (
+            [
+                (1, Kind.DEPLOYMENT_REQUESTED, "on", ON),
+                (0.9, Kind.DEPLOYMENT_SUPERSEDED, "on", LIVE | {"reason": NEED_NOT_COME}),
+            ],
+            None,
+        ),
+        ([(1, Kind.DEPLOYMENT_REQUESTED, "on", ON), (0.9, Kind.DEPLOYMENT_FAILED, "on", ON)], 0.9),
+        (
+            [
+                (2, Kind.DEPLOYMENT_REQUESTED, "on", ON),
+                (1.9, Kind.DEPLOYMENT_SUPERSEDED, "on", LIVE),
+                (1, Kind.DEPLOYMENT_REQUESTED, "again", ON),
+                (0.9, Kind.DEPLOYMENT_SUPERSEDED, "again", LIVE),
+                (0.1, Kind.DEPLOYMENT_REQUESTED, "and again", ON),
+            ],
+            1.9,
+        ),
+        ([(5, Kind.DEPLOYMENT_REQUESTED, "on", ON), (4, Kind.DEPLOYMENT_FAILED, "on", ON)], None),
+    ],
+    ids=["off", "coming", "ended", "failed", "refused twice", "refused until its hours ended"],
+)
+def test_an_endpoint_that_does_not_come_back_in_its_hours(told: list[Any], since: float | None) -> None:
+    found = list(doctor.of_model(model(*NIGHT, *told), NOW))
+    assert [finding.since for finding in found] == ([] if since is None else [NOW - timedelta(hours=since)])
+    for finding in found:
+        assert finding.severity is Severity.CRITICAL
+        assert finding.what.startswith("prices has not come back in its hours: ")
+        assert (finding.runbook, finding.command) == ("endpoint-errors", "noria status prices")
 
 
 def test_a_paused_model_is_told_how_to_go_on() -> None:
