@@ -129,6 +129,14 @@ def alarm_without_data(place: Place) -> Moment:
     return Moment(spec.model, (queued(retraining.alarm(place, spec)),))
 
 
+@scene("request_retraining", "data that wait for the training that runs")
+def data_that_wait(place: Place) -> Moment:
+    spec = place.model(retrain={"after": ["upload"]})
+    retraining.accept(place, spec, "january")
+    retraining.begin(place, spec, "january", "january")
+    return Moment(spec.model, (queued(retraining.accept(place, spec, "february")),))
+
+
 @scene("start_training", "a grant")
 def grant(place: Place) -> Moment:
     spec = place.model()

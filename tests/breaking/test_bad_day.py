@@ -7,7 +7,10 @@ With `--points all` every call of every scene has every kind of bad day; otherwi
 """
 
 import random
+import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,17 +20,20 @@ from botocore.config import Config
 from local.cloud import LocalCloud
 from local.faults import Call, Fault, Kind
 from noria.aws import retries
-from tests.breaking.delivery import Ending, Lambda
+from noria.ledger import Kind as Entry
+from tests.breaking.delivery import Ending, Lambda, queued
 from tests.breaking.report import Report
 from tests.breaking.scenes import SCENES, Moment, Scene
 from tests.breaking.stage import Stage
 from tests.breaking.world import State, differences
+from tests.integration.reactions import test_retraining as retraining
 
 EVENTUALLY = ("sagemaker", "cloudformation")
 """What may answer with what was before. S3 never does, nor the ledger's table, which is asked consistently."""
 READS = ("Describe", "List", "Search", "Get")
 FEW = 3
 """Scenes that are drawn where not all are played."""
+ASKED = "request_retraining"
 LATE = 3.0
 """Seconds: longer than a call waits in these tests."""
 
@@ -141,6 +147,26 @@ def test_a_bad_day_ends_as_if_it_had_not_been(
         report.add(scene.name, how, differs)
         wrong += [f"{how}: {line}" for line in differs]
     assert not wrong, "\n".join(wrong)
+
+
+def test_other_files_that_are_accepted_meanwhile_disturb_no_word_that_data_wait(day: Day) -> None:
+    place, functions = day.functions.place, day.functions
+    spec = place.model(retrain={"after": ["drift"]})
+    retraining.begin(place, spec, "january", "january")
+    message = queued(retraining.accept(place, spec, "february"))
+    # What it reads, it hears of later than the next file is accepted.
+    day.cloud.faults.set(
+        Fault(kind=Kind.TIMEOUT, caller=functions.function(ASKED), operation="Query", times=None, seconds=LATE / 6)
+    )
+    process = functions.begin(ASKED, message, model=spec.model)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ending = pool.submit(functions.wait, process)
+        while not ending.done():
+            retraining.accept(place, spec, uuid.uuid4().hex, rows=1)
+            time.sleep(LATE / 30)
+    assert ending.result() is Ending.DONE
+    (held,) = place.entries(spec.model, Entry.TRAINING_HELD)
+    assert held.subject == "february"
 
 
 def _in_a_row(calls: list[Call], kind: Kind) -> dict[str, int]:
