@@ -19,7 +19,7 @@ from noria.cli.output import DRY_RUN, Refused, require_reason
 from noria.cli.state import Deployed
 from noria.decisions import Decisions, Verdict
 from noria.decisions import Outcome as Decision
-from noria.deployment import Cause, Desired, Guard, guard, live, requests, under_way, wanted
+from noria.deployment import Cause, Desired, Guard, Request, guard, live, requests, under_way, unsettled, wanted
 from noria.events import ServingRequest, ServingRequested
 from noria.ledger import Entry
 from noria.spec import ModelSpec
@@ -132,7 +132,6 @@ class Changes:
         now = live(entries) or Desired(package=None)
         guarded = guard(now, desired, Cause(str(verdict.facts[-1].details["cause"])))
         state = ServingStack(name=self.deployed.names.stack(asked.model, "serving")).state()
-        moving = under_way(entries)
         return Change(
             model=asked.model,
             action=asked.action,
@@ -144,9 +143,28 @@ class Changes:
             },
             guardrails=self._watched(guarded),
             takes=self._takes(guarded, desired),
-            waits=f"for its turn: {moving or 'the serving stack is changing'}" if moving or state.in_progress else None,
+            waits=self._waits(desired, entries, asked.requested_at, changing=state.in_progress),
             request=asked.request if sent else None,
         )
+
+    def _waits(self, desired: Desired, entries: list[Entry], at: datetime, *, changing: bool) -> str | None:
+        """What it waits for, and how long that may take; what waits already and is not carried out then."""
+        hours, now, moving = self.spec.serve.hours, live(entries) or Desired(package=None), unsettled(entries)
+        if hours and not hours.include(at) and now.package is None and desired.package:
+            waits = f"for its hours: {self.spec.model} is off until {hours.local(hours.next_start(at))}"
+            waiting = moving
+        elif moving:
+            first, *waiting = moving
+            waits = f"for its turn: a deployment is under way, from {now} to {first.desired}, {self._lasts(now, first)}"
+        else:
+            return "for its turn: the serving stack is changing for another reason" if changing else None
+        return f"{waits}. It replaces {waiting[-1].desired}, which waits too" if waiting else waits
+
+    def _lasts(self, now: Desired, request: Request) -> str:
+        guarded = guard(now, request.desired, request.cause)
+        watched = guarded is not Guard.OFF and self.spec.serve.mode.has_instances
+        sooner = "; an alarm may end it sooner" if watched else ""
+        return f"since {request.at:%Y-%m-%d %H:%M:%S} UTC, and takes {self._takes(guarded, request.desired)}{sooner}"
 
     def _watched(self, guarded: Guard) -> str:
         if not self.spec.serve.mode.has_instances:

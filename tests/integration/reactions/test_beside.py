@@ -126,7 +126,7 @@ def test_a_challenger_that_cannot_start_leaves_the_champion_and_may_be_tried_aga
 
 
 def test_all_commands_say_from_what_to_what_a_deployment_is_under_way(served: Served) -> None:
-    _, two, three = first(served)
+    one, two, three = first(served)
     command = changes(served)
     assert command.deployed.status(served.model).under_way is None
     served.approve(two)
@@ -135,12 +135,21 @@ def test_all_commands_say_from_what_to_what_a_deployment_is_under_way(served: Se
     assert f"; {status.under_way}; " in status.summary
     change = command.ask("traffic", package=three, percent=20, reason="to compare")
     assert (change.now, change.then) == ("version 1", "version 2, with version 3 on 20%")
-    assert change.waits == "for its turn: a deployment is under way, from version 1 to version 2"
+    assert change.waits
+    began, _, takes = change.waits.partition(", since ")
+    assert began == "for its turn: a deployment is under way, from version 1 to version 2"
+    assert takes.endswith(
+        " UTC, and takes 2 bakes of 10m, after new instances have started; an alarm may end it sooner"
+    )
     with pytest.raises(Refused, match=r"the champion: name another version. A deployment is under way, from version 1"):
         command.ask("shadow", package=two, reason="to compare")
     served.ask("traffic", package=three, percent=20)
     then = "from version 1 to version 2; then version 2, with version 3 on 20% is to go live"
     assert then in str(command.deployed.status(served.model).under_way)
+    change = command.ask("rollback", reason="it is slow", package=one, dry_run=True)
+    assert change.then == "version 1"
+    assert str(change.waits).startswith(began)
+    assert str(change.waits).endswith(". It replaces version 2, with version 3 on 20%, which waits too")
     served.confirm()
     served.confirm()
     assert command.deployed.status(served.model).under_way is None
