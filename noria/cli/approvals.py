@@ -1,6 +1,7 @@
 """What `noria approve` and `noria reject` do: decide in the registry, or in mode strict ask the function that may."""
 
 import json
+from datetime import datetime
 
 import botocore.session
 from botocore.auth import SigV4Auth
@@ -9,22 +10,37 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from pydantic import BaseModel
 
-from noria.approval import Answer
+from noria.approval import APPROVED, Answer
 from noria.aws.account import parameter
 from noria.aws.registry import Decision
-from noria.cli.output import Refused, require_reason
-from noria.cli.state import Deployed
+from noria.cli.output import Refused, require_reason, told
+from noria.cli.state import Deployed, became_champion
+from noria.deployment import live, taken_back, wanted
 
 DENIED = "AccessDeniedException"
 
 
 class Decided(BaseModel):
-    """`because` says in mode strict who has approved so far."""
+    """`because` says in mode strict who has approved so far; `live`, since when it answers: then nothing was done."""
 
+    model: str
     package: str
     decision: str
     reason: str
     because: str = ""
+    live: datetime | None = None
+    waits: str | None = None
+
+    @property
+    def text(self) -> str:
+        if self.live:
+            return f"{self.package} is live already, since {self.live:%Y-%m-%d %H:%M:%S} UTC: nothing was changed."
+        because = f" ({self.because})" if self.because else ""
+        return told(
+            f"{self.decision} {self.package}: {self.reason}{because}",
+            f"Follow it with: noria events {self.model}",
+            self.waits,
+        )
 
 
 def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) -> Decided:
@@ -34,12 +50,17 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
     """
     require_reason(reason)
     arn = deployed.package_arn(reference)
-    place = deployed.names.approvals(deployed.names.model_of(arn.split("/")[-2]) or "")
+    model = deployed.names.model_of(arn.split("/")[-2]) or ""
+    decided = Decided(model=model, package=arn, decision=decision, reason=reason)
+    if decision == "Approved" and (since := _live_since(deployed, model, arn)):
+        return decided.model_copy(update={"live": since})
+    place = deployed.names.approvals(model)
     url, hidden = _strict(place) if decision == "Approved" else (None, False)
+    waits = deployed.waits(model, "it goes live") if decision == "Approved" else None
     if url:
         answer = _ask(url, arn, reason)
         state = decision if answer.approved else "PendingManualApproval"
-        return Decided(package=arn, decision=state, reason=reason, because=answer.because)
+        return decided.model_copy(update={"decision": state, "because": answer.because, "waits": waits})
     try:
         if deployed.registry.describe(arn).approval == decision:
             if hidden:
@@ -55,7 +76,19 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
                 "which you may not read: ask for ssm:GetParameter on it, as approvers have it."
             ) from error
         raise
-    return Decided(package=arn, decision=decision, reason=reason)
+    return decided.model_copy(update={"waits": waits})
+
+
+def _live_since(deployed: Deployed, model: str, package: str) -> datetime | None:
+    """Since when an approved version answers, where an approval would change nothing; None where it would."""
+    entries = deployed.ledger.entries(model)
+    now, then = live(entries), wanted(entries)
+    if not now or not then or {now.package, then.package} != {package} or taken_back(entries, package):
+        return None
+    if deployed.registry.describe(package).approval != APPROVED:
+        return None
+    champion = became_champion(entries, package)
+    return champion.at if champion else None
 
 
 def _strict(place: str) -> tuple[str | None, bool]:

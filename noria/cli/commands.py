@@ -22,7 +22,7 @@ from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.metrics import Exporter
 from noria.cli.objectives import KeptRow, ServiceLevels, left_out_of
-from noria.cli.output import Refused, require_reason, say, show, write_json
+from noria.cli.output import Refused, require_reason, say, show, told, write_json
 from noria.cli.predictions import Answers, Sent, at_once, first_of, of_file, typed
 from noria.cli.reports import Reports
 from noria.cli.serving import Changes
@@ -37,7 +37,6 @@ from noria.events import Tick
 from noria.names import Names, key
 from noria.openapi import openapi as describe
 from noria.openmetrics import exposition
-from noria.pause import paused
 from noria.prediction import MOST_ROWS
 from noria.serve import impossible
 
@@ -78,6 +77,11 @@ class Uploaded(BaseModel):
     model: str
     file: str
     uri: str
+    waits: str | None
+
+    @property
+    def text(self) -> str:
+        return told(f"Uploaded to {self.uri}\nFollow it with: noria events {self.model}", self.waits)
 
 
 class Written(BaseModel):
@@ -227,11 +231,9 @@ def upload(
     storage = Storage(bucket=deployed.parameter("data-bucket"))
     target = key(deployed.require(model), "incoming", file.name)
     storage.upload(file, target)
-    say(
-        Uploaded(model=model, file=str(file), uri=storage.uri(target)),
-        f"Uploaded to {storage.uri(target)}\nFollow it with: noria events {model}",
-        as_json=as_json,
-    )
+    waits = deployed.waits(model, "it is checked")
+    uploaded = Uploaded(model=model, file=str(file), uri=storage.uri(target), waits=waits)
+    say(uploaded, uploaded.text, as_json=as_json)
 
 
 @app.command()
@@ -259,11 +261,7 @@ def label(
         given = labelling.give_one(inference_id, row, value)
     elif file is not None:
         given = labelling.give(file)
-    say(
-        given,
-        f"Labels of {given.predictions:,} predictions are in {given.uri}\nFollow it with: noria events {model}",
-        as_json=as_json,
-    )
+    say(given, given.text, as_json=as_json)
 
 
 @app.command("hard-cases")
@@ -308,7 +306,7 @@ def predict(
         answered = of_file(deployed, model, file)
     else:
         of = _spec(model, models_dir)
-        answered = at_once(deployed, of, first_of(file, first, of) if file and first else typed(row or ()))
+        answered = at_once(deployed, of, first_of(file, first, of) if file and first else typed(row or (), of))
     say(answered, answered.text, as_json=as_json)
 
 
@@ -326,15 +324,7 @@ def reject(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: A
 
 def _decide(deployed: Deployed, reference: str, decision: Decision, reason: str, *, as_json: bool) -> None:
     decided = approvals.decide(deployed, reference, decision, reason)
-    because = f" ({decided.because})" if decided.because else ""
-    model = deployed.names.model_of(decided.package.split("/")[-2]) or ""
-    waits = decision == "Approved" and paused(deployed.ledger.entries(model), datetime.now(UTC))
-    say(
-        decided,
-        f"{decided.decision} {decided.package}: {reason}{because}\nFollow it with: noria events {model}"
-        + f"\n{model} is paused: it goes live when that ends (noria resume {model})." * bool(waits),
-        as_json=as_json,
-    )
+    say(decided, decided.text, as_json=as_json)
 
 
 @app.command()

@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from noria.aws.storage import Storage
-from noria.cli.output import Refused
+from noria.cli.output import Refused, told
 from noria.cli.state import Deployed
 from noria.labelled import HARD_CASES, HardCase, HardCases
 from noria.labels import CLOCK, Arrival, LabelsError, LabelsFile, words
 from noria.names import key
 from noria.spec import ModelSpec
+from noria.units import count
 
 
 class Given(BaseModel):
@@ -24,6 +25,15 @@ class Given(BaseModel):
     model: str
     uri: str
     predictions: int
+    waits: str | None
+
+    @property
+    def text(self) -> str:
+        return told(
+            f"Labels of {count(self.predictions, 'prediction')} are in {self.uri}",
+            f"Follow it with: noria events {self.model}",
+            self.waits,
+        )
 
 
 class HardCaseRow(BaseModel):
@@ -53,13 +63,14 @@ class Labelling:
         with tempfile.TemporaryDirectory(prefix="noria-label-") as folder:
             try:
                 said = Path(folder) / "said.parquet"
-                count = words(LabelsFile(file, file.name), self.spec, Arrival(now, "command"), to=said)
+                predictions = words(LabelsFile(file, file.name), self.spec, Arrival(now, "command"), to=said)
             except LabelsError as error:
                 raise Refused(str(error)) from error
         storage = Storage(bucket=self.deployed.parameter("data-bucket"))
         target = key(self.deployed.require(self.spec.model), "labels", file.name)
         storage.upload(file, target)
-        return Given(model=self.spec.model, uri=storage.uri(target), predictions=count)
+        waits = self.deployed.waits(self.spec.model, "they are joined")
+        return Given(model=self.spec.model, uri=storage.uri(target), predictions=predictions, waits=waits)
 
     def give_one(self, inference_id: str, row: int, label: str) -> Given:
         with tempfile.TemporaryDirectory(prefix="noria-label-") as folder:

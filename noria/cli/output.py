@@ -71,6 +71,11 @@ def say(fact: BaseModel, sentence: str, *, as_json: bool) -> None:
         _print([sentence])
 
 
+def told(*lines: str | None) -> str:
+    """What there is to say, a line each."""
+    return "\n".join(line for line in lines if line)
+
+
 def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

@@ -1,11 +1,13 @@
 """`noria predict`: a file of rows is answered beside its upload; single rows by the endpoint, at once."""
 
 import csv
+import difflib
 import json
 import math
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from noria import batch
-from noria.aws.predictor import CannotPredictError, Predictor
+from noria.aws.predictor import CannotPredictError, NothingLiveError, Predictor
 from noria.aws.storage import Storage
-from noria.cli.output import Refused
+from noria.cli.output import Refused, told
 from noria.cli.state import Deployed
+from noria.deployment import turned_off, under_way
 from noria.names import key
 from noria.serve import Mode
 from noria.spec import Feature, FeatureType, ModelSpec
@@ -29,12 +32,15 @@ class Sent(BaseModel):
     file: str
     uri: str
     result: str
+    waits: str | None
 
     @property
     def text(self) -> str:
-        return (
-            f"Uploaded to {self.uri}\nFollow it with: noria events {self.model}\n"
-            f"The result, once it is there: aws s3 cp {self.result} ."
+        return told(
+            f"Uploaded to {self.uri}",
+            f"Follow it with: noria events {self.model}",
+            f"The result, once it is there: aws s3 cp {self.result} .",
+            self.waits,
         )
 
 
@@ -74,7 +80,8 @@ def of_file(deployed: Deployed, model: str, file: Path) -> Sent:
     target = key(deployed.require(model), "batch", file.name)
     storage.upload(file, target)
     uri = storage.uri(target)
-    return Sent(model=model, file=str(file), uri=uri, result=f"{uri}{batch.RESULT}")
+    waits = deployed.waits(model, "it is answered")
+    return Sent(model=model, file=str(file), uri=uri, result=f"{uri}{batch.RESULT}", waits=waits)
 
 
 def at_once(deployed: Deployed, spec: ModelSpec, rows: Sequence[dict[str, Any]]) -> Answers:
@@ -89,7 +96,9 @@ def at_once(deployed: Deployed, spec: ModelSpec, rows: Sequence[dict[str, Any]])
             body, inference_id=inference_id, variant=None
         )
     except CannotPredictError as problem:
-        raise Refused("\n".join([f"No answer ({problem.status}): {problem.detail}.", *_wrong(problem)])) from problem
+        away = _away(deployed, spec, datetime.now(UTC)) if isinstance(problem, NothingLiveError) else None
+        answer = f"No answer ({problem.status}): {problem.detail}."
+        raise Refused(told(answer, *_wrong(problem), away)) from problem
     return Answers(
         model=model,
         variant=answered.variant,
@@ -100,9 +109,18 @@ def at_once(deployed: Deployed, spec: ModelSpec, rows: Sequence[dict[str, Any]])
     )
 
 
-def typed(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows that a person typed. Raises `Refused`."""
-    return [_object(text, f"--row {text}") for text in texts]
+def typed(texts: Sequence[str], spec: ModelSpec) -> list[dict[str, Any]]:
+    """Rows that a person typed. Raises `Refused` where they name what is no feature: it says what was meant."""
+    rows = [_object(text, f"--row {text}") for text in texts]
+    if unknown := [_unknown(name, row, spec) for row in rows for name in row if name not in spec.features]:
+        raise Refused("\n".join([*unknown, f"Features of {spec.model}: {', '.join(spec.features)}."]))
+    return rows
+
+
+def _unknown(name: str, row: dict[str, Any], spec: ModelSpec) -> str:
+    near = difflib.get_close_matches(name, [other for other in spec.features if other not in row], n=1)
+    remedy = f"write {near[0]}" if near else "leave it out"
+    return f"--row: {name} = {json.dumps(row[name], ensure_ascii=False)}: {spec.model} has no such feature; {remedy}."
 
 
 def first_of(file: Path, most: int, spec: ModelSpec) -> list[dict[str, Any]]:
@@ -159,6 +177,21 @@ def _value(cell: str | None, feature: Feature) -> str | float | None:
     if not math.isfinite(number):
         return cell
     return int(number) if number.is_integer() else number
+
+
+def _away(deployed: Deployed, spec: ModelSpec, now: datetime) -> str:
+    """Why there is no endpoint, and what to do."""
+    model, hours = spec.model, spec.serve.hours
+    if hours and not hours.include(now):
+        back = hours.local(hours.next_start(now))
+        return f"{model} answers on {hours}: it is back on {back}, or change serve.hours in its YAML and deploy."
+    entries = deployed.ledger.entries(model)
+    if turned_off(entries):
+        why = f"its hours, {hours}, have begun" if hours else "it has no hours any more"
+        return f"It is coming back, which takes minutes, for {why}: noria status {model}"
+    if moving := under_way(entries):
+        return f"{moving[0].upper()}{moving[1:]}: noria status {model}"
+    return f"Approve a version: noria packages {model}"
 
 
 def _wrong(problem: CannotPredictError) -> list[str]:

@@ -172,7 +172,7 @@ class Deployed:
         if MODEL in stack.outputs:  # no endpoint: transform jobs use the stack's model
             answers = live(entries) or answers
         package, gone = answers.package, turned_off(entries)
-        deployed = _deployed(entries, package)
+        deployed = became_champion(entries, package)
         described = self.registry.describe(package) if package else None
         alarms = self._alarms(model)
         return ModelStatus(
@@ -205,6 +205,15 @@ class Deployed:
                 alarms=alarms,
             ),
         )
+
+    def waits(self, model: str, what: str) -> str | None:
+        """That something waits for the end of a model's pause, for people; None where it is in none."""
+        now = datetime.now(UTC)
+        pause = paused(self.ledger.entries(model), now) if self.ledger.pauses(model, now) else None
+        if pause is None:
+            return None
+        until = f" until {pause.until:%Y-%m-%d %H:%M} UTC" if pause.until else ""
+        return f"{model} is paused{until}: {what} when that ends (noria resume {model})."
 
     def paused(self, model: str) -> str | None:
         """The pause in which a model is, and what waits for its end; None where it is in none."""
@@ -248,7 +257,7 @@ class Deployed:
         return sorted(Measurements().raised(self.names.model(model)))
 
 
-def _deployed(entries: Sequence[Entry], package: str | None) -> Entry | None:
+def became_champion(entries: Sequence[Entry], package: str | None) -> Entry | None:
     """When this package became the champion that it is: what came and went beside it since does not count."""
     found = None
     for entry in reversed(entries):

@@ -66,6 +66,17 @@ def test_a_file_that_cannot_be_asked_is_refused_with_what_to_do(
 
 
 def test_typed_rows_are_objects() -> None:
-    assert typed(['{"hour": 6}', "{}"]) == [{"hour": 6}, {}]
+    assert typed(['{"hour": 6}', "{}"], SPEC) == [{"hour": 6}, {}]
     with pytest.raises(Refused, match="is not JSON"):
-        typed(["hour=6"])
+        typed(["hour=6"], SPEC)
+
+
+def test_what_is_no_feature_in_a_typed_row_is_named_with_what_was_meant() -> None:
+    with pytest.raises(Refused) as refused:
+        typed(['{"hour": 6, "gaet": "B"}', '{"hour": 7, "houre": 8, "wind": null}'], SPEC)
+    assert str(refused.value).splitlines() == [
+        '--row: gaet = "B": late has no such feature; write gate.',
+        "--row: houre = 8: late has no such feature; leave it out.",
+        "--row: wind = null: late has no such feature; leave it out.",
+        "Features of late: hour, gate, temp.",
+    ]

@@ -1,14 +1,19 @@
 """A real endpoint goes outside of its model's hours and comes back in them, by the clock and not by the event."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from typer.testing import CliRunner
 
 from lambdas.deploy_model.handler import handler as deploy_model
+from noria.cli.commands import app
 from noria.ledger import Kind
 from noria.spec import ModelSpec
-from tests.integration.reactions.place import Place
+from tests.integration.reactions.place import BUCKET, Place
 from tests.integration.reactions.served import Served
 
 STARTED = datetime.now(UTC)
@@ -41,7 +46,26 @@ def keep_hours(served: Served) -> None:
     served.place.deliver(deploy_model, {"source": "noria.schedule", "detail-type": "Keep Hours", "detail": detail})
 
 
-def test_an_endpoint_goes_and_comes_back_and_what_is_approved_meanwhile_follows(served: Served) -> None:
+@pytest.fixture
+def unanswered(served: Served, tmp_path: Path) -> Callable[[], str]:
+    """Why nobody answers, as `noria predict` tells it."""
+    for name, value in {"data-bucket": BUCKET, "ledger-table": "ledger"}.items():
+        boto3.client("ssm").put_parameter(Name=f"/noria/local/{name}", Value=value, Type="String", Overwrite=True)
+
+    def ask() -> str:
+        spec = (served.place.models / f"{served.model}.json").read_text()
+        (tmp_path / f"{served.model}.yaml").write_text(spec)
+        arguments = ["predict", served.model, "--row", "{}", "--models", str(tmp_path), "--env", "local"]
+        return str(CliRunner().invoke(app, arguments).exception)
+
+    return ask
+
+
+def test_an_endpoint_goes_and_comes_back_and_what_is_approved_meanwhile_follows(
+    served: Served, unanswered: Callable[[], str]
+) -> None:
+    no_answer = "No answer (503): no version of the model is live.\n"
+    assert unanswered() == f"{no_answer}Approve a version: noria packages {served.model}"
     one, two = served.register(), served.register()
     served.approve(one)
     served.confirm()
@@ -54,6 +78,9 @@ def test_an_endpoint_goes_and_comes_back_and_what_is_approved_meanwhile_follows(
     served.confirm()
     served.confirm()
     assert served.wanted() == "none"
+    zone = hours(within=False)["timezone"]
+    assert unanswered().startswith(f"{no_answer}{served.model} answers on MON-SUN 18:00 to 24:00 {zone}: it is back")
+    assert f" 18:00 {zone}, or change serve.hours in its YAML and deploy." in unanswered()
     assert served.place.sagemaker.list_endpoints(NameContains=served.name)["Endpoints"] == []
     assert served.kinds()[3:] == [Kind.DEPLOYMENT_REQUESTED, Kind.DEPLOYED]
     served.approve(two)
@@ -61,6 +88,7 @@ def test_an_endpoint_goes_and_comes_back_and_what_is_approved_meanwhile_follows(
     assert served.kinds()[-1] is Kind.DEPLOYMENT_WAITING
 
     set_hours(served, within=True)
+    assert unanswered().startswith(f"{no_answer}It is coming back, which takes minutes, for its hours, MON-SUN 06:00 ")
     keep_hours(served)
     assert served.wanted() == one
     served.confirm()
