@@ -26,16 +26,22 @@ _DEFAULT_ENV = "dev"
 @app.command()
 def queues(
     reaction: Annotated[str | None, typer.Argument(help="one reaction; all when left out")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="empty queues, too")] = False,
     env: Env = _DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What waits for each reaction, for how long, and what is dead and why. Dead letters stay where they are."""
     rows = Recovery(Deployed(env)).look(reaction)
+    told = [row for row in rows if not row.empty or everything or reaction or as_json]
+    left_out = len(rows) - len(told)
+    also = f"{count(left_out, 'queue is', 'queues are')} empty (noria queues --all lists them)."
     show(
-        rows,
+        told,
         columns=["reaction", "waiting", "in_flight", "delayed", "oldest", "dead"],
         as_json=as_json,
-        empty=f"No reaction is deployed in {env!r}.",
+        empty=f"Nothing waits, and nothing is dead: {also}" if rows else f"No reaction is deployed in {env!r}.",
+        below=[also] if left_out else [],
     )
     letters = [letter for row in rows for letter in row.letters]
     if as_json or not letters:

@@ -25,6 +25,7 @@ from noria.cli.output import Refused
 from noria.cli.state import Deployed
 from noria.events import EventsSentAgain, Heard, SentAgain
 from noria.messages import event_in, model_of, what
+from noria.names import PROMOTION
 from noria.units import count
 
 EXPLAINED = 20
@@ -32,9 +33,6 @@ EXPLAINED = 20
 
 LOT = 100
 """Dead letters that are told of together, before the first of them is sent: who is killed has told of all they sent."""
-
-PROMOTION = "promotion"
-"""The rule that tells other accounts what was approved here: it is no reaction, and has no queue."""
 
 UNKNOWN = "unknown"
 """Whose dead letters are that come from nothing of the environment's, or that somebody else looks at just now."""
@@ -67,6 +65,10 @@ class QueueRow(BaseModel):
     oldest: int | None
     dead: int
     letters: list[DeadLetter]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.waiting or self.in_flight or self.delayed or self.dead)
 
 
 class Redriven(BaseModel):

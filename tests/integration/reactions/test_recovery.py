@@ -141,11 +141,16 @@ def noria(*arguments: str) -> Any:
     return json.loads("".join(line for line in answer.stdout.splitlines() if not line.startswith('{"_aws"')))
 
 
+def printed(*arguments: str) -> str:
+    """What a command tells people."""
+    answer = CliRunner().invoke(app, [*arguments, "--env", "local"], catch_exceptions=False)
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
+
+
 def said(*arguments: str) -> str:
     """What a redrive of at most twenty letters tells people."""
-    answer = CliRunner().invoke(app, ["redrive", "--all", "--limit", "20", *arguments, "--env", "local"])
-    assert answer.exit_code == 0, answer.output
-    return " ".join(answer.stdout.split())
+    return " ".join(printed("redrive", "--all", "--limit", "20", *arguments).split())
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +245,21 @@ def test_dead_letters_are_seen_where_they_lie_and_brought_back_once_the_cause_is
     assert entry.details["reactions"] == ["validate-upload"]
     assert str(entry.details["by"]).startswith("arn:aws:")
     assert room.place.entries(other.model, Kind.EVENT_REDRIVEN) == []
+
+
+def test_queues_that_are_empty_are_counted_and_listed_where_asked_for(empty: Room) -> None:
+    def listed(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in printed("queues", *arguments).splitlines()[2:]]
+
+    rows = noria("queues")
+    full = [row["reaction"] for row in rows if row["waiting"] or row["in_flight"] or row["delayed"] or row["dead"]]
+    assert "monitor-model" not in full
+    empty.send("monitor-model", {"detail-type": "Monitor Model"})
+    left_out = len(rows) - len(full) - 1
+    assert sorted(listed()) == sorted([*full, "monitor-model", str(left_out)])
+    assert printed("queues").endswith(f"\n{left_out} queues are empty (noria queues --all lists them).\n")
+    assert sorted(listed("--all")) == sorted(row["reaction"] for row in rows)
+    assert listed("reconcile") == ["reconcile"]
 
 
 def test_what_fails_again_is_dead_again_and_is_said_to_be(empty: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,8 +427,13 @@ def test_while_a_model_is_paused_its_events_wait_and_others_go_on_and_none_is_lo
     package = room.place.sagemaker.create_model_package(
         ModelPackageGroupName=room.place.names.model(spec.model), ModelApprovalStatus="PendingManualApproval"
     )["ModelPackageArn"]
-    noria("approve", package, "--reason", "it is good")
-    told = CliRunner().invoke(app, ["events", spec.model, "--env", "local"], catch_exceptions=False).output
+    paused = f"{spec.model} is paused: {{}} when that ends (noria resume {spec.model}).\n"
+    assert printed("approve", package, "--reason", "it is good").endswith(paused.format("it goes live"))
+    (tmp_path / "rows.csv").write_bytes(table(spec))
+    for command, happens in {"upload": "it is checked", "predict": "it is answered"}.items():
+        assert printed(command, spec.model, str(tmp_path / "rows.csv")).endswith(paused.format(happens))
+    assert noria("upload", other.model, str(tmp_path / "rows.csv"))["waits"] is None
+    told = printed("events", spec.model)
     assert f"{spec.model} is paused since" in told
     assert f"3 events wait for noria resume {spec.model} (3 for validate-upload)" in told
     assert told.strip().endswith("; approved, to go live when that ends: version 1")
