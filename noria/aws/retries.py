@@ -1,5 +1,6 @@
 """What went wrong is tried again: a call within seconds, a message that a handler failed on by `noria.patience`."""
 
+import random
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -62,9 +63,19 @@ def patiently() -> None:
     """
     patient = botocore.session.Session()
     patient.set_default_client_config(PATIENCE)
+    patient.register("needs-retry.sns", _throttled)  # type: ignore[arg-type]  # what it answers is heard
     session = boto3.Session(botocore_session=patient)
     session.client = cache(session.client)  # type: ignore[method-assign]
     boto3.DEFAULT_SESSION = session
+
+
+def _throttled(*, response: tuple[Any, Mapping[str, Any]] | None, attempts: int, **_: Any) -> float | None:
+    """Seconds to wait: SNS says `Throttled`, which botocore does not know for what it is.
+
+    https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+    """
+    refused = response is not None and response[1].get("Error", {}).get("Code") == "Throttled"
+    return random.uniform(0, 2 ** (attempts - 1)) if refused and attempts < TRIES else None  # noqa: S311 - no secret
 
 
 def hopeless(error: Exception) -> bool:

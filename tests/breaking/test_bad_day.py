@@ -149,6 +149,15 @@ def test_a_bad_day_ends_as_if_it_had_not_been(
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_page_that_is_throttled_is_sent_by_the_call_s_own_retries(day: Day) -> None:
+    scene = next(each for each in SCENES if each.name == "validate_upload: a broken file")
+    calls, expected = day.undisturbed(scene)
+    number = next(number for number, call in enumerate(calls, start=1) if call.what == "sns:Publish")
+    endings, seen, found = day.disturbed(scene, Disturbance(number, Kind.THROTTLE, lasts=False))
+    assert [call.outcome for call in seen if call.what == "sns:Publish"] == [Kind.THROTTLE, "200"]
+    assert (endings, differences(expected, found)) == ([Ending.DONE], [])
+
+
 def test_other_files_that_are_accepted_meanwhile_disturb_no_word_that_data_wait(day: Day) -> None:
     place, functions = day.functions.place, day.functions
     spec = place.model(retrain={"after": ["drift"]})
