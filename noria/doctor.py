@@ -52,6 +52,10 @@ FAILURES = 2
 
 ALL_WAITS = "Uploads, approvals or reports of all models that it is about stand still; what is live answers."
 
+NOBODY_HEARS = (
+    "Nothing waits for them, and nobody hears them; while they lie there, no page tells of another dead letter."
+)
+
 
 class Finding(BaseModel):
     """Something wrong. `means` says what users notice; `command` is the one to try first."""
@@ -85,9 +89,11 @@ class DeadLetters:
     """`models` are those of the letters that were looked at, and `oldest` is the oldest of them.
 
     `reaction` is None of those that say nothing of where they come from, and of those that were not looked at.
+    `removed`: it is deployed no more.
     """
 
     reaction: str | None
+    removed: bool
     count: int
     oldest: datetime | None
     models: Sequence[str]
@@ -202,12 +208,13 @@ def _command(runbook: str, model: str) -> str:
 def dead_letters(found: Iterable[DeadLetters]) -> Iterator[Finding]:
     for letters in found:
         of = f" of {letters.reaction}" if letters.reaction else " of which it is not known whose"
+        removed = ", which was removed" if letters.removed else ""
         about = f", about {', '.join(letters.models)}" if letters.models else ""
         yield Finding(
-            severity=Severity.CRITICAL,
-            what=f"{count(letters.count, 'dead letter')}{of}{about}",
+            severity=Severity.WARNING if letters.removed else Severity.CRITICAL,
+            what=f"{count(letters.count, 'dead letter')}{of}{removed}{about}",
             since=letters.oldest,
-            means=ALL_WAITS,
+            means=NOBODY_HEARS if letters.removed else ALL_WAITS,
             runbook="dead-letters",
             command=f"noria queues {letters.reaction or ''}".strip(),
         )

@@ -19,6 +19,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from noria.names import PROMOTION
 from noria.promotion import AREAS
 from stacks.constructs.permissions import Grant, allow
 from stacks.foundation import Foundation
@@ -107,7 +108,7 @@ class Promotion(Construct):
         events.CfnRule(
             self,
             "OnApproval",
-            name=f"{settings.names.prefix}-promotion",
+            name=f"{settings.names.prefix}-{PROMOTION}",
             event_pattern={
                 "source": ["aws.sagemaker"],
                 "detail-type": ["SageMaker Model Package State Change"],

@@ -17,7 +17,7 @@ from noria.aws.registry import Registry
 from noria.aws.serving import ServingStack
 from noria.doctor import Alarm, Answering, Budget, DeadLetters, Function, Key, Model, Off, Stack, Version, Waiting
 from noria.messages import event_in, model_of
-from noria.names import Names, Part
+from noria.names import PROMOTION, Names, Part
 from noria.serve import Mode
 
 if TYPE_CHECKING:
@@ -91,10 +91,12 @@ class Health:
                 letters.setdefault(self.names.reaction_of(letter.origin or ""), []).append(letter)
         if unseen := max(0, lying - sum(map(len, letters.values()))):
             letters.setdefault(None, [])
+        deployed = {None, PROMOTION, *queues.of_reactions(self.names)}
         for reaction, of in sorted(letters.items(), key=str):
             models = {model_of(event_in(each.body), names=[self.names], models=self.models) for each in of}
             yield DeadLetters(
                 reaction=reaction,
+                removed=reaction not in deployed,
                 count=len(of) + (0 if reaction else unseen),
                 oldest=min((letter.sent for letter in of), default=None),
                 models=sorted(model for model in models if model),

@@ -165,6 +165,23 @@ def test_a_dead_letter_says_whose_it_is_and_stays(world: World) -> None:
         assert found["command"] == "noria queues validate-upload --env dev"
 
 
+def test_letters_of_a_reaction_that_was_removed_keep_nothing_waiting(world: World) -> None:
+    sqs = boto3.client("sqs")
+    url = sqs.get_queue_url(QueueName="noria-dev-dead-letters")["QueueUrl"]
+    event = json.dumps({"source": "noria", "detail-type": "Dataset Accepted", "detail": {"model": MODEL}})
+    rules = f"arn:aws:events:{REGION}:123456789012:rule/noria-dev-promotion"
+    queue = f"arn:aws:sqs:{REGION}:123456789012:noria-dev-track-training"
+    for attribute, arn in (("RULE_ARN", rules), ("TARGET_ARN", queue)):
+        told: Any = {attribute: {"DataType": "String", "StringValue": arn}}
+        sqs.send_message(QueueUrl=url, MessageBody=event, MessageAttributes=told)
+    promotion, removed = world.findings()
+    assert (promotion["severity"], promotion["what"]) == ("critical", "1 dead letter of promotion, about prices")
+    assert removed["severity"] == "warning"
+    assert removed["what"] == "1 dead letter of track-training, which was removed, about prices"
+    assert "Nothing waits for them" in removed["means"]
+    assert removed["command"] == "noria queues track-training --env dev"
+
+
 def test_a_queue_that_grows_old(world: World) -> None:
     _measure("AWS/SQS", "ApproximateAgeOfOldestMessage", 3600, QueueName="noria-dev-validate-upload")
     assert world.finding()["what"] == "The oldest of 0 events of validate-upload has waited for 1h"
