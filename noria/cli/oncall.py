@@ -89,7 +89,13 @@ def replay(
     since: Annotated[str, typer.Option("--since", help=f"from when: {PAST}")],
     until: Annotated[str | None, typer.Option("--until", help=f"to when: {PAST}; now if left out")] = None,
     rule: Annotated[
-        list[str] | None, typer.Option("--rule", help="a rule or a reaction, several times; all when left out")
+        list[str] | None,
+        typer.Option(
+            "--rule",
+            help="a rule or a reaction, several times; all when left out. EventBridge replays by time and rule, not by "
+            "model: to others nothing happens, since what is done is not done twice; of one model alone, noria redrive "
+            "--model sends what is dead",
+        ),
     ] = None,
     *,
     wait: Annotated[int, typer.Option("--wait", min=0, help="follow it for so many minutes at most")] = 60,
