@@ -1616,6 +1616,48 @@ cloudwatch._put_metric_alarm = _put_metric_alarm
 provisioners._cw_metric_alarm_record = _templated_alarm
 
 
+# --- what functions tell of their invocations --------------------------------------------------------------------
+
+_invoke = lambda_svc._execute_function_dispatch
+
+
+def _invoke_and_measure(
+    function: Any, config: Mapping[str, Any], event: Any, request_id: str, began: float
+) -> dict[str, Any]:
+    """Count every invocation, whatever asked for it; MiniStack counts those alone that `Invoke` asks for.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+    """
+    result: dict[str, Any] = {"error": True}
+    try:
+        result = _invoke(function, config, event, request_id, began)
+        return result
+    finally:
+        duration = 1000 * (time.time() - began)
+        _tell_of_function(
+            config["FunctionName"], Invocations=1, Errors=int(bool(result.get("error"))), Throttles=0, Duration=duration
+        )
+
+
+def _tell_throttled(function: str, *, throttle: bool, **_: Any) -> None:
+    """What was invoked, `_invoke_and_measure` tells."""
+    if throttle:
+        _tell_of_function(function, Throttles=1)
+
+
+def _tell_of_function(function: str, **values: float) -> None:
+    def tell() -> None:
+        for metric, value in values.items():
+            unit = "Milliseconds" if metric == "Duration" else "Count"
+            put_metric("AWS/Lambda", metric, {value: 1}, unit=unit, dimensions={"FunctionName": function})
+
+    soon(tell)
+
+
+lambda_svc._execute_function_dispatch = _invoke_and_measure
+lambda_svc._emit_lambda_metrics = _tell_throttled
+
+
 # --- queues -------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -91,6 +92,20 @@ def ask(world: World, service: str) -> Any:
     return json.loads(answer["Payload"].read())
 
 
+def counted(world: World, function: str, metric: str) -> float:
+    now = datetime.now(UTC)
+    found = world.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/Lambda",
+        MetricName=metric,
+        Dimensions=[{"Name": "FunctionName", "Value": function}],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=1),
+        Period=3600,
+        Statistics=["Sum"],
+    )
+    return float(sum(point["Sum"] for point in found["Datapoints"]))
+
+
 @pytest.mark.parametrize(("kind", "written"), [(Kind.KILL_BEFORE, "1"), (Kind.KILL_AFTER, "2")])
 def test_a_function_that_dies_at_a_call_gets_its_message_again(world: World, kind: Kind, written: str) -> None:
     sqs = world.client("sqs")
@@ -103,12 +118,15 @@ def test_a_function_that_dies_at_a_call_gets_its_message_again(world: World, kin
     def outcomes() -> list[tuple[str, str]]:
         return [(call.what, call.outcome) for call in world.cloud.faults.calls() if call.session == "writer"]
 
+    failed = counted(world, "writer", "Errors")
     done = [("s3:PutObject", "200"), ("dynamodb:UpdateItem", kind), ("s3:PutObject", "200")]
     eventually(lambda: outcomes() == [*done, ("dynamodb:UpdateItem", "200")])
     item = world.client("dynamodb").get_item(TableName="done", Key={"id": {"S": message}})["Item"]
     assert item["seen"] == {"N": written}
     listed = world.client("s3").list_objects_v2(Bucket="data", Prefix=message)["Contents"]
     assert len(listed) == 2, "each of the two invocations wrote its own"
+    eventually(lambda: counted(world, "writer", "Errors") == failed + 1)
+    assert counted(world, "writer", "Invocations") == 2 * counted(world, "writer", "Errors")
     world.client("lambda").delete_event_source_mapping(UUID=mapping["UUID"])
     world.cloud.faults.clear()
 
@@ -137,6 +155,14 @@ def test_sdks_read_what_a_refused_call_says(
     assert ask(world, service) != throttled
     assert [call.outcome for call in world.cloud.faults.calls()] == ["throttle", "deny", "server_error", "200"]
     world.cloud.faults.clear()
+
+
+def test_who_is_invoked_directly_is_counted_once(world: World) -> None:
+    before = counted(world, "asker", "Invocations")
+    for _ in range(3):
+        ask(world, "s3")
+    eventually(lambda: counted(world, "asker", "Invocations") == before + 3)
+    assert counted(world, "asker", "Errors") == 0
 
 
 def test_a_call_that_times_out_was_done(world: World) -> None:
