@@ -68,6 +68,7 @@ def main() -> int:
             cloud.stop()
             sys.stderr.write(f"{problem}\nThe cloud was ended again.\n")
             return 1
+        _say(f"· who is paged gets mail in {cloud.mail}")
     _say(f"source {cloud.environment_file}    # then aws, boto3 and noria talk to it")
     return 0
 

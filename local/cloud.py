@@ -28,6 +28,7 @@ from local.faults.control import Faults
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORK = REPOSITORY / ".noria"
+MAIL = "mail"
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 DEFAULT_PORT = 4566
@@ -175,6 +176,11 @@ class LocalCloud:
         raise CannotStart(f"The local cloud did not answer within {START_TIMEOUT:.0f} s; see {self.log}.")
 
     # --- state
+
+    @property
+    def mail(self) -> Path:
+        """Where what topics send to people lies, a file for each mail."""
+        return self.root / MAIL
 
     @property
     def environment_file(self) -> Path:

@@ -16,6 +16,7 @@
     account               whose request is being answered
     alarms, set_alarm_state, on_alarm_state_change, evaluate_alarms_with, put_metric, metric_points
     on_log_lines          hear what is written to log groups
+    on_mail               hear what topics send to mail addresses
     queues                what waits in each queue
     answer_queries_with   an engine for Athena's queries
     serve                 run it all
@@ -74,6 +75,7 @@ from ministack.services import (
     lambda_svc,
     s3,
     scheduler,
+    sns,
     sqs,
     sts,
     tagging,
@@ -1656,6 +1658,33 @@ def _tell_of_function(function: str, **values: float) -> None:
 
 lambda_svc._execute_function_dispatch = _invoke_and_measure
 lambda_svc._emit_lambda_metrics = _tell_throttled
+
+
+# --- mail ---------------------------------------------------------------------------------------------------------
+
+MailListener = Callable[[str, str, str], None]
+
+_publish_to_subscribers = sns._fanout
+_mail_listeners: list[MailListener] = []
+
+
+def on_mail(listener: MailListener) -> None:
+    """Call `listener(address, subject, text)` with what a topic sends to a mail address."""
+    _mail_listeners.append(listener)
+
+
+def _publish_and_mail(
+    topic: str, message_id: str, message: str, subject: str, structure: str = "", *rest: Any, **more: Any
+) -> None:
+    """MiniStack sends no mail. Nobody has to confirm an address here, which on AWS its owner must."""
+    _publish_to_subscribers(topic, message_id, message, subject, structure, *rest, **more)
+    subscriptions = (sns._topic_by_arn_any_scope(topic) or {}).get("subscriptions", [])
+    for address in [each["endpoint"] for each in subscriptions if each["protocol"] == "email"]:
+        for listener in _mail_listeners:
+            listener(address, subject, sns._resolve_message_for_protocol(message, structure, "email"))
+
+
+sns._fanout = _publish_and_mail
 
 
 # --- queues -------------------------------------------------------------------------------------------------------

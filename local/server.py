@@ -7,10 +7,11 @@ import sys
 import threading
 from pathlib import Path
 
-from local import embedded_metrics, ministack, privileges, queues
+from local import embedded_metrics, mail, ministack, privileges, queues
 from local.archives import ArchiveType
 from local.athena import Engine
 from local.autoscaling import service as autoscaling
+from local.cloud import MAIL
 from local.composite_alarms import CompositeAlarmType
 from local.faults.injection import Injection
 from local.flow_logs import FlowLogType
@@ -48,6 +49,7 @@ def main() -> None:
     privileges.install()
     queues.install(cloud)
     embedded_metrics.install()
+    mail.install(options.root / MAIL)
     Injection().install()
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()

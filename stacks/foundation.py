@@ -339,9 +339,8 @@ class Foundation(Stack):
                 conditions={"StringEquals": {"aws:SourceAccount": self.account}},
             )
         )
-        if self._settings.pages_by_email:
-            for address in sorted(address for address in addresses if address):
-                topic.add_subscription(subscriptions.EmailSubscription(address))
+        for address in sorted(address for address in addresses if address):
+            topic.add_subscription(subscriptions.EmailSubscription(address))
         return topic
 
     def _budget(self, dollars: int) -> None:

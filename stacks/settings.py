@@ -92,7 +92,6 @@ class Settings:
     """For so long nobody can delete the copy of a ledger's entry, counted from its writing. Where data survives its
     stack that binds everybody, AWS included; it can be made longer, not shorter: docs/decisions/0021-locked-copies.md.
     """
-    pages_by_email: bool = True
     model_dashboards: bool = True
     """CloudWatch gives three dashboards of an account away, and takes 3 USD a month for each more: this environment's,
     and one for each model, which `False` leaves out.
@@ -151,7 +150,6 @@ ENVIRONMENTS: dict[str, Settings] = {
             archive_days=7,
             captured_days=90,
             noncurrent_days=7,
-            pages_by_email=False,
         ),
         Settings(
             env="dev",

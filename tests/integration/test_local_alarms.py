@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.policy import default
 from typing import Any
 
 import pytest
@@ -48,7 +50,8 @@ def template(*children: str) -> str:
             "AlarmActions": [{"Ref": "Topic"}],
         },
     }
-    topic = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "told"}}
+    people = [{"Protocol": "email", "Endpoint": "oncall@example.com"}]
+    topic = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "told", "Subscription": people}}
     outputs = {"Arn": {"Value": {"Fn::GetAtt": ["Cause", "Arn"]}}, "Topic": {"Value": {"Ref": "Topic"}}}
     return json.dumps({"Resources": {**alarms, "Cause": composite, "Topic": topic}, "Outputs": outputs})
 
@@ -108,6 +111,10 @@ def test_alarms_of_one_cause_tell_once_and_go_with_their_stack(world: World) -> 
     assert [(message["AlarmName"], message["NewStateValue"]) for message in heard] == [("cause", "ALARM")]
     assert ":alarm:first transitioned to ALARM" in heard[0]["NewStateReason"]
     assert told(world, queue) == [], "the second of the same cause told again"
+    (path,) = world.cloud.mail.iterdir()
+    mail = message_from_bytes(path.read_bytes(), policy=default)
+    assert (mail["To"], "cause" in mail["Subject"]) == ("oncall@example.com", True)
+    assert json.loads(mail.get_content())["AlarmName"] == "cause"
 
     # A child cannot go while the rule names it, and goes with the rule.
     with pytest.raises(ClientError, match="depending on it"):
