@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from noria.deployment import WAY_BACK, Request
+from noria.deployment import BY_HOURS, WAY_BACK, Request, turned_off
 from noria.ledger import Entry, Kind
 from noria.units import Duration, Part, format_duration
 
@@ -227,9 +227,9 @@ def by_ledger(model: str, asked: Objectives, entries: Sequence[Entry], *, now: d
 def uploads_to_live(entries: Sequence[Entry], since: datetime) -> Iterator[Took]:
     """Of each upload that led to a version that went live: how long that took, without the wait for approval."""
     for live in entries:
-        if live.kind is not Kind.DEPLOYED or live.at < since or live.correlation is None:
+        if live.kind is not Kind.DEPLOYED or _by_the_clock(live) or live.at < since or live.correlation is None:
             continue
-        chain = [entry for entry in entries[: live.number] if entry.correlation == live.correlation]
+        chain = [e for e in entries[: live.number] if e.correlation == live.correlation and not _by_the_clock(e)]
         accepted = next((entry for entry in chain if entry.kind is Kind.DATASET_ACCEPTED), None)
         first = next(entry for entry in chain if entry.kind is Kind.DEPLOYED)
         if accepted is None or first.number != live.number:
@@ -239,6 +239,11 @@ def uploads_to_live(entries: Sequence[Entry], since: datetime) -> Iterator[Took]
         yield Took(
             live.at - accepted.at - (approved.at - trained.at), str(accepted.details.get("key", accepted.subject))
         )
+
+
+def _by_the_clock(entry: Entry) -> bool:
+    """Whether it says that an endpoint went or came back by the model's hours, whatever was done before it."""
+    return entry.kind is Kind.DEPLOYED and entry.details.get("cause") in BY_HOURS
 
 
 def detections(entries: Sequence[Entry], since: datetime) -> Iterator[Took]:
@@ -269,12 +274,16 @@ def detections(entries: Sequence[Entry], since: datetime) -> Iterator[Took]:
 
 
 def ways_back(entries: Sequence[Entry], since: datetime) -> Iterator[Took]:
-    """Of each way back: by a decision until it answers, by SageMaker since the deployment was asked for."""
-    requests = {entry.subject: Request.of(entry) for entry in entries if entry.kind is Kind.DEPLOYMENT_REQUESTED}
+    """Of each way back: by a decision until it answers, by SageMaker since the deployment was asked for.
+
+    One from a version that was off by the model's hours keeps nobody waiting.
+    """
+    asked = {entry.subject: entry for entry in entries if entry.kind is Kind.DEPLOYMENT_REQUESTED}
     for ended in entries:
-        request = requests.get(ended.subject)
-        if request is None or ended.at < since:
+        entry = asked.get(ended.subject)
+        if entry is None or ended.at < since or turned_off(entries[: entry.number]):
             continue
+        request = Request.of(entry)
         if ended.kind is Kind.ROLLED_BACK:
             yield Took(ended.at - request.at, f"{request.desired}, by an alarm")
         elif ended.kind is Kind.DEPLOYED and request.cause in WAY_BACK:

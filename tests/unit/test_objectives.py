@@ -97,6 +97,24 @@ def test_an_upload_is_live_when_its_version_is_without_the_wait_for_people() -> 
     assert (late.left, late.exhausted) == (0, False)
 
 
+def test_an_endpoint_that_goes_or_comes_by_its_hours_brings_no_upload_live() -> None:
+    chain, off = "upload-1", {"package": "none", "challenger": "none", "percent": 0, "shadow": "none"}
+    entries = history(
+        (0, Kind.DATASET_ACCEPTED, "sha", {"key": "m/incoming/june.csv"}, chain),
+        (21, Kind.TRAINING_SUCCEEDED, "execution", {"package": "arn:p/2"}, chain),
+        (22, Kind.PACKAGE_APPROVED, "arn:p/2#then", {"package": "arn:p/2"}, chain),
+        (40, Kind.ROLLED_BACK, "deploy-2", {**CHAMPION, "package": "arn:p/2", "cause": "approved"}, chain),
+        # It is asked for by who said that, and so is an effect of the upload, too.
+        (45, Kind.DEPLOYED, "off", {**off, "cause": "off"}, chain),
+        (700, Kind.DEPLOYED, "on", {**CHAMPION, "cause": "on"}, chain),
+    )
+    promise = Objectives(upload_to_live=timedelta(minutes=40))
+    assert kept(promise, entries).events == 0
+    live = (720, Kind.DEPLOYED, "deploy-3", {**CHAMPION, "package": "arn:p/2", "cause": "approved"}, chain)
+    later = [*entries, *history(*[live] * 7)[6:]]
+    assert kept(promise, later).worst == "m/incoming/june.csv: 11h 59m"
+
+
 def test_drift_is_detected_since_the_first_window_of_those_that_raised_the_alarm() -> None:
     def window(start: float, *breached: str) -> tuple[float, Kind, str, dict[str, Any], None]:
         name = f"{at(start).isoformat()}/{at(start + 60).isoformat()}"
@@ -133,6 +151,20 @@ def test_ways_back_are_timed_from_the_decision_and_old_ones_are_over() -> None:
     found = kept(Objectives(roll_back=timedelta(minutes=10)), entries)
     assert (found.events, found.bad, found.worst) == (2, 1, "version 1, by an alarm: 25m 00s")
     assert kept(Objectives(roll_back=timedelta(minutes=25)), entries).bad == 0
+
+
+def test_a_way_back_from_what_is_off_keeps_nobody_waiting() -> None:
+    back = {**CHAMPION, "cause": "rollback", "decided_at": at(10).isoformat()}
+    entries = history(
+        (0, Kind.DEPLOYED, "off", {**CHAMPION, "package": "none", "cause": "off"}, None),
+        (11, Kind.DEPLOYMENT_REQUESTED, "back", back, None),
+        (700, Kind.DEPLOYED, "on", {**CHAMPION, "cause": "on"}, None),
+        (701, Kind.DEPLOYED, "back", {**CHAMPION, "cause": "rollback"}, None),
+        (710, Kind.DEPLOYMENT_REQUESTED, "further", back | {"decided_at": at(709).isoformat()}, None),
+        (715, Kind.DEPLOYED, "further", {**CHAMPION, "cause": "rollback"}, None),
+    )
+    found = kept(Objectives(roll_back=timedelta(minutes=10)), entries)
+    assert (found.events, found.bad, found.worst) == (1, 0, "version 1, rollback: 6m 00s")
 
 
 def test_one_late_thing_is_forgiven_and_two_are_not() -> None:
