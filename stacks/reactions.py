@@ -862,6 +862,7 @@ class Reactions(Stack):
         reaction.allow(
             Grant(actions=["s3:ListBucket"], resources=[self._copies.bucket_arn]),
             self._send(*dict.fromkeys((*replayed, *self.pausable))),
+            Grant(actions=["sqs:GetQueueAttributes"], resources=[other.queue.queue_arn for other in replayed]),
             self._list("held"),
             self._objects("held", actions=("DeleteObject", "GetObject")),
             self._page(Severity.WARNING),

@@ -18,8 +18,8 @@
 | it is in, or outside of, a model's hours     | that it answers, or does not | deploy_model     |
 | an entry of the ledger has no locked copy    |                             | export_ledger     |
 
-Each has the shape of the event that AWS sends, and is told once. And SageMaker's lineage follows the ledger
-(noria/lineage.py).
+Each has the shape of the event that AWS sends, and is told once; nothing is told to a reaction for which a hundred
+messages wait, as in a flood. And SageMaker's lineage follows the ledger (noria/lineage.py).
 
 `noria pause` and `resume` are heard here: what waits for a paused model is not told again, and what waited is given
 back when that ends, by a person or by time (noria/pause.py). And what people had sent again is recorded.
@@ -28,13 +28,13 @@ Calls: s3:ListBucketVersions on */incoming/*, */labels/* and */batch/*; s3:ListB
 sagemaker:ListPipelineExecutions and sagemaker:DescribePipelineExecution on the model's pipeline;
 sagemaker:DescribeTransformJob; sagemaker:ListModelPackages; sagemaker:DescribeModelPackage on its packages;
 cloudformation:DescribeStacks and cloudformation:ListStackResources on its serving stack; sagemaker:DescribeEndpoint,
-sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl and sqs:SendMessage on the queues of
-these; sagemaker:CreateAction, sagemaker:DescribeAction, sagemaker:UpdateAction and sagemaker:AddAssociation on the
-model's actions; sagemaker:CreateArtifact and sagemaker:AddAssociation on artifacts; sagemaker:ListArtifacts and
-sagemaker:ListAssociations; kms:Decrypt, kms:DescribeKey, kms:Encrypt and kms:GenerateDataKey; dynamodb:GetItem,
-dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked copies. Of what waited: s3:ListBucket,
-s3:GetObject and s3:DeleteObject on */held/*, sqs:GetQueueUrl and sqs:SendMessage on the queues of all that begins, and
-sns:Publish.
+sagemaker:DescribeEndpointConfig and sagemaker:DescribeModel; sqs:GetQueueUrl, sqs:GetQueueAttributes and
+sqs:SendMessage on the queues of these; sagemaker:CreateAction, sagemaker:DescribeAction, sagemaker:UpdateAction and
+sagemaker:AddAssociation on the model's actions; sagemaker:CreateArtifact and sagemaker:AddAssociation on artifacts;
+sagemaker:ListArtifacts and sagemaker:ListAssociations; kms:Decrypt, kms:DescribeKey, kms:Encrypt and
+kms:GenerateDataKey; dynamodb:GetItem, dynamodb:Query and dynamodb:PutItem on the ledger; s3:ListBucket on its locked
+copies. Of what waited: s3:ListBucket, s3:GetObject and s3:DeleteObject on */held/*, sqs:GetQueueUrl and
+sqs:SendMessage on the queues of all that begins, and sns:Publish.
 """
 
 import hashlib
@@ -97,6 +97,10 @@ GRACE = timedelta(minutes=15)
 """What is younger may still be on its way: a queue gives a message back after some minutes."""
 
 LOOK_BACK = timedelta(days=7)
+
+BACKLOG = 100
+"""Where so many messages wait for a reaction, what it has not done yet waits among them; and no more are added in a
+turn, which does not last for ever."""
 
 
 class Outcome(StrEnum):
@@ -273,12 +277,17 @@ def _sent_again(told: SentAgain) -> Fact:
 def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
     """Tell a model's reactions what they missed; returns what that was."""
     told = []
+    room: dict[str, int] = {}
     for missed in search.missed():
         if search.waits(missed):
             continue
-        if ledger.knows(search.model, Kind.REPLAYED, missed.subject):
+        queue = search.env.names.queue(missed.reaction)
+        if queue not in room:
+            room[queue] = BACKLOG - queues.count(queue).waiting
+        if room[queue] <= 0 or ledger.knows(search.model, Kind.REPLAYED, missed.subject):
             continue
-        queues.send(search.env.names.queue(missed.reaction), json.dumps(missed.event))
+        room[queue] -= 1
+        queues.send(queue, json.dumps(missed.event))
         ledger.record(
             Fact(
                 model=search.model,
