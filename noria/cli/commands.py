@@ -22,6 +22,7 @@ from noria.cli.flags import ModelFlags
 from noria.cli.labels import HardCaseRow, Labelling, hard_cases
 from noria.cli.metrics import Exporter
 from noria.cli.objectives import KeptRow, ServiceLevels, left_out_of
+from noria.cli.options import DEFAULT_ENV, AsJson, Env
 from noria.cli.output import Refused, require_reason, say, show, told, write_json
 from noria.cli.predictions import Answers, Sent, at_once, first_of, of_file, typed
 from noria.cli.reports import Reports
@@ -52,14 +53,11 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(diagnosis.app)
 app.add_typer(oncall.app)
 
-Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev, staging or prod")]
-AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
 ModelsDir = Annotated[Path, typer.Option("--models", help="folder of model specs", file_okay=False)]
 Reason = Annotated[str, typer.Option("--reason", help="why; kept in the registry and in the ledger")]
 ReasonToDo = Annotated[str, typer.Option("--reason", help="why; kept in the ledger, and so not for --dry-run")]
 Package = Annotated[str, typer.Argument(help="a package's ARN, or MODEL/VERSION as in flight-delay/3")]
 
-_DEFAULT_ENV = "dev"
 _DEFAULT_MODELS = Path("models")
 
 
@@ -115,7 +113,7 @@ class Asked(BaseModel):
 @app.command()
 def status(
     model: Annotated[str | None, typer.Argument(help="one model; all when left out")] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What is live, since when, from which data; what is wanted; which alarms are raised."""
@@ -146,7 +144,7 @@ def metrics(
         Path | None, typer.Option("--grafana", help="write Grafana's dashboards into this folder", file_okay=False)
     ] = None,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What the dashboards show, as OpenMetrics: once, or served for Prometheus. CloudWatch takes money for it."""
@@ -190,7 +188,7 @@ def models(models_dir: ModelsDir = _DEFAULT_MODELS, as_json: AsJson = False) -> 
 def slo(
     model: Annotated[str | None, typer.Argument(help="one model; all that promise something when left out")] = None,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What is promised in `objectives`, how well it was kept, and how much of the budget is left."""
@@ -209,13 +207,13 @@ def slo(
 
 
 @app.command()
-def packages(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def packages(model: str, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """The registered versions of a model, newest first."""
     show(
         Deployed(env).packages(model),
         columns=["version", "state", "approval", "outcome", "created", "dataset", "champion"],
         as_json=as_json,
-        empty=f"{model} has no version yet: upload data to <data bucket>/{model}/incoming/.",
+        empty=f"{model} has no version yet: upload data, which trains one (noria upload {model} FILE).",
     )
 
 
@@ -223,7 +221,7 @@ def packages(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> No
 def upload(
     model: str,
     file: Annotated[Path, typer.Argument(help="a CSV or Parquet file", exists=True, dir_okay=False)],
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Upload training data: it is checked against the contract, and what is good becomes a dataset."""
@@ -249,7 +247,7 @@ def label(
     row: Annotated[int, typer.Option("--row", min=0, help="with --id: its row in the request")] = 0,
     value: Annotated[str | None, typer.Option("--label", help="with --id: what came of it")] = None,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Tell what came of predictions: late, twice or corrected, the last word counts."""
@@ -265,7 +263,7 @@ def label(
 
 
 @app.command("hard-cases")
-def list_hard_cases(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def list_hard_cases(model: str, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """Predictions worth a look: the least confident to label, and the most confident that were wrong to review."""
     found = hard_cases(Deployed(env), model)
     if as_json:
@@ -294,7 +292,7 @@ def predict(
         list[str] | None, typer.Option("--row", help='such a row instead of a file, as {"hour": 7, …}; or several')
     ] = None,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Ask what is live: a file is answered beside its upload; with --first or --row the endpoint answers here."""
@@ -311,13 +309,13 @@ def predict(
 
 
 @app.command()
-def approve(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def approve(package: Package, reason: Reason, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """Approve a package: it goes live by the model's strategy, once as many have approved as its spec asks for."""
     _decide(Deployed(env), package, "Approved", reason, as_json=as_json)
 
 
 @app.command()
-def reject(package: Package, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def reject(package: Package, reason: Reason, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """Reject a package: if it is live, its predecessor takes over."""
     _decide(Deployed(env), package, "Rejected", reason, as_json=as_json)
 
@@ -331,7 +329,7 @@ def _decide(deployed: Deployed, reference: str, decision: Decision, reason: str,
 def events(
     model: Annotated[str | None, typer.Argument(help="one model; all when left out")] = None,
     limit: Annotated[int, typer.Option(min=1, help="how many")] = 30,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """The ledger: what happened and why, newest first."""
@@ -350,7 +348,7 @@ def events(
 def live(
     model: str,
     at: Annotated[str | None, typer.Option("--at", help=f"when: {PAST}; now if left out")] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What was live at a moment, since when, who approved it and why: from the ledger alone."""
@@ -365,7 +363,7 @@ def monitor(
         str | None,
         typer.Option("--since", help=f"from when: {PAST}; if left out, for as long as monitor.every says"),
     ] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Have what was asked until now looked at by every monitor, without waiting for the next window."""
@@ -385,7 +383,7 @@ def report(
         str | None, typer.Option("--window", help="its end, as in 2026-11-21T1200; else the newest")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="where to save it", dir_okay=False)] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Save the page of a monitored window here, to be opened in a browser."""
@@ -398,7 +396,7 @@ def card(
     package: Package,
     form: Annotated[Format, typer.Option("--format", help="html, pdf or json")] = "html",
     out: Annotated[Path | None, typer.Option("--out", help="where to save it", dir_okay=False)] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """All that is known of a version, as a page, on paper or as JSON: what it is, from what, how good, who decided."""
@@ -410,7 +408,7 @@ def card(
 def compare_versions(
     before: Annotated[str, typer.Argument(help="a package's ARN, or MODEL/VERSION")],
     after: Annotated[str, typer.Argument(help="another version of the model")],
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """How two versions differ: data, code, parameters, metrics and whether chance explains that, weights, size."""
@@ -426,7 +424,7 @@ def explain(
     row: Annotated[int, typer.Option("--row", min=0, help="which row of the request, from 0")] = 0,
     days: Annotated[int, typer.Option("--days", min=1, help="how far back it is looked for")] = 7,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Why a captured prediction is what it is: what each feature of the row adds to the average prediction."""
@@ -458,7 +456,7 @@ def trace(
             "--hour", formats=["%Y-%m-%dT%H"], help="count who answered the captured requests of an hour (UTC)"
         ),
     ] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Walk the record: from a prediction back to who sent what it was learnt from, or from a file forward."""
@@ -478,7 +476,7 @@ def traffic(
     reason: Reason,
     package: Annotated[str | None, typer.Option("--package", help="the challenger, to begin an A/B")] = None,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Give a challenger a share of the requests: begin an A/B, or move it. That approves the version."""
@@ -496,7 +494,7 @@ def shadow(
     reason: Reason,
     off: Annotated[bool, typer.Option("--off", help="end it")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Have a version answer copies of the requests, unheard; its answers are compared. That approves the version."""
@@ -513,7 +511,7 @@ def promote(
     *,
     reason: Reason,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Make the challenger the champion."""
@@ -527,7 +525,7 @@ def abandon(
     *,
     reason: Reason,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """End the A/B: the champion answers everything."""
@@ -545,7 +543,7 @@ def rollback(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Go back to a version that was live before, and to nothing beside it: one update, at most one bake."""
@@ -562,7 +560,7 @@ def retire(
     reason: ReasonToDo = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would happen")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Have a model answer nobody any more: its endpoint goes, its record stays. An approval brings it back."""
@@ -578,7 +576,7 @@ def retrain(
     force: Annotated[bool, typer.Option("--force", help="even where that goes over the budget")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be decided")] = False,
     models_dir: ModelsDir = _DEFAULT_MODELS,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Train anew on all data there is. Never beside another training and, unless forced, never over the budget."""
@@ -588,7 +586,7 @@ def retrain(
 
 @app.command()
 def policy(
-    model: str, models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, as_json: AsJson = False
+    model: str, models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = DEFAULT_ENV, as_json: AsJson = False
 ) -> None:
     """What would come of it if something asked for a training now, and why."""
     show(
@@ -604,7 +602,7 @@ def _changes(model: str, models_dir: Path, env: str) -> Changes:
 
 
 @app.command()
-def experiment(model: str, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def experiment(model: str, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """Champion against challenger or shadow: the newest comparison, its verdict, and what to do."""
     deployed = Deployed(env)
     found = newest(Storage(bucket=deployed.parameter("data-bucket")), deployed.require(model))
@@ -644,7 +642,7 @@ def flags(
     file: Annotated[Path | None, typer.Argument(help="set: a YAML or JSON file of rules", dir_okay=False)] = None,
     *,
     reason: Annotated[str, typer.Option("--reason", help="set, rollback: why; kept in the ledger")] = "",
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Feature flags: who gets which variant. Others reach callers step by step, and go back on an alarm."""
@@ -669,7 +667,7 @@ def openapi(
 
 
 @app.command()
-def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def preflight(models_dir: ModelsDir = _DEFAULT_MODELS, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """Whether every endpoint can be made, or become, what its spec says now; exit code 1 when one cannot."""
     endpoints = Endpoints(names=Names(env=env))
     up = {known.model: (endpoints.running(known.model), known.serve) for known in spec.load_all(models_dir)}
@@ -755,7 +753,7 @@ def destroy(
 @app.command()
 def leftovers(
     model: Annotated[str | None, typer.Option("--model", help="only what is of this model")] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What of an environment or a model is in the account, by name and by tag, with what each costs a month."""

@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel
 
 from noria import contract
+from noria.cli.options import AsJson
 from noria.cli.output import Refused, say
 from noria.infer import InferError, infer
 from noria.spec import ModelSpec
@@ -33,7 +34,7 @@ def infer_command(
     target: Annotated[str, typer.Option("--target", help="the column to predict")],
     time: Annotated[str | None, typer.Option("--time", help="the event time's column; found when left out")] = None,
     model: Annotated[str | None, typer.Option("--model", help="the model's name; the file's when left out")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="answer as JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Propose a spec from data, as YAML with the reason of every line. Exit code 1 when its own file breaks it."""
     try:

@@ -7,16 +7,12 @@ import typer
 
 from noria.cli.doctor import Doctor
 from noria.cli.logs import Follower
+from noria.cli.options import DEFAULT_ENV, AsJson, Env
 from noria.cli.output import show, write_json
 from noria.cli.state import Deployed
 from noria.cli.times import PAST, past
 
 app = typer.Typer()
-
-Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
-AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
-
-_DEFAULT_ENV = "dev"
 
 
 @app.command()
@@ -26,14 +22,14 @@ def logs(
         typer.Argument(
             metavar="ID",
             help="a correlation, as a page names it; or an event, a package (its ARN, or MODEL/VERSION), an execution, "
-            "a deployment, an inference id",
+            "a deployment, the newest upload of a key or a file's name, a dataset's hash, an inference id",
         ),
     ],
     since: Annotated[
         str | None,
         typer.Option("--since", help=f"from when: {PAST}; from its beginning if left out"),
     ] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Log lines of all functions and jobs, and entries of the ledger, that one thing led to, in order."""
@@ -53,7 +49,7 @@ def doctor(
     model: Annotated[
         str | None, typer.Argument(help="one model, and what all share; every model when left out")
     ] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What is wrong now: since when, what it means, its runbook, and the one command to try first. Exit code 1 then."""

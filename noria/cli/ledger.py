@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from noria.audit import audit
 from noria.aws.ledger import Copies
+from noria.cli.options import DEFAULT_ENV, AsJson, Env
 from noria.cli.output import say, show
 from noria.cli.state import Deployed
 from noria.cli.times import past
@@ -73,8 +74,8 @@ class Auditor:
 @app.command("verify")
 def verify_command(
     model: Annotated[str | None, typer.Argument(help="one model; all that are or were, when left out")] = None,
-    env: Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")] = "dev",
-    as_json: Annotated[bool, typer.Option("--json", help="answer as JSON")] = False,
+    env: Env = DEFAULT_ENV,
+    as_json: AsJson = False,
 ) -> None:
     """Whether entries, chain, head and locked copies agree. Exit code 1, and each break named, where they do not."""
     verified = Auditor(Deployed(env)).verify(model, now=datetime.now(UTC))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from noria.aws.archives import LATE
+from noria.cli.options import DEFAULT_ENV, AsJson, Env
 from noria.cli.output import Refused, say, show
 from noria.cli.pauses import PauseWish
 from noria.cli.recovery import DeadLetter, Recovery
@@ -15,12 +16,8 @@ from noria.units import count
 
 app = typer.Typer()
 
-Env = Annotated[str, typer.Option("--env", envvar="NORIA_ENV", help="environment: local, dev or prod")]
-AsJson = Annotated[bool, typer.Option("--json", help="answer as JSON")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would happen")]
 Reason = Annotated[str, typer.Option("--reason", help="why; kept in the ledger")]
-
-_DEFAULT_ENV = "dev"
 
 
 @app.command()
@@ -28,7 +25,7 @@ def queues(
     reaction: Annotated[str | None, typer.Argument(help="one reaction; all when left out")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="empty queues, too")] = False,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """What waits for each reaction, for how long, and what is dead and why. Dead letters stay where they are."""
@@ -64,7 +61,7 @@ def redrive(
     everybody: Annotated[bool, typer.Option("--all", help="of every reaction")] = False,
     most: Annotated[int, typer.Option("--limit", min=1, help="at most so many, of all reactions together")] = 1000,
     dry_run: DryRun = False,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Send dead letters to their reaction again. One that fails again is dead again, and noria queues says so."""
@@ -100,7 +97,7 @@ def replay(
     *,
     wait: Annotated[int, typer.Option("--wait", min=0, help="follow it for so many minutes at most")] = 60,
     dry_run: DryRun = False,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
     """Send to the reactions again what happened in a time, of all models, as the archives kept it."""
@@ -125,17 +122,17 @@ def pause(
     until: Annotated[
         str | None, typer.Option("--until", help=f"when it ends by itself: {COMING}; by noria resume if left out")
     ] = None,
-    env: Env = _DEFAULT_ENV,
+    env: Env = DEFAULT_ENV,
     as_json: AsJson = False,
 ) -> None:
-    """Begin nothing for a model by itself: events wait, none is lost. What is live answers, and commands work."""
+    """Begin nothing for a model by itself: its events wait, also of uploads and approvals, and none is lost."""
     wish = PauseWish(Deployed(env), model)
     told = wish.pause(reason=reason, until=until)
     say(told, told.text, as_json=as_json)
 
 
 @app.command()
-def resume(model: str, *, reason: Reason, env: Env = _DEFAULT_ENV, as_json: AsJson = False) -> None:
+def resume(model: str, *, reason: Reason, env: Env = DEFAULT_ENV, as_json: AsJson = False) -> None:
     """End a pause: what waited is sent to its reactions, in the order in which it came."""
     told = PauseWish(Deployed(env), model).resume(reason=reason)
     say(told, told.text, as_json=as_json)
