@@ -23,7 +23,14 @@ MODEL = "flight-delay"
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     with in_memory(monkeypatch):
         boto3.client("s3").create_bucket(Bucket="data")
-        boto3.client("ssm").put_parameter(Name="/noria/dev/data-bucket", Value="data", Type="String")
+        for name, value in {"data-bucket": "data", "ledger-table": "ledger"}.items():
+            boto3.client("ssm").put_parameter(Name=f"/noria/dev/{name}", Value=value, Type="String")
+        boto3.client("dynamodb").create_table(
+            TableName="ledger",
+            KeySchema=[{"AttributeName": "model", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("model", "sk")],
+            BillingMode="PAY_PER_REQUEST",
+        )
         boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=f"noria-dev-{MODEL}")
         yield Storage(bucket="data")
 
@@ -40,7 +47,7 @@ def test_a_file_is_uploaded_under_its_name(storage: Storage, tmp_path: Path) -> 
     file = tmp_path / "may.csv"
     file.write_text("inference_id,row,late\na,0,1\na,1,0\n")
     given = json.loads(label(str(file), "--json"))
-    assert given == {"model": MODEL, "uri": f"s3://data/{MODEL}/labels/may.csv", "predictions": 2}
+    assert given == {"model": MODEL, "uri": f"s3://data/{MODEL}/labels/may.csv", "predictions": 2, "waits": None}
     assert storage.read(f"{MODEL}/labels/may.csv") == file.read_bytes()
 
 
