@@ -17,7 +17,6 @@ from noria.aws.endpoints import CHALLENGER, CHAMPION, Endpoint
 from noria.aws.predictor import CannotPredictError, Predictor
 from noria.aws.registry import Registry
 from noria.aws.storage import Storage
-from noria.aws.telemetry import own_request
 from noria.explain import (
     FEWEST_ROWS,
     MOST_ASKED,
@@ -63,7 +62,7 @@ class Explanations:
     @classmethod
     def of(cls, spec: ModelSpec, *, endpoint: str, storage: Storage, registry: Registry) -> "Explanations":
         """`endpoint` is its name."""
-        asked = Predictor(endpoint=endpoint)
+        asked = Predictor(endpoint=endpoint, own=True)
         return cls(spec=spec, endpoint=Endpoint(name=endpoint), predictor=asked, storage=storage, registry=registry)
 
     def of_window(self, package: str, source: Source) -> WindowAttribution:
@@ -148,14 +147,11 @@ class Explanations:
         return ask
 
     def _ask(self, rows: Sequence[Row], bundle: str, target: Variant | None) -> list[Any]:
-        body, began = json.dumps({"instances": rows}).encode(), time.monotonic()
+        body = json.dumps({"instances": rows}).encode()
         try:
             answered = self.predictor.predict(body, inference_id=f"{capture.PROBE}{uuid.uuid4()}", variant=target)
         except CannotPredictError as error:
-            if error.status in {400, 502}:  # it was the model that answered so
-                own_request(self.endpoint.name, seconds=time.monotonic() - began, failed=error.status == 502)
             raise UnexplainedError(f"the endpoint was asked and did not answer: {error.detail}") from error
-        own_request(self.endpoint.name, seconds=time.monotonic() - began, failed=False)
         if answered.bundle not in {None, bundle}:
             raise UnexplainedError("the endpoint answers by another bundle than the one that was explained at training")
         if len(answered.predictions) != len(rows):

@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as NotConnectedError
 
+from noria.aws.telemetry import own_request
 from noria.flags import Variant
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def _client() -> "SageMakerRuntimeClient":
 
 @dataclass(kw_only=True)
 class Predictor:
-    """One endpoint, asked again and again."""
+    """One endpoint, asked again and again; `own` says that it is not by clients."""
 
     endpoint: str
+    own: bool = False
     client: "SageMakerRuntimeClient" = field(default_factory=_client, repr=False)
     clock: Callable[[], float] = time.monotonic
     _absent_until: dict[str, float] = field(default_factory=dict, init=False)
@@ -120,13 +122,16 @@ class Predictor:
         )
         if variant and self._absent_until.get(variant, 0.0) <= self.clock():
             try:
-                return ask(TargetVariant=variant)
+                return self._send(partial(ask, TargetVariant=variant))
             except ClientError as error:
                 # SageMaker has one code for all that it finds wrong with a request: ask without the variant and see.
                 if _code(error) not in {"ValidationError", "ValidationException"}:
                     raise
                 self._absent_until[variant] = self.clock() + ABSENT_SECONDS
-        return ask()
+        return self._send(ask)
+
+    def _send(self, ask: "Callable[[], InvokeEndpointOutputTypeDef]") -> "InvokeEndpointOutputTypeDef":
+        return own_request(self.endpoint, ask) if self.own else ask()
 
 
 def _code(error: ClientError) -> str:

@@ -7,11 +7,11 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_PendingDeploymentS
 
 import json
 import re
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -110,22 +110,18 @@ class ProbedEndpoint:
 
     def ask(self, rows: Sequence[dict[str, Any]], *, variant: str | None) -> Answer:
         """One request of all rows, which says that it is Noria's; of a variant, where there are several."""
-        began = time.monotonic()
+        ask = partial(
+            self.runtime.invoke_endpoint,
+            EndpointName=self.name,
+            ContentType="application/json",
+            Accept="application/json",
+            Body=json.dumps({"instances": rows}).encode(),
+            InferenceId=f"{PROBE}{uuid.uuid4()}",
+        )
         try:
-            answer = self.runtime.invoke_endpoint(
-                EndpointName=self.name,
-                ContentType="application/json",
-                Accept="application/json",
-                Body=json.dumps({"instances": rows}).encode(),
-                InferenceId=f"{PROBE}{uuid.uuid4()}",
-                **({"TargetVariant": variant} if variant else {}),
-            )
-        except self.runtime.exceptions.ModelError as error:
-            told: dict[str, Any] = dict(error.response)
-            failed = int(told.get("OriginalStatusCode") or 500) >= 500
-            own_request(self.name, seconds=time.monotonic() - began, failed=failed)
+            answer = own_request(self.name, partial(ask, TargetVariant=variant) if variant else ask)
+        except self.runtime.exceptions.ModelError:
             return Answer(predictions=None)
-        own_request(self.name, seconds=time.monotonic() - began, failed=False)
         said = _BUNDLE.search(answer.get("CustomAttributes", ""))
         bundle = said[1] if said else None
         try:

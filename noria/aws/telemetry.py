@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import ClientError
 
 from noria.events import Heard
 from noria.names import METRIC_NAMESPACE, OUTSIDE_HOURS, OWN_FAILURES, OWN_LATENCY, SERVICE
@@ -110,13 +111,23 @@ def outside_hours(model: str) -> None:
     _count(("Model", model), (OUTSIDE_HOURS, MetricUnit.Count, 1))
 
 
-def own_request(endpoint: str, *, seconds: float, failed: bool) -> None:
-    """Count a request of Noria's own that was answered: CloudWatch's counts of requests do not say whose they are.
+def own_request(endpoint: str, ask: Callable[[], Answer]) -> Answer:
+    """Ask what no client asked; where a model answers it is counted: CloudWatch's counts do not say whose requests."""
+    began = time.monotonic()
 
-    `failed`: with 5XX.
-    """
-    latency = (OWN_LATENCY, MetricUnit.Microseconds, round(seconds * 1e6))
-    _count(("EndpointName", endpoint), latency, (OWN_FAILURES, MetricUnit.Count, int(failed)))
+    def count(*, failed: bool) -> None:
+        latency = (OWN_LATENCY, MetricUnit.Microseconds, round((time.monotonic() - began) * 1e6))
+        _count(("EndpointName", endpoint), latency, (OWN_FAILURES, MetricUnit.Count, int(failed)))
+
+    try:
+        answer = ask()
+    except ClientError as error:
+        told: dict[str, Any] = dict(error.response)
+        if told["Error"]["Code"] == "ModelError":
+            count(failed=int(told.get("OriginalStatusCode") or 500) >= 500)
+        raise
+    count(failed=False)
+    return answer
 
 
 def _count(dimension: tuple[str, str], *values: tuple[str, MetricUnit, int]) -> None:

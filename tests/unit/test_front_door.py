@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from botocore.response import StreamingBody
 
 from lambdas.front_door.handler import Door, answer
 from noria.aws.flag_reader import LatestFlags
-from noria.aws.predictor import ABSENT_SECONDS, Predictor
+from noria.aws.predictor import ABSENT_SECONDS, CannotPredictError, Predictor
 from noria.aws.telemetry import logger
 from noria.flags import Flags
 from noria.hours import Hours
@@ -245,6 +245,33 @@ def test_outside_of_its_hours_callers_are_told_when_to_come_back_and_nobody_is_p
     assert (status, headers["retry-after"]) == (503, wait)
     assert ("MON-FRI 07:00 to 20:00 UTC" in told["detail"]) is excused
     assert ('"OutsideHours":[1.0]' in capsys.readouterr().out.replace(" ", "")) is excused
+
+
+@pytest.mark.parametrize(
+    ("sagemaker", "failed"),
+    [
+        (SageMaker(), 0),
+        (SageMaker(absent=True), 0),
+        (SageMaker(content=b"<html>"), 0),
+        (SageMaker(error=refusal("ModelError", OriginalStatusCode=400)), 0),
+        (SageMaker(error=refusal("ModelError", OriginalStatusCode=500)), 1),
+        (SageMaker(error=refusal("ModelError")), 1),
+        (SageMaker(error=refusal("InternalFailure")), None),
+        (SageMaker(error=refusal("ValidationError")), None),
+    ],
+    ids=["answered", "by another variant", "unreadable", "4XX", "5XX", "in no time", "SageMaker's", "no endpoint"],
+)
+def test_what_noria_itself_asks_is_counted_where_a_model_answered(
+    sagemaker: SageMaker, failed: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "noria-test-probe-deployment")
+    predictor = Predictor(endpoint="noria-test-flights", own=True, client=cast("Any", sagemaker))
+    with suppress(CannotPredictError):
+        predictor.predict(b"{}", inference_id="i", variant="challenger")
+    counted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["EndpointName"], line["OwnRequestFailures"]) for line in counted] == (
+        [] if failed is None else [("noria-test-flights", [failed])]
+    )
 
 
 def test_the_model_s_own_problems_are_passed_on() -> None:
