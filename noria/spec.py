@@ -416,6 +416,19 @@ _REMEDIES = {
     "extra_forbidden": "no such field: remove it or correct its name (`noria schema` lists them)",
 }
 
+_WRITTEN = {
+    "model": "flight-delay",
+    "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/flight-delay:1",
+    "estimator": "lightgbm.LGBMClassifier",
+    "instance": "ml.m5.large",
+    "issuer": "https://login.example.com",
+    "at": "cron(0 7 ? * MON-FRI *)",
+    "schedule": "rate(7 days)",
+    "page": "oncall@example.com",
+    "notices": "team@example.com",
+}
+"""Fields whose text has a pattern, each as somebody writes it."""
+
 
 def _explain(name: str, root: yaml.Node | None, problem: Mapping[str, Any]) -> str:
     location: Sequence[str | int] = problem["loc"]
@@ -423,6 +436,8 @@ def _explain(name: str, root: yaml.Node | None, problem: Mapping[str, Any]) -> s
     field = ".".join(str(part) for part in location) or "(whole file)"
     shown = "" if problem["type"] == "missing" or value is None else f" = {value}"
     remedy = _REMEDIES.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    if problem["type"] == "string_pattern_mismatch" and (example := _WRITTEN.get(str(location[-1]))):
+        remedy = f"write it as in {example}"
     return f"{name}:{line}: {field}{shown}: {remedy}"
 
 

@@ -156,6 +156,31 @@ def test_a_mistake_is_told_with_file_line_field_value_and_remedy(change: tuple[s
     assert expected in error(MINIMAL.replace(*change))
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "example"),
+    [
+        (("model: churn", "model: Churn"), "model = 'Churn'", "flight-delay"),
+        (("owner:", "image: python:3.12\nowner:"), "image = 'python:3.12'", "123456789012.dkr.ecr."),
+        (("owner:", "train: {estimator: lgbm}\nowner:"), "train.estimator = 'lgbm'", "lightgbm.LGBMClassifier"),
+        (("owner:", "train: {instance: m5.large}\nowner:"), "train.instance = 'm5.large'", "ml.m5.large"),
+        (("owner:", "serve: {instance: large}\nowner:"), "serve.instance = 'large'", "ml.m5.large"),
+        (("owner:", "retrain: {schedule: weekly}\nowner:"), "retrain.schedule = 'weekly'", "rate(7 days)"),
+        (
+            ("owner:", "serve: {scale: {min: 3, max: 6, target: 9, schedule: [{at: noon, min: 3, max: 6}]}}\nowner:"),
+            "serve.scale.schedule.0.at = 'noon'",
+            "cron(0 7 ? * MON-FRI *)",
+        ),
+        (("team: growth", "team: growth, page: ann"), "owner.page = 'ann'", "oncall@example.com"),
+    ],
+)
+def test_what_is_written_otherwise_than_its_pattern_gets_an_example(
+    change: tuple[str, str], field: str, example: str
+) -> None:
+    told = error(MINIMAL.replace(*change))
+    assert f"{field}: write it as in {example}" in told
+    assert "pattern" not in told
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     told = error(MINIMAL.replace("model: churn", "model: X").replace("team: growth", "crew: growth"))
     assert "model = 'X'" in told
