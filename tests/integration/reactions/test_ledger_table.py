@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import pytest
+
 from noria.ledger import Fact, Kind, verify
 from tests.integration.reactions.place import Place
 
@@ -69,3 +71,22 @@ def test_a_table_that_was_put_back_is_read_anew(place: Place) -> None:
     for subject in ("four", "two", "five", "six"):
         place.ledger.record(fact(model, subject))
     assert [entry.subject for entry in place.entries(model)] == ["four", "two", "five", "six"]
+
+
+def test_models_with_more_entries_than_are_kept_read_anew_only_what_is_too_much(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.aws.ledger._READ", {})
+    monkeypatch.setattr("noria.aws.ledger._MOST_READ", 12)
+    one, two = place.model().model, place.model().model
+    subjects = [str(number) for number in range(8)]
+    for model in (one, two):
+        for subject in subjects:
+            place.ledger.record(fact(model, subject))
+    read: list[int] = []
+    events = place.ledger.client.meta.events
+    events.register("after-call.dynamodb.Query", lambda parsed, **_: read.append(len(parsed["Items"])))
+    for model in (one, two, one, two, two):
+        assert [entry.subject for entry in place.ledger.entries(model)] == subjects
+    # The last that is kept is always read again.
+    assert read == [8, 8, 5, 5, 1]
