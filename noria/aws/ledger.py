@@ -5,7 +5,7 @@
 | `entry#<12 digits>`       | an entry: `body` (JSON), `hash`                               |
 | `meaning#<kind>#<subject>`| `number` of the entry that says it: once written, it is said  |
 | `head`                    | `number` and `hash` of the newest entry                       |
-| `claim#<subject>`         | `until` when (epoch seconds) somebody is busy saying it       |
+| `claim#<subject>`         | `until` when (epoch seconds) `caller` is busy saying it       |
 | `pause`                   | `until` when (epoch seconds) the model's events wait          |
 
 The bucket: `<model>/<12 digits>.json` is an entry's `body`, as it was first written.
@@ -13,6 +13,7 @@ The bucket: `<model>/<12 digits>.json` is an entry's `body`, as it was first wri
 
 import random
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -106,13 +107,15 @@ class Ledger:
         With `kept` false, a claim ends when its work is done; it must last longer than that can take.
         """
         item = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
+        caller = {"S": uuid.uuid4().hex}
         try:
             self.client.put_item(
                 TableName=self.table,
-                Item=item | {"until": {"N": str((now + lasting).timestamp())}},
-                ConditionExpression="attribute_not_exists(sk) OR #until < :now",
-                ExpressionAttributeNames={"#until": "until"},
-                ExpressionAttributeValues={":now": {"N": str(now.timestamp())}},
+                Item=item | {"until": {"N": str((now + lasting).timestamp())}, "caller": caller},
+                # The last where the answer was lost, and the call is made again.
+                ConditionExpression="attribute_not_exists(sk) OR #until < :now OR #caller = :caller",
+                ExpressionAttributeNames={"#until": "until", "#caller": "caller"},
+                ExpressionAttributeValues={":now": {"N": str(now.timestamp())}, ":caller": caller},
             )
         except self.client.exceptions.ConditionalCheckFailedException:
             yield False

@@ -159,6 +159,15 @@ def test_a_page_that_is_throttled_is_sent_by_the_call_s_own_retries(day: Day) ->
     assert (endings, differences(expected, found)) == ([Ending.DONE], [])
 
 
+def test_a_claim_of_which_the_caller_did_not_hear_is_the_caller_s_own(day: Day) -> None:
+    scene = next(each for each in SCENES if each.name == "join_labels: a labels file")
+    calls, expected = day.undisturbed(scene)
+    number = next(number for number, call in enumerate(calls, start=1) if call.what == "dynamodb:PutItem")
+    endings, seen, found = day.disturbed(scene, Disturbance(number, Kind.TIMEOUT, lasts=False))
+    assert [call.what for call in seen if call.outcome == Kind.TIMEOUT] == ["dynamodb:PutItem"]
+    assert (endings, differences(expected, found)) == ([Ending.DONE], [])
+
+
 def test_other_files_that_are_accepted_meanwhile_disturb_no_word_that_data_wait(day: Day) -> None:
     place, functions = day.functions.place, day.functions
     spec = place.model(retrain={"after": ["drift"]})
