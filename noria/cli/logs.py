@@ -52,18 +52,30 @@ class Follower:
             raise Refused(
                 f"No entry of the ledger, no captured request, and no log line since {since:%Y-%m-%d %H:%M} UTC names "
                 f"{asked}. Look further back with --since. Understood: a correlation or event, a package (its ARN, or "
-                "MODEL/VERSION), an execution, a deployment, a dataset's hash, an inference id."
+                "MODEL/VERSION), an execution, a deployment, an upload's key or file name, a dataset's hash, an "
+                "inference id."
             )
         entries = [entry for entry in self._entries if correlation and entry.correlation == correlation]
         others = [line for line in naming if correlation is None or line.correlation != correlation]
         return told([*others, *(self._lines(correlation, entries) if correlation else ())], entries)
 
     def _in_ledger(self, asked: str) -> str | None:
-        """Whose effect something is that the ledger names: a correlation, a package, an execution, a deployment."""
+        """Whose effect something is that the ledger names: a correlation, a package, an execution, an upload's key."""
+        if upload := self._upload(asked):
+            return upload.correlation
         named = self.deployed.package_arn(asked) if re.fullmatch(r"[^/:]+/\d+", asked) else asked
         if any(entry.correlation == named for entry in self._entries):
             return named
         return correlation_of(self._entries, named)
+
+    def _upload(self, asked: str) -> Entry | None:
+        """What became of the newest upload of a key, or of the only key that ends with a file's name."""
+        name = re.sub("^s3://[^/]+/", "", asked)
+        found = {str(e.details["key"]): e for e in sorted(self._entries, key=lambda e: e.at) if "key" in e.details}
+        keys = [key for key in found if key == name] or sorted(key for key in found if key.endswith(f"/{name}"))
+        if len(keys) > 1:
+            raise Refused(f"{asked} was uploaded as {', '.join(keys)}: ask for one of these.")
+        return found[keys[0]] if keys else None
 
     def _of_prediction(self, asked: str) -> str | None:
         """Whose effect the version is that answered a captured request; None where none has this inference id."""

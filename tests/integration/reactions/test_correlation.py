@@ -19,6 +19,7 @@ from lambdas.validate_upload.handler import handler as validate_upload
 from noria.aws.telemetry import logger
 from noria.cli.commands import app
 from noria.ledger import Kind, verify
+from noria.spec import ModelSpec
 from tests.integration.reactions.place import BUCKET, Place, ship
 from tests.integration.reactions.served import SCRIPT, Served
 from tests.integration.reactions.test_training import ended, evaluation, executions, pipeline
@@ -120,7 +121,7 @@ def test_all_that_belongs_together_is_told_in_order(
 ) -> None:
     spec = place.model()
     pipeline(place, spec)
-    key, body = f"{spec.model}/incoming/january.csv", table(spec)
+    key, body = f"{spec.model}/incoming/january-of-logs.csv", table(spec)
     upload = place.uploaded(key, place.put(key, body), len(body)) | {"id": "upload-of-logs"}
     place.deliver(validate_upload, upload)
     place.events(spec.model, "Dataset Accepted")
@@ -143,8 +144,29 @@ def test_all_that_belongs_together_is_told_in_order(
     assert {line["where"] for line in logged} == {"validate-upload"}
     assert [line["at"] for line in told] == sorted(line["at"] for line in told)
     assert noria("logs", "second-event") == told, "an event is found by any line that names it"
+    for name in (key, "january-of-logs.csv", f"s3://{BUCKET}/{key}"):
+        assert noria("logs", name) == told
     assert "names never-was" in noria("logs", "never-was")
     assert "no id" in noria("logs", "two words")
+
+
+def test_a_files_name_is_its_newest_upload_or_of_several_keys_none(place: Place, noria: Callable[..., Any]) -> None:
+    def upload(model: ModelSpec, id_: str, body: bytes) -> str:
+        key = f"{model.model}/incoming/same.csv"
+        place.deliver(validate_upload, place.uploaded(key, place.put(key, body), len(body)) | {"id": id_})
+        return key
+
+    spec, other = place.model(), place.model()
+    for each in (spec, other):
+        pipeline(place, each)
+    upload(spec, "broken-upload", b"no,table\n1,2\n")
+    mine = upload(spec, "good-upload", table(spec))
+    assert [line["level"] for line in noria("logs", "same.csv")] == ["dataset_accepted"]
+    assert noria("logs", "same.csv") == noria("logs", mine) == noria("logs", "good-upload")
+    theirs = upload(other, "another-upload", table(other))
+    both = ", ".join(sorted([mine, theirs]))
+    assert noria("logs", "same.csv") == f"same.csv was uploaded as {both}: ask for one of these."
+    assert noria("logs", theirs) == noria("logs", "another-upload")
 
 
 def test_an_invocation_that_was_killed_is_told_by_what_lambda_says_of_it(
