@@ -167,8 +167,7 @@ def _prepare(upload: S3Object, source: ObjectKey, spec: ModelSpec | None, place:
         unknown = f"no model is called {model!r}: upload to <model>/batch/, or describe it and deploy"
         raise UnanswerableError.because(source, "model", unknown)
     if (live := _live(spec, place)) is None:
-        nothing = f"nothing is live of {model}: approve a package, and upload the file again when it is live"
-        raise UnanswerableError.because(source, "live", nothing)
+        raise UnanswerableError.because(source, "live", _nothing_live(spec, place.now))
     if upload.size > batch.LARGEST:
         large = f"{upload.size:,} bytes, at most {batch.LARGEST:,} can be answered at once: split the file"
         raise UnanswerableError.because(source, "size", large)
@@ -233,6 +232,12 @@ def _live(spec: ModelSpec, place: Place) -> Live | None:
     model = place.stack.state().outputs.get(MODEL)
     package = place.endpoint.package_of(model) if model else None
     return Live(model_name=model, package=package) if model and package else None
+
+
+def _nothing_live(spec: ModelSpec, now: datetime) -> str:
+    if (hours := spec.serve.hours) and not hours.include(now):
+        return f"{spec.model} is off until {hours.local(hours.next_start(now))}: upload the file again when it is back"
+    return f"nothing is live of {spec.model}: approve a package, and upload the file again when it is live"
 
 
 def _signature(package: str, spec: ModelSpec, place: Place) -> Signature:

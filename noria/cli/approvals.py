@@ -10,12 +10,12 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from pydantic import BaseModel
 
-from noria.approval import APPROVED, Answer
+from noria.approval import APPROVED, PENDING, Answer
 from noria.aws.account import parameter
 from noria.aws.registry import Decision
 from noria.cli.output import Refused, require_reason, told
 from noria.cli.state import Deployed, became_champion
-from noria.deployment import live, taken_back, wanted
+from noria.deployment import live, taken_back, turned_off, wanted
 
 DENIED = "AccessDeniedException"
 
@@ -36,8 +36,9 @@ class Decided(BaseModel):
         if self.live:
             return f"{self.package} is live already, since {self.live:%Y-%m-%d %H:%M:%S} UTC: nothing was changed."
         because = f" ({self.because})" if self.because else ""
+        recorded = f"Your approval of {self.package} is recorded, and it waits for more"
         return told(
-            f"{self.decision} {self.package}: {self.reason}{because}",
+            f"{recorded if self.decision == PENDING else f'{self.decision} {self.package}'}: {self.reason}{because}",
             f"Follow it with: noria events {self.model}",
             self.waits,
         )
@@ -56,18 +57,18 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
         return decided.model_copy(update={"live": since})
     place = deployed.names.approvals(model)
     url, hidden = _strict(place) if decision == "Approved" else (None, False)
-    waits = deployed.waits(model, "it goes live") if decision == "Approved" else None
+    waits = _waits(deployed, model) if decision == "Approved" else None
     if url:
         answer = _ask(url, arn, reason)
-        state = decision if answer.approved else "PendingManualApproval"
-        return decided.model_copy(update={"decision": state, "because": answer.because, "waits": waits})
+        outcome = {"waits": waits} if answer.approved else {"decision": PENDING}
+        return decided.model_copy(update={**outcome, "because": answer.because})
     try:
         if deployed.registry.describe(arn).approval == decision:
             if hidden:
                 # In mode strict this is denied, before anything is taken back.
                 deployed.registry.decide(arn, decision, reason=reason)
             # Only a change is sure to be told as a decision.
-            deployed.registry.decide(arn, "PendingManualApproval", reason=reason)
+            deployed.registry.decide(arn, PENDING, reason=reason)
         deployed.registry.decide(arn, decision, reason=reason)
     except ClientError as error:
         if hidden and error.response["Error"]["Code"] == DENIED:
@@ -77,6 +78,12 @@ def decide(deployed: Deployed, reference: str, decision: Decision, reason: str) 
             ) from error
         raise
     return decided.model_copy(update={"waits": waits})
+
+
+def _waits(deployed: Deployed, model: str) -> str | None:
+    if turned_off(deployed.ledger.entries(model)):
+        return f"{model} is off by its hours: it goes live when they begin (noria status {model})."
+    return deployed.waits(model, "it goes live")
 
 
 def _live_since(deployed: Deployed, model: str, package: str) -> datetime | None:

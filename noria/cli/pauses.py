@@ -44,8 +44,9 @@ class Paused(BaseModel):
             return f"{self.model} is resumed: {count(self.waiting, 'event')} that waited go to their reactions."
         end = f"until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else f"until noria resume {self.model}"
         return (
-            f"{self.model} is paused {end}: nothing begins by itself, and its events wait. What is live answers, "
-            "alarms take a deployment back as ever, and what you ask for by command is done."
+            f"{self.model} is paused {end}: nothing begins by itself, and its events wait, those of uploads and "
+            "approvals too. What is live answers, alarms take a deployment back as ever, and noria rollback, reject, "
+            "traffic, shadow, promote, abandon, retire, retrain and monitor work."
         )
 
 

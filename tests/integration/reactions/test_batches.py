@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +148,8 @@ def test_json_lines_come_back_as_json_lines(place: Place, spec: ModelSpec) -> No
 
 
 def test_a_person_asks_by_command(place: Place, spec: ModelSpec, tmp_path: Path) -> None:
-    boto3.client("ssm").put_parameter(
-        Name=place.names.parameter("data-bucket"), Value=BUCKET, Type="String", Overwrite=True
-    )
+    for name, value in {"data-bucket": BUCKET, "ledger-table": "ledger"}.items():
+        boto3.client("ssm").put_parameter(Name=f"/noria/local/{name}", Value=value, Type="String", Overwrite=True)
     file = tmp_path / "asked.csv"
     file.write_text("hour,temp\n7,1\n")
     said = CliRunner().invoke(app, ["predict", spec.model, str(file), "--env", "local", "--json"])
@@ -278,6 +279,15 @@ def test_where_nothing_is_live_nothing_is_answered(place: Place) -> None:
     place.deliver(predict_batch, upload(place, spec, "week.csv", "hour,temp\n7,1\n"))
     _, page = refused(place, spec.model)
     assert "nothing is live" in page
+
+
+def test_what_comes_outside_of_a_models_hours_is_refused_until_they_begin(place: Place) -> None:
+    zone = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"  # where it is noon
+    hours = {"days": "MON-SUN", "from": "18:00", "to": "24:00", "timezone": zone}
+    spec = place.model(serve={"mode": "realtime", "hours": hours})
+    place.deliver(predict_batch, upload(place, spec, "week.csv", "hour,temp\n7,1\n"))
+    _, page = refused(place, spec.model)
+    assert re.search(rf"is off until \w+ \d+ \w+ 18:00 {re.escape(zone)}: upload the file again when it is back", page)
 
 
 def test_a_model_that_nobody_described_is_named(place: Place) -> None:
