@@ -81,10 +81,11 @@ def prepare(cloud: LocalCloud, story: Story, *, models: Path, live: bool) -> Day
     if live:
         with story.scene("January's model goes live"):
             play.first_model()
+    _, *others = flights.month(YEAR + 3).decode().splitlines()
     return Day(
         play=play,
         control=Control(world=World(cloud=cloud, model=CONTROL, story=story), play=play),
-        lines=mixed(flights.month(YEAR + 2).decode().splitlines(), play.spec.target),
+        lines=mixed([*flights.month(YEAR + 2).decode().splitlines(), *others], play.spec.target),
     )
 
 

@@ -26,11 +26,11 @@ _ENDS = (Kind.DATASET_ACCEPTED, Kind.DATASET_QUARANTINED)
 
 
 def mixed(lines: Sequence[str], target: str) -> list[str]:
-    """The header and as many rows as can take turns in their outcome: the contract refuses a file that has but one."""
+    """The header, and rows that take turns in their outcome and lack no value: the contract refuses a file that has
+    but one outcome, and one that has too many gaps."""
     column = lines[0].split(",").index(target)
-    late, early = (
-        [line for line in lines[1:] if (line.split(",")[column] == "1") is wanted] for wanted in (True, False)
-    )
+    rows = [(line, values) for line in lines[1:] if "" not in (values := line.split(","))]
+    late, early = ([line for line, values in rows if (values[column] == "1") is wanted] for wanted in (True, False))
     return [lines[0], *(line for pair in zip(late, early, strict=False) for line in pair)]
 
 

@@ -33,6 +33,8 @@ EVENTUALLY = ("sagemaker", "cloudformation")
 READS = ("Describe", "List", "Search", "Get")
 FEW = 3
 """Scenes that are drawn where not all are played."""
+ONCE = {"sagemaker:InvokeEndpoint"}
+"""Made again when its message comes again, not at once: it may be that it only takes long (noria/aws/probes.py)."""
 ASKED = "request_retraining"
 LATE = 3.0
 """Seconds: longer than a call waits in these tests."""
@@ -138,7 +140,8 @@ def test_a_bad_day_ends_as_if_it_had_not_been(
         most = retries.TRIES * len(endings)  # each delivery may fail at the same call
         # A look that was booked for later comes when it is due, which may be before the day is over.
         differs = [line for line in differences(expected, found) if "noria.schedule" not in line]
-        if not disturbance.lasts and set(endings) != {Ending.DONE}:
+        call = calls[disturbance.number - 1]
+        if not disturbance.lasts and call.what not in ONCE and set(endings) != {Ending.DONE}:
             differs = [f"a moment's fault was not mended by trying again: {endings}", *differs]
         differs += [
             f"{what} was tried {often} times, of at most {most}"
