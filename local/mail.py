@@ -12,10 +12,10 @@ from local import ministack
 
 def install(folder: Path) -> None:
     numbers = count(1)
-    folder.mkdir(exist_ok=True)
 
     def deliver(address: str, subject: str, text: str) -> None:
         at = datetime.now(UTC)
+        folder.mkdir(exist_ok=True)
         path = folder / f"{at:%Y%m%dT%H%M%SZ}-{next(numbers):05}.eml"
         path.write_bytes(mail(address, subject, text, at=at))
 

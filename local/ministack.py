@@ -1635,7 +1635,7 @@ def _invoke_and_measure(
         result = _invoke(function, config, event, request_id, began)
         return result
     finally:
-        duration = 1000 * (time.time() - began)
+        duration = round(1000 * (time.time() - began))
         _tell_of_function(
             config["FunctionName"], Invocations=1, Errors=int(bool(result.get("error"))), Throttles=0, Duration=duration
         )
@@ -1681,7 +1681,10 @@ def _publish_and_mail(
     subscriptions = (sns._topic_by_arn_any_scope(topic) or {}).get("subscriptions", [])
     for address in [each["endpoint"] for each in subscriptions if each["protocol"] == "email"]:
         for listener in _mail_listeners:
-            listener(address, subject, sns._resolve_message_for_protocol(message, structure, "email"))
+            try:
+                listener(address, subject, sns._resolve_message_for_protocol(message, structure, "email"))
+            except Exception:
+                logger.exception("no mail to %s", address)  # who publishes hears nothing of it, as of SNS's own
 
 
 sns._fanout = _publish_and_mail

@@ -410,6 +410,11 @@ def _next(now: datetime, step: timedelta) -> datetime:
     return now + step - (now - datetime.fromtimestamp(0, UTC)) % step
 
 
+def another_look(now: datetime) -> datetime:
+    """At what waits, though no time ends it: it was judged while other data were just being told."""
+    return _whole(_next(now, LOOK_AGAIN))
+
+
 def _whole(at: datetime) -> datetime:
     """The next whole second: Scheduler knows no parts of one, and what comes a moment too early is refused again."""
     return at.replace(microsecond=0) + timedelta(seconds=1)

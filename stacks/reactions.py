@@ -853,6 +853,7 @@ class Reactions(Stack):
             self.start_training,
             self.record_training,
             self.write_card,
+            self.approve_package,
             self.deploy_model,
             self.confirm_deployment,
             self.predict_batch,

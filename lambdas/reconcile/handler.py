@@ -18,7 +18,7 @@
 | it is in, or outside of, a model's hours     | that it answers, or does not | deploy_model     |
 | an entry of the ledger has no locked copy    |                             | export_ledger     |
 
-Each has the shape of the event that AWS sends, and is told once; nothing is told to a reaction for which a hundred
+Each has the shape of the event that AWS sends, and is told once; little is told to a reaction for which a hundred
 messages wait, as in a flood. And SageMaker's lineage follows the ledger (noria/lineage.py).
 
 `noria pause` and `resume` are heard here: what waits for a paused model is not told again, and what waited is given
@@ -39,6 +39,7 @@ sqs:SendMessage on the queues of all that begins, and sns:Publish.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,9 +99,9 @@ GRACE = timedelta(minutes=15)
 
 LOOK_BACK = timedelta(days=7)
 
-BACKLOG = 100
-"""Where so many messages wait for a reaction, what it has not done yet waits among them; and no more are added in a
-turn, which does not last for ever."""
+BACKLOG, FEW = 100, 5
+"""Where so many messages wait for a reaction, or are tried again, what it has not done yet is among them, and no more
+are told in a turn; but so many of each model, which no flood of another's keeps waiting."""
 
 
 class Outcome(StrEnum):
@@ -147,7 +148,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     registry, stacks = Registry(), Stacks()
     pipelines, transforms = Pipelines(client=registry.client), Transforms(client=registry.client)
     told: list[str] = []
-    failures = Failures()
+    failures, room = Failures(), Room(queues=queues)
     waiting = []
     for model in env.models:
         with failures.of(model):
@@ -176,7 +177,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
                 endpoint=Endpoint(name=env.names.model(model), client=registry.client),
                 now=datetime.now(UTC),
             )
-            told += reconcile(search=search, ledger=ledger, queues=queues)
+            told += reconcile(search=search, ledger=ledger, room=room)
     tell(Outcome.TOLD if told else Outcome.NOTHING, model="all", events=told)
     # Last, because whoever asks for what was missed does not wait for lineage.
     lineage = _lineage(env.names, env.data_bucket)
@@ -274,20 +275,36 @@ def _sent_again(told: SentAgain) -> Fact:
     return Fact(model=told.model, kind=kind, subject=subject, at=told.at, summary=summary, details=details)
 
 
-def reconcile(*, search: "Search", ledger: Ledger, queues: Queues) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How much more is told in a turn."""
+
+    queues: Queues
+    _left: dict[str, int] = field(default_factory=dict)
+    _taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def has(self, queue: str, model: str) -> bool:
+        if queue not in self._left:
+            count = self.queues.count(queue)
+            self._left[queue] = BACKLOG - count.waiting - count.in_flight
+        return self._left[queue] > 0 or self._taken[queue, model] < FEW
+
+    def take(self, queue: str, model: str) -> None:
+        self._left[queue] -= 1
+        self._taken[queue, model] += 1
+
+
+def reconcile(*, search: "Search", ledger: Ledger, room: Room) -> list[str]:
     """Tell a model's reactions what they missed; returns what that was."""
     told = []
-    room: dict[str, int] = {}
     for missed in search.missed():
         if search.waits(missed):
             continue
         queue = search.env.names.queue(missed.reaction)
-        if queue not in room:
-            room[queue] = BACKLOG - queues.count(queue).waiting
-        if room[queue] <= 0 or ledger.knows(search.model, Kind.REPLAYED, missed.subject):
+        if not room.has(queue, search.model) or ledger.knows(search.model, Kind.REPLAYED, missed.subject):
             continue
-        room[queue] -= 1
-        queues.send(queue, json.dumps(missed.event))
+        room.take(queue, search.model)
+        room.queues.send(queue, json.dumps(missed.event))
         ledger.record(
             Fact(
                 model=search.model,

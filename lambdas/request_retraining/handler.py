@@ -4,8 +4,8 @@ alarm, data, schedule, person ┬ noria/retraining.py ┬ yes: ledger, Retrainin
 training's end, a later look  ┘                     └ no:  ledger, later look booked, Retraining Declined
 
 A decision rests on the ledger as it is written: if anything was recorded meanwhile, it is made anew; so no two
-trainings are granted at once. That data wait is recorded whatever else was: other data, or a training's end, ask for
-all that waits; and of a flood, each would else disturb all others. What the ledger says is said again when the same
+trainings are granted at once. That data wait is recorded whatever else was, since of a flood each would else disturb
+all others; what came just then is seen by the look that is booked. What the ledger says is said again when the same
 message comes again.
 
 Calls: cloudwatch:DescribeAlarms; scheduler:CreateSchedule in group NORIA_SCHEDULE_GROUP; iam:PassRole on
@@ -48,7 +48,7 @@ from noria.events import (
 from noria.feedback import origin
 from noria.ledger import GENESIS, Entry, Fact, Kind
 from noria.monitors import Monitor, monitors
-from noria.retraining import Ask, Decision, announced, data_asks, decide, in_words, moment, waits
+from noria.retraining import Ask, Decision, announced, another_look, data_asks, decide, in_words, moment, waits
 from noria.spec import ModelSpec
 
 _ATTEMPTS = 12
@@ -256,6 +256,9 @@ def _fact(asked: Asked, spec: ModelSpec, cause: policy.Cause, decision: Decision
         kind = Kind.RETRAINING_REQUESTED
     else:
         kind = Kind.TRAINING_HELD if asked.dataset else Kind.RETRAINING_DECLINED
+    again_at = decision.again_at
+    if kind is Kind.TRAINING_HELD and not decision.would:
+        again_at = again_at or another_look(now)
     return Fact(
         model=spec.model,
         kind=kind,
@@ -271,7 +274,7 @@ def _fact(asked: Asked, spec: ModelSpec, cause: policy.Cause, decision: Decision
             "rules": list(decision.rules),
             "reasons": list(decision.reasons),
             "would": decision.would,
-            "again_at": decision.again_at.isoformat() if decision.again_at else None,
+            "again_at": again_at.isoformat() if again_at else None,
             **decision.numbers,
         },
     )

@@ -16,13 +16,14 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from noria.audit import Holdings, Written
 from noria.aws.storage import ObjectVersion, Storage
@@ -106,12 +107,12 @@ class Ledger:
         entry will say, so that nothing else keeps it from being told twice, is claimed for as long as it is not to be.
         With `kept` false, a claim ends when its work is done; it must last longer than that can take.
         """
-        item = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
-        caller = {"S": uuid.uuid4().hex}
+        item: dict[str, AttributeValueTypeDef] = {"model": {"S": model}, "sk": {"S": f"claim#{subject}"}}
+        caller: AttributeValueTypeDef = {"S": uuid.uuid4().hex}
         try:
             self.client.put_item(
                 TableName=self.table,
-                Item=item | {"until": {"N": str((now + lasting).timestamp())}, "caller": caller},
+                Item={**item, "until": {"N": str((now + lasting).timestamp())}, "caller": caller},
                 # The last where the answer was lost, and the call is made again.
                 ConditionExpression="attribute_not_exists(sk) OR #until < :now OR #caller = :caller",
                 ExpressionAttributeNames={"#until": "until", "#caller": "caller"},
@@ -120,14 +121,27 @@ class Ledger:
         except self.client.exceptions.ConditionalCheckFailedException:
             yield False
             return
+        except (BotoCoreError, ClientError):
+            self._give_back(item, caller)  # it may have been written, and no answer came
+            raise
         try:
             yield True
         except BaseException:
-            self.client.put_item(TableName=self.table, Item=item | {"until": {"N": "0"}})
+            self._give_back(item, caller)
             raise
         if not kept:
-            ended = {"until": {"N": str(time.time())}}
-            self.client.put_item(TableName=self.table, Item=item | ended)
+            self.client.put_item(TableName=self.table, Item={**item, "until": {"N": str(time.time())}})
+
+    def _give_back(self, claim: "Mapping[str, AttributeValueTypeDef]", caller: "AttributeValueTypeDef") -> None:
+        """Unless somebody else has it by now. Where that cannot be said either, it is over in its time."""
+        with suppress(BotoCoreError, ClientError):
+            self.client.put_item(
+                TableName=self.table,
+                Item={**claim, "until": {"N": "0"}},
+                ConditionExpression="#caller = :caller",
+                ExpressionAttributeNames={"#caller": "caller"},
+                ExpressionAttributeValues={":caller": caller},
+            )
 
     def claimed(self, model: str, subject: str) -> datetime | None:
         """Until when a subject is claimed, or was; None where it never was, or by one who failed."""

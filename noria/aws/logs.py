@@ -38,13 +38,12 @@ class Place:
         return cls(group=f"/aws/sagemaker/{kind}Jobs", name=name, streams=job)
 
 
-def _client() -> "CloudWatchLogsClient":
-    return boto3.client("logs", config=Config(retries={"mode": "adaptive", "total_max_attempts": 10}))
+_PATIENT = Config(retries={"mode": "adaptive", "total_max_attempts": 10})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    client: "CloudWatchLogsClient" = field(default_factory=_client, repr=False)
+    client: "CloudWatchLogsClient" = field(default_factory=lambda: boto3.client("logs", config=_PATIENT), repr=False)
 
     def groups(self, prefix: str) -> list[str]:
         pages = self.client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)

@@ -28,6 +28,7 @@ failed; botocore's own, a minute for each of five attempts, would outlast it.
 https://docs.aws.amazon.com/boto3/latest/guide/retries.html
 """
 
+_THROTTLED = {"Throttled", "KMSThrottling"}
 _DENIED = {"AuthorizationError", "AuthorizationErrorException", "UnauthorizedOperation"}
 """Besides those that say AccessDenied."""
 
@@ -70,11 +71,11 @@ def patiently() -> None:
 
 
 def _throttled(*, response: tuple[Any, Mapping[str, Any]] | None, attempts: int, **_: Any) -> float | None:
-    """Seconds to wait: SNS says `Throttled`, which botocore does not know for what it is.
+    """Seconds to wait: SNS's own words for too many calls are none that botocore knows.
 
     https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
     """
-    refused = response is not None and response[1].get("Error", {}).get("Code") == "Throttled"
+    refused = response is not None and response[1].get("Error", {}).get("Code") in _THROTTLED
     return random.uniform(0, 2 ** (attempts - 1)) if refused and attempts < TRIES else None  # noqa: S311 - no secret
 
 

@@ -302,3 +302,15 @@ def test_log_lines_of_endpoints_call_their_function_and_what_fails_goes_to_its_q
     assert stack.target(asynchronous.properties["FunctionName"]) == function
     queue = stack.target(asynchronous.properties["DestinationConfig"]["OnFailure"]["Destination"])
     assert queue.properties["QueueName"] == f"noria-{assembly.env}-keep-predictions"
+
+
+def test_the_reconciler_may_count_and_tell_whom_it_names(assembly: Assembly, stack: Template) -> None:
+    prefix = f"noria-{assembly.env}-"
+    source = (LAMBDAS / "reconcile" / "handler.py").read_text()
+    others = {name.replace("_", "-") for name in reactions()} - {"reconcile"}
+    named = {prefix + name for name in re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source) if name in others}
+    assert len(named) > 9
+    role = stack.target(stack.one("AWS::Lambda::Function", FunctionName=f"{prefix}reconcile").properties["Role"])
+    for action in ("sqs:GetQueueAttributes", "sqs:SendMessage"):
+        allowed = [resource for s in stack.allowed(role) if action in s["Action"] for resource in s["Resource"]]
+        assert named <= {stack.target(queue).properties["QueueName"] for queue in allowed}, action
