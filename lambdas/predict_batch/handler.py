@@ -236,7 +236,8 @@ def _live(spec: ModelSpec, place: Place) -> Live | None:
 
 def _nothing_live(spec: ModelSpec, now: datetime) -> str:
     if (hours := spec.serve.hours) and not hours.include(now):
-        return f"{spec.model} is off until {hours.local(hours.next_start(now))}: upload the file again when it is back"
+        back = hours.local(hours.next_start(now))
+        return f"nothing is live of {spec.model} before {back}: upload the file again when an approved package answers"
     return f"nothing is live of {spec.model}: approve a package, and upload the file again when it is live"
 
 

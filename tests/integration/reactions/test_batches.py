@@ -287,7 +287,7 @@ def test_what_comes_outside_of_a_models_hours_is_refused_until_they_begin(place:
     spec = place.model(serve={"mode": "realtime", "hours": hours})
     place.deliver(predict_batch, upload(place, spec, "week.csv", "hour,temp\n7,1\n"))
     _, page = refused(place, spec.model)
-    assert re.search(rf"is off until \w+ \d+ \w+ 18:00 {re.escape(zone)}: upload the file again when it is back", page)
+    assert re.search(rf"nothing is live of {spec.model} before \w+ \d+ \w+ 18:00 {re.escape(zone)}: upload", page)
 
 
 def test_a_model_that_nobody_described_is_named(place: Place) -> None:
