@@ -19,7 +19,7 @@ from noria.aws.predictor import CannotPredictError, NothingLiveError, Predictor
 from noria.aws.storage import Storage
 from noria.cli.output import Refused, told
 from noria.cli.state import Deployed
-from noria.deployment import turned_off, under_way
+from noria.deployment import turned_off, under_way, wanted
 from noria.names import key
 from noria.serve import Mode
 from noria.spec import Feature, FeatureType, ModelSpec
@@ -181,17 +181,18 @@ def _value(cell: str | None, feature: Feature) -> str | float | None:
 
 def _away(deployed: Deployed, spec: ModelSpec, now: datetime) -> str:
     """Why there is no endpoint, and what to do."""
-    model, hours = spec.model, spec.serve.hours
+    model, hours, entries = spec.model, spec.serve.hours, deployed.ledger.entries(spec.model)
+    then = wanted(entries)
+    if then is None or then.package is None:
+        return f"Approve a version: noria packages {model}"
     if hours and not hours.include(now):
         back = hours.local(hours.next_start(now))
         return f"{model} answers on {hours}: it is back on {back}, or change serve.hours in its YAML and deploy."
-    entries = deployed.ledger.entries(model)
     if turned_off(entries):
         why = f"its hours, {hours}, have begun" if hours else "it has no hours any more"
         return f"It is coming back, which takes minutes, for {why}: noria status {model}"
-    if moving := under_way(entries):
-        return f"{moving[0].upper()}{moving[1:]}: noria status {model}"
-    return f"Approve a version: noria packages {model}"
+    moving = under_way(entries) or "The endpoint is gone, though nobody asked for that"
+    return f"{moving[0].upper()}{moving[1:]}: noria status {model}"
 
 
 def _wrong(problem: CannotPredictError) -> list[str]:

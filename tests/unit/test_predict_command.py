@@ -1,13 +1,21 @@
 """Rows of a file or of the command line, as `noria predict` asks an endpoint for them."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
+from noria.aws.ledger import Ledger
 from noria.cli.output import Refused
-from noria.cli.predictions import first_of, typed
+from noria.cli.predictions import at_once, first_of, typed
+from noria.cli.state import Deployed
+from noria.deployment import Desired
+from noria.ledger import Fact, Kind
 from noria.spec import ModelSpec
+from tests.unit.serving_world import Table, error
 
 SPEC = ModelSpec.model_validate(
     {
@@ -80,3 +88,63 @@ def test_what_is_no_feature_in_a_typed_row_is_named_with_what_was_meant() -> Non
         "--row: wind = null: late has no such feature; leave it out.",
         "Features of late: hour, gate, temp.",
     ]
+
+
+class Deserted:
+    """An environment with the model's package group and without an endpoint."""
+
+    def get_parameter(self, **_: Any) -> Any:
+        return {"Parameter": {"Value": "ledger"}}
+
+    def get_paginator(self, _: str) -> Any:
+        return self
+
+    def paginate(self, **_: Any) -> Any:
+        yield {"ModelPackageGroupSummaryList": [{"ModelPackageGroupName": "noria-local-late"}]}
+
+    def invoke_endpoint(self, **_: Any) -> Any:
+        raise error("InvokeEndpoint", "ValidationError", "Endpoint noria-local-late not found")
+
+
+ALWAYS_OFF = {"days": "MON-SUN", "from": "00:00", "to": "01:00", "timezone": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"}
+"""Midnight to one, where it is noon."""
+
+APPROVED = (Kind.DEPLOYMENT_REQUESTED, "arn:model-package/late/1", "approved")
+ANSWERED = (Kind.DEPLOYED, "arn:model-package/late/1", "approved")
+OFF = (Kind.DEPLOYED, None, "off")
+
+
+@pytest.mark.parametrize(
+    ("hours", "happened", "told"),
+    [
+        (None, [], "Approve a version: noria packages late"),
+        (ALWAYS_OFF, [], "Approve a version: noria packages late"),
+        (
+            ALWAYS_OFF,
+            [ANSWERED, OFF],
+            f"late answers on MON-SUN 00:00 to 01:00 {ALWAYS_OFF['timezone']}: it is back on ",
+        ),
+        (
+            None,
+            [ANSWERED, OFF],
+            "It is coming back, which takes minutes, for it has no hours any more: noria status late",
+        ),
+        (None, [APPROVED], "A deployment is under way, from nothing to version 1: noria status late"),
+        (None, [ANSWERED], "The endpoint is gone, though nobody asked for that: noria status late"),
+    ],
+)
+def test_where_nobody_answers_it_is_said_why_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, hours: Any, happened: list[tuple[Kind, str | None, str]], told: str
+) -> None:
+    table = Table()
+    monkeypatch.setattr(boto3, "client", lambda service, **_: table if service == "dynamodb" else Deserted())
+    for number, (kind, package, cause) in enumerate(happened):
+        details = {**Desired(package=package).details, "cause": cause}
+        fact = Fact(
+            model="late", kind=kind, subject=f"deploy-{number}", at=datetime.now(UTC), summary="so", details=details
+        )
+        Ledger(table="ledger").record(fact)
+    spec = ModelSpec.model_validate({**SPEC.model_dump(mode="json"), "serve": {"hours": hours}})
+    with pytest.raises(Refused) as refused:
+        at_once(Deployed("local"), spec, [{"hour": 6}])
+    assert str(refused.value).startswith(f"No answer (503): no version of the model is live.\n{told}")
