@@ -74,7 +74,7 @@ class Table:
     class exceptions:  # noqa: N801 (as boto3 has it)
         class TransactionCanceledException(Exception): ...
 
-        class ConditionalCheckFailedException(Exception): ...
+        class ConditionalCheckFailedException(ClientError): ...
 
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
@@ -85,7 +85,7 @@ class Table:
 
     def put_item(self, **put: Any) -> None:
         if not self._holds(put):
-            raise self.exceptions.ConditionalCheckFailedException
+            raise self.exceptions.ConditionalCheckFailedException({"Error": {"Code": "refused"}}, "PutItem")
         self.items[put["Item"]["sk"]["S"]] = put["Item"]
 
     def transact_write_items(self, *, TransactItems: list[dict[str, Any]]) -> None:  # noqa: N803
@@ -114,8 +114,11 @@ class Table:
                 return found is None or found["hash"] == values[":previous"]
             case "#hash = :previous":
                 return found is not None and found["hash"] == values[":previous"]
-            case "attribute_not_exists(sk) OR #until < :now":
-                return found is None or float(found["until"]["N"]) < float(values[":now"]["N"])
+            case "attribute_not_exists(sk) OR #until < :now OR #caller = :caller":
+                over = found is None or float(found["until"]["N"]) < float(values[":now"]["N"])
+                return over or (found is not None and found.get("caller") == values[":caller"])
+            case "#caller = :caller":
+                return found is not None and found.get("caller") == values[":caller"]
             case other:
                 raise NotImplementedError(other)
 
@@ -520,6 +523,10 @@ class World:
         queue = QueueUrl.removeprefix(f"{NAMES.prefix}-")
         if queue in {"deploy-model", "confirm-deployment"}:
             self.messages.append(Message(queue=queue, body=json.loads(MessageBody), visible=self.now))
+
+    def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: list[str]) -> dict[str, Any]:  # noqa: N803
+        waiting = sum(QueueUrl.endswith(message.queue) for message in self.messages)
+        return {"Attributes": dict.fromkeys(AttributeNames, "0") | {AttributeNames[0]: str(waiting)}}
 
     def put_events(self, *, Entries: list[dict[str, Any]]) -> dict[str, int]:  # noqa: N803
         self.told += Entries

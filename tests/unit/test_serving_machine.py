@@ -169,7 +169,8 @@ class Serving:
             endpoint=self.endpoint,
             now=self.world.now,
         )
-        reconcile.reconcile(search=search, ledger=self.ledger, queues=self.rollout.queues)
+        room = reconcile.Room(queues=self.rollout.queues)
+        reconcile.reconcile(search=search, ledger=self.ledger, room=room)
 
 
 class ServingMachine(History):

@@ -161,7 +161,8 @@ class Training:
             endpoint=Endpoint(name=GROUP, client=self.aws),
             now=self.world.now,
         )
-        reconcile.reconcile(search=search, ledger=self.ledger, queues=Queues(client=self.aws))
+        room = reconcile.Room(queues=Queues(client=self.aws))
+        reconcile.reconcile(search=search, ledger=self.ledger, room=room)
 
 
 class TrainingMachine(History):
