@@ -238,6 +238,14 @@ def test_a_message_stays_hidden_for_six_times_as_long_as_its_function_may_take(
 UPLOADED_BY_THE_THOUSAND = {"validate-upload", "join-labels", "predict-batch", "request-retraining"}
 
 
+def test_the_worst_call_ends_before_its_function(function: Resource) -> None:
+    patience: Any = PATIENCE
+    attempts = patience.retries["total_max_attempts"]
+    backoff = sum(min(2.0**n, 20.0) for n in range(attempts - 1))  # drawn from zero to this, says botocore
+    longest = attempts * (patience.connect_timeout + patience.read_timeout) + backoff
+    assert longest < function.properties["Timeout"]
+
+
 def test_a_prober_outlives_the_longest_answers_of_two_versions(stack: Template, assembly: Assembly) -> None:
     (prober,) = (f for f in stack.of("AWS::Lambda::Function") if "ProbeDeployment" in f.path)
     retries: Any = ASKING.retries  # type: ignore[attr-defined]
