@@ -173,7 +173,7 @@ class TrainingMachine(History):
         self.world: TrainingWorld = TrainingWorld()
         self.folder = TemporaryDirectory()
         self.count = 0
-        self.checked = 0
+        self.checked: list[Entry] = []
         self.functions: Training
 
     @initialize(policy=st.sampled_from(sorted(POLICIES)), hour=st.integers(0, 23))
@@ -305,15 +305,15 @@ class TrainingMachine(History):
 
     @invariant()
     def the_policy_is_kept(self) -> None:
-        if not hasattr(self, "functions"):
+        entries = self.functions.entries() if hasattr(self, "functions") else []
+        if entries == self.checked:
             return
-        entries = self.functions.entries()
         assert verify(entries) == []
         assert len(unstarted(entries)) + len(unfinished(entries)) <= 1, "two are under way"
-        for entry in entries[self.checked :]:
+        for entry in entries[len(self.checked) :]:
             if entry.kind is Kind.RETRAINING_REQUESTED:
                 self.check_grant(entry, entries[: entry.number - 1])
-        self.checked = len(entries)
+        self.checked = entries
 
     def check_grant(self, grant: Entry, before: Sequence[Entry]) -> None:
         policy, cause = self.functions.spec.retrain, grant.details["cause"]
