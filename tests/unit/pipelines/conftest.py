@@ -110,7 +110,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Traine
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tables() -> Any:
     """The helpers above, for tests that make tables of their own."""
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from pipelines.tabular.train import read, train
 
 IMAGES: dict[Form, str] = {"onnx": "noria-serving", "sklearn": "sagemaker-scikit-learn"}
 GATES = {Task.BINARY: "auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "r2"}
+
+
+@pytest.fixture(autouse=True)
+def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To measure the latency of small models by hundreds of calls takes longer than all the rest."""
+    monkeypatch.setattr("pipelines.tabular.evaluate.LATENCY_CALLS", 20)
+    monkeypatch.setattr("pipelines.tabular.evaluate.LATENCY_WARM_UP", 1)
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -104,19 +112,30 @@ def test_no_value_of_a_sensitive_segment_is_written_and_its_bias_is_judged_as_be
         assert not re.search(rf"\b{value}\b", hidden.model_dump_json())
 
 
-class WithChampion:
-    """A champion that learnt nothing but noise, beside a candidate that learnt."""
+@pytest.fixture(scope="module")
+def weak(
+    trained: Callable[[Task], Any], tables: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Task], Path]:
+    """Bundle of a model of each task that learnt nothing but noise, trained once."""
 
-    def __init__(self, example: Any, tables: Any, folder: Path) -> None:
-        self._example, self._tables = example, tables
-        self.bundle = folder / "champion"
-        weak = tables.spec(
-            example.task,
-            train={"hyperparameters": {"max_iter": 1, "learning_rate": 0.01}},
-            serve={"server": "aws"},
+    @cache
+    def bundle(task: Task) -> Path:
+        example, made = trained(task), tmp_path_factory.mktemp(f"weak-{task}")
+        spec = tables.spec(
+            task, train={"hyperparameters": {"max_iter": 1, "learning_rate": 0.01}}, serve={"server": "aws"}
         )
-        train(example.train_rows, example.test_rows, weak, self.bundle, resources=tables.resources)
-        self._archive = folder / "champion.tar.gz"
+        train(example.train_rows, example.test_rows, spec, made, resources=tables.resources)
+        return made
+
+    return bundle
+
+
+class WithChampion:
+    """A weak champion, in a bundle of its own, beside a candidate that learnt."""
+
+    def __init__(self, example: Any, tables: Any, bundle: Path) -> None:
+        self._example, self._tables, self.bundle = example, tables, bundle
+        self._archive = bundle.with_suffix(".tar.gz")
 
     def evaluate(self, spec: ModelSpec, *, swap: bool = False) -> Evaluation:
         mine, theirs = self._example.archive, self._tables.pack(self.bundle, self._archive)
@@ -128,14 +147,24 @@ class WithChampion:
         )
 
 
+@pytest.fixture
+def beside(
+    trained: Callable[[Task], Any], weak: Callable[[Task], Path], tables: Any, tmp_path: Path
+) -> Callable[[Task], WithChampion]:
+    def both(task: Task) -> WithChampion:
+        return WithChampion(trained(task), tables, shutil.copytree(weak(task), tmp_path / "champion"))
+
+    return both
+
+
 @pytest.mark.parametrize(
     ("task", "metric"), [(Task.BINARY, "log_loss"), (Task.MULTICLASS, "log_loss"), (Task.REGRESSION, "rmse")]
 )
 def test_the_better_one_beats_the_other(
-    trained: Callable[[Task], Any], tables: Any, tmp_path: Path, task: Task, metric: str
+    beside: Callable[[Task], WithChampion], tables: Any, task: Task, metric: str
 ) -> None:
     spec = tables.spec(task, gates={metric: {"beats_champion_by": 0.05}})
-    both = WithChampion(trained(task), tables, tmp_path)
+    both = beside(task)
     done = both.evaluate(spec)
     assert done.champion is not None
     assert done.champion.package == "arn:champion"
@@ -161,9 +190,9 @@ def test_a_model_equals_itself(trained: Callable[[Task], Any], tables: Any) -> N
 
 
 def test_a_champion_with_code_of_its_own_is_asked_through_it(
-    trained: Callable[[Task], Any], tables: Any, tmp_path: Path
+    beside: Callable[[Task], WithChampion], tables: Any
 ) -> None:
-    both = WithChampion(trained(Task.BINARY), tables, tmp_path)
+    both = beside(Task.BINARY)
     code = both.bundle / "code" / "inference.py"
     code.write_text(
         code.read_text()
@@ -178,9 +207,9 @@ def test_a_champion_with_code_of_its_own_is_asked_through_it(
 
 @pytest.mark.parametrize("harm", ["code", "signature"])
 def test_a_champion_that_cannot_answer_is_a_finding_and_not_a_failure(
-    trained: Callable[[Task], Any], tables: Any, tmp_path: Path, harm: str
+    beside: Callable[[Task], WithChampion], tables: Any, harm: str
 ) -> None:
-    both = WithChampion(trained(Task.BINARY), tables, tmp_path)
+    both = beside(Task.BINARY)
     if harm == "code":
         (both.bundle / "code" / "inference.py").write_text("raise RuntimeError('worn out')")
     else:
