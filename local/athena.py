@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,10 @@ from sqlglot.tokenizer_core import TokenType
 
 from noria.sql import identifier, listing, literal
 
-_FUNCTIONS = frozenset(
-    {"bit_count", "bitwise_right_shift", "from_big_endian_64", "histogram", "is_finite", "json_format"}
-)
-"""Trino's functions among those that sqlglot has no class for; any other is refused."""
-
 _TYPES = {"BIGINT": "bigint", "HUGEINT": "bigint", "UBIGINT": "bigint", "INTEGER": "integer", "BOOLEAN": "boolean"}
 _TYPES |= {"DOUBLE": "double", "FLOAT": "float"}
+
+_ATHENA = sqlglot.Dialect.get_or_raise("athena")
 
 _STEPS = {"HOURS": timedelta(hours=1), "DAYS": timedelta(days=1), "WEEKS": timedelta(weeks=1)}
 _DATES = (("yyyy", "%Y"), ("MM", "%m"), ("dd", "%d"), ("HH", "%H"), ("mm", "%M"))
@@ -87,9 +85,10 @@ Objects = Callable[[str], Iterable[tuple[str, Callable[[], bytes]]]]
 def parsed(statement: str) -> exp.Query:
     """A query in Trino's SQL; raises `AthenaError` for what is none."""
     try:
-        if any(token.token_type is TokenType.DCOLON for token in sqlglot.tokenize(statement, read="athena")):
+        tokens = _ATHENA.tokenize(statement)
+        if any(token.token_type is TokenType.DCOLON for token in tokens):
             raise AthenaError("SYNTAX_ERROR: mismatched input '::'")
-        tree = sqlglot.parse_one(statement, dialect="athena")
+        tree = next(iter(_ATHENA.parser().parse(tokens, statement)), None)
     except SqlglotError as error:
         raise AthenaError(f"SYNTAX_ERROR: {error}") from error
     if not isinstance(tree, exp.Query):
@@ -157,7 +156,7 @@ def in_duckdb(tree: exp.Expr) -> str:
 
 
 def _meant(node: exp.Expr) -> exp.Expr:
-    said = ""
+    said, values = "", list[exp.Expr]()
     match node:
         case exp.Join(this=exp.Unnest() as unnest) if len(unnest.expressions) > 1:
             return _unnested(unnest)
@@ -165,30 +164,39 @@ def _meant(node: exp.Expr) -> exp.Expr:
             replacement = node.args["replacement"]
             replacement.replace(exp.Literal.string(re.sub(r"\$(\d)", r"\\\1", replacement.name)))
         case exp.ArrayPosition():
-            value = in_duckdb(node.expression)
-            said = f"CASE WHEN {value} IS NOT NULL THEN coalesce(list_position({in_duckdb(node.this)}, {value}), 0) END"
+            said = "CASE WHEN ? IS NOT NULL THEN coalesce(list_position(?, ?), 0) END"
+            values = [node.expression, node.this, node.expression]
         case exp.ParseJSON():
             # DuckDB reads more than JSON, and has no error() inside TRY: what is none becomes what cannot be cast.
-            text = in_duckdb(node.this)
-            said = f"CAST(CASE WHEN is_json({text}) THEN {text} ELSE '{{{{' || {text} END AS JSON)"
+            said, values = "CAST(CASE WHEN is_json(?) THEN ? ELSE '{{' || ? END AS JSON)", [node.this] * 3
         case exp.Decode():
-            said = f"from_utf8({in_duckdb(node.this)})"
+            said, values = "from_utf8(?)", [node.this]
         case exp.Substring(this=exp.MD5Digest()):
             start, length = int(node.args["start"].name), int(node.args["length"].name)
-            said = f"array_slice({in_duckdb(node.this)}, {start}, {start + length - 1})"
+            said, values = f"array_slice(?, {start}, {start + length - 1})", [node.this]
         case exp.Anonymous():
-            said = _MEANT.get(node.name.lower(), "").format(*map(in_duckdb, node.expressions))
-    return sqlglot.parse_one(said, dialect="duckdb") if said else node
+            said, values = _MEANT.get(node.name.lower(), ""), node.expressions
+    return _said(said, values) if said else node
+
+
+def _said(pattern: str, values: Iterable[exp.Expr]) -> exp.Expr:
+    """DuckDB's SQL, with expressions of Trino's for its question marks."""
+    return exp.replace_placeholders(_parsed(pattern), *(value.transform(_meant) for value in values))
+
+
+@cache
+def _parsed(pattern: str) -> exp.Expr:
+    return sqlglot.parse_one(pattern, dialect="duckdb")
 
 
 _SAME = ("histogram", "map_values")
 """Trino's functions that DuckDB has too, and sqlglot no class for."""
 
 _MEANT: Mapping[str, str] = {
-    "bit_count": "bit_count({0})",
-    "bitwise_right_shift": "(({0}) >> ({1}))",
-    "from_big_endian_64": "CAST('0x' || hex({0}) AS UBIGINT)",
-    "is_finite": "isfinite({0})",
+    "bit_count": "bit_count(?)",
+    "bitwise_right_shift": "((?) >> (?))",
+    "from_big_endian_64": "CAST('0x' || hex(?) AS UBIGINT)",
+    "is_finite": "isfinite(?)",
 }
 """What DuckDB has for Trino's functions."""
 
@@ -196,8 +204,8 @@ _MEANT: Mapping[str, str] = {
 def _unnested(unnest: exp.Unnest) -> exp.Join:
     """DuckDB joins one list at a time, but unnests several in a SELECT, as long as the longest."""
     names = [column.name for column in unnest.args["alias"].columns]
-    lists = (f"unnest({in_duckdb(of)}) AS {name}" for of, name in zip(unnest.expressions, names, strict=True))
-    tree = sqlglot.parse_one(f"SELECT 1 FROM x CROSS JOIN LATERAL (SELECT {', '.join(lists)}) AS u", dialect="duckdb")
+    lists = ", ".join(f"unnest(?) AS {name}" for name in names)
+    tree = _said(f"SELECT 1 FROM x CROSS JOIN LATERAL (SELECT {lists}) AS u", unnest.expressions)
     join: exp.Join = tree.args["joins"][0].pop()
     return join
 

@@ -25,6 +25,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlglot
@@ -164,8 +165,9 @@ class Aggregate:
     columns: frozenset[str]
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def of(cls, duckdb: str) -> "Aggregate":
-        """The twin of one of `Scan.expressions`."""
+        """The twin of one of `Scan.expressions`, which windows of one model ask again and again."""
         tree = sqlglot.parse_one(duckdb, dialect="duckdb")
         kind = tree.name if isinstance(tree, exp.Anonymous) else tree.key
         columns = frozenset(column.name for column in tree.find_all(exp.Column))
