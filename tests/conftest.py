@@ -15,6 +15,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -41,6 +42,9 @@ def _keep_temporary_files_together() -> None:
 
 _keep_temporary_files_together()
 botocore.session.create_loader = cache(botocore.session.create_loader)
+# How long an example takes is this machine's affair, and no test's.
+settings.register_profile("noria", deadline=None)
+settings.load_profile("noria")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

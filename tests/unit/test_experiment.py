@@ -91,7 +91,7 @@ def test_looking_all_the_time_the_truth_is_rarely_outside_of_paired_differences(
     rival = losses + chance.exponential(0.1, losses.shape) - 0.1
     looks = np.arange(REQUESTS, STEPS, 10)
     mean, variance = (each[:, looks] for each in running(rival - losses))
-    assert ever_outside(mean, variance, looks + 1.0) <= ALPHA
+    assert ever_outside(mean, variance, (looks + 1).astype(np.float64)) <= ALPHA
     ordinary = (np.abs(mean) > 1.96 * np.sqrt(variance)).any(axis=1).mean()
     assert ordinary > 4 * ALPHA  # what looking does to an interval that is meant for one look
 
