@@ -47,7 +47,7 @@ breaking: setup
 gameday: setup
 	@$(BIN)/python -m local.gameday $(if $(SEED),--seed $(SEED))
 
-## flood: ten thousand uploads at once (UPLOADS=), and what became of each; more than an hour, two a second
+## flood: ten thousand uploads at once (UPLOADS=), and what became of each; half an hour, five a second
 .PHONY: flood
 flood: setup
 	@$(BIN)/python -m local.gameday --flood $(or $(UPLOADS),10000)

@@ -36,6 +36,7 @@ import re
 import secrets
 import signal
 import sys
+import threading
 import time
 import uuid
 from bisect import bisect_left, bisect_right, insort
@@ -1716,6 +1717,7 @@ _collect = sqs._collect_msgs
 _send_to_queue = eventbridge._dispatch_to_sqs
 _run_batch = lambda_svc._run_sqs_batch
 _waiting_scale = 1.0
+_sending = threading.Lock()
 
 
 def queues() -> list[Queue]:
@@ -1761,13 +1763,17 @@ def _run_batch_and_wait_scaled(  # noqa: PLR0917 - MiniStack's signature
 
 
 def _send_with_group(target: Any, payload: str, parameters: Mapping[str, str] | None = None) -> None:
-    """Set a message's group in standard queues too, which makes them fair; it may be a path into the event."""
+    """Set a message's group in standard queues too, which makes them fair; it may be a path into the event.
+
+    MiniStack sends in many threads: which message is this one's, only one at a time can tell.
+    """
     queue = sqs._queue_by_arn(str(target))
-    before = queue["messages"][-1:] if queue else []
-    _send_to_queue(target, payload, parameters)
-    group = (parameters or {}).get("MessageGroupId")
-    if queue and group and not queue["is_fifo"] and queue["messages"][-1:] != before:
-        queue["messages"][-1]["group_id"] = _group(group, payload)
+    with _sending:
+        before = queue["messages"][-1:] if queue else []
+        _send_to_queue(target, payload, parameters)
+        group = (parameters or {}).get("MessageGroupId")
+        if queue and group and not queue["is_fifo"] and queue["messages"][-1:] != before:
+            queue["messages"][-1]["group_id"] = _group(group, payload)
 
 
 def _group(group: str, payload: str) -> str | None:
