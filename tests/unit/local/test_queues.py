@@ -1,10 +1,15 @@
 """The local SQS: fair between message groups, as the guide says, and what it tells CloudWatch."""
 
+import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from ministack.core.arn import parse_arn
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import sqs
 
 from local import ministack
 from local.ministack import Queue
@@ -65,6 +70,29 @@ def test_a_group_may_be_a_path_into_the_event() -> None:
     assert ministack._group("flight-delay", event) == "flight-delay"
     assert ministack._group("$.detail.model", event) == "flight-delay"
     assert ministack._group("$.detail.nothing.more", event) is None
+
+
+def test_of_messages_that_are_sent_at_once_each_has_its_own_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    sqs._act_create_queue({"QueueName": "crowded"}, "")
+    arn = f"arn:aws:sqs:{get_region()}:{get_account_id()}:crowded"
+    target, parameters = parse_arn(arn), {"MessageGroupId": "$.detail.model"}
+
+    append = ministack._send_to_queue
+
+    def append_slowly(*arguments: Any) -> None:
+        append(*arguments)
+        time.sleep(0)  # others' turn
+
+    monkeypatch.setattr(ministack, "_send_to_queue", append_slowly)
+
+    def send(number: int) -> None:
+        ministack._send_with_group(target, json.dumps({"detail": {"model": f"m{number % 7}"}}), parameters)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(3000)))
+    messages = sqs._queue_by_arn(arn)["messages"]
+    assert len(messages) == 3000
+    assert all(message["group_id"] == json.loads(message["body"])["detail"]["model"] for message in messages)
 
 
 def test_a_queue_tells_what_waits_and_for_how_long() -> None:
