@@ -74,7 +74,10 @@ class Interruption(BaseModel):
 
 
 class Call(BaseModel):
-    """A call that was seen; `outcome` is its HTTP status, or the kind of the fault that it met."""
+    """A call that was seen; `outcome` is its HTTP status, or the kind of the fault that it met.
+
+    `request` is the same of calls of one session that ask for the same, as of one that is made again.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,6 +86,7 @@ class Call(BaseModel):
     service: str
     operation: str
     outcome: str
+    request: str = ""
 
     @property
     def what(self) -> str:

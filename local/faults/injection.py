@@ -1,6 +1,7 @@
 """The server's side of faults: what stands before each call, and the door through which faults are set."""
 
 import asyncio
+import hashlib
 import logging
 import os
 import signal
@@ -67,6 +68,7 @@ class Injection:
                 service=asked.service,
                 operation=asked.operation,
                 outcome=fault.kind if fault else str(response.status),
+                request=hashlib.sha256(repr(_key(asked)).encode()).hexdigest()[:16],
             )
         )
         if isinstance(response.body, bytes) and any(each.kind is Kind.STALE for each in self.faults):

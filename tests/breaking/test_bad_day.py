@@ -195,8 +195,8 @@ def test_other_files_that_are_accepted_meanwhile_disturb_no_word_that_data_wait(
 
 def _in_a_row(calls: list[Call], kind: Kind) -> dict[str, int]:
     """Calls that met the fault, by how often the same one did without another between."""
-    met = (call.what for call in calls if call.outcome == kind)
+    met = ((call.what, call.request) for call in calls if call.outcome == kind)
     found: dict[str, int] = {}
-    for what, same in groupby(met):
+    for (what, _), same in groupby(met):
         found[what] = max(found.get(what, 0), len(list(same)))
     return found

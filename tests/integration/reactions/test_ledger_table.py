@@ -84,9 +84,11 @@ def test_models_with_more_entries_than_are_kept_read_anew_only_what_is_too_much(
         for subject in subjects:
             place.ledger.record(fact(model, subject))
     read: list[int] = []
-    events = place.ledger.client.meta.events
-    events.register("after-call.dynamodb.Query", lambda parsed, **_: read.append(len(parsed["Items"])))
+    ledger = place.ledger
+    ledger.client.meta.events.register(
+        "after-call.dynamodb.Query", lambda parsed, **_: read.append(len(parsed["Items"]))
+    )
     for model in (one, two, one, two, two):
-        assert [entry.subject for entry in place.ledger.entries(model)] == subjects
+        assert [entry.subject for entry in ledger.entries(model)] == subjects
     # The last that is kept is always read again.
     assert read == [8, 8, 5, 5, 1]
