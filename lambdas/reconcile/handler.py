@@ -559,8 +559,8 @@ class Search:
             yield Missed(reaction="approve-package", subject=subject, why=why, event=event)
 
     def _deployments(self) -> Iterator[Missed]:
-        stack, endpoint = self.stack.state(), self.endpoint.state()
-        if stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
+        stack, endpoint = self.stack.found(), self.endpoint.state()
+        if stack is None or stack.in_progress or stack.changed > self.now - GRACE or (endpoint and endpoint.changing):
             return
         waiting = [request for request in unsettled(self.entries) if request.at <= self.now - GRACE]
         hours = self.env.required_spec(self.model).serve.hours

@@ -7,6 +7,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from noria.aws.serving import PACKAGE
+from noria.aws.stacks import no_stack
 from noria.deployment import NONE
 from noria.logged import LOG_GROUP
 from noria.names import Names
@@ -41,7 +42,7 @@ class Endpoints:
         try:
             (stack,) = self.cloudformation.describe_stacks(StackName=self.names.stack(model, "serving"))["Stacks"]
         except ClientError as error:
-            if _missing(error):
+            if no_stack(error):
                 return None
             raise
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
@@ -72,7 +73,7 @@ class Endpoints:
                 if resource["ResourceType"] == LOG_GROUP_TYPE and resource["ResourceStatus"] not in NOT_THERE
             }
         except ClientError as error:
-            if _missing(error):
+            if no_stack(error):
                 return set()
             raise
 
@@ -85,8 +86,3 @@ class Endpoints:
                 return None
             raise
         return next((v.get("CurrentInstanceCount") for v in variants if v["VariantName"] == "champion"), None)
-
-
-def _missing(error: ClientError) -> bool:
-    """Whether CloudFormation says that there is no such stack."""
-    return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)

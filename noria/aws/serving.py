@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.exceptions import ClientError
 
+from noria.aws.stacks import no_stack
 from noria.deployment import NONE, Desired, Failure, Guard, percent, weight
 
 if TYPE_CHECKING:
@@ -92,6 +93,15 @@ class ServingStack:
             outputs={o["OutputKey"]: o["OutputValue"] for o in stack.get("Outputs", [])},
             changed=stack.get("LastUpdatedTime", stack["CreationTime"]),
         )
+
+    def found(self) -> StackState | None:
+        """None where there is none: it is still to be deployed for the first time, or was destroyed."""
+        try:
+            return self.state()
+        except ClientError as error:
+            if no_stack(error):
+                return None
+            raise
 
     def update(self, desired: Desired, *, guard: Guard, token: str) -> Update:
         """Ask for `desired` (no package: no endpoint), leaving template and other parameters as they are."""

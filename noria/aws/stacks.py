@@ -112,3 +112,8 @@ class Stacks:
             for event in page["StackEvents"]:
                 if event.get("ResourceStatus") == status and event.get("ResourceStatusReason"):
                     yield f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+
+
+def no_stack(error: ClientError) -> bool:
+    """Whether CloudFormation says that there is no such stack."""
+    return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)

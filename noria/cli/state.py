@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
+from botocore.exceptions import ClientError
 from pydantic import BaseModel
 
 from noria.approval import APPROVED, heard_of
@@ -209,7 +210,11 @@ class Deployed:
     def waits(self, model: str, what: str) -> str | None:
         """That something waits for the end of a model's pause, for people; None where it is in none."""
         now = datetime.now(UTC)
-        pause = paused(self.ledger.entries(model), now) if self.ledger.pauses(model, now) else None
+        try:
+            pause = paused(self.ledger.entries(model), now) if self.ledger.pauses(model, now) else None
+        except ClientError as refused:  # it is sent already, perhaps by somebody who may read nothing
+            code = refused.response.get("Error", {}).get("Code")
+            return f"Whether {model} is paused, so that this waits, could not be asked ({code}): noria status {model}."
         if pause is None:
             return None
         until = f" until {pause.until:%Y-%m-%d %H:%M} UTC" if pause.until else ""

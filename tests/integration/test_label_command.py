@@ -51,6 +51,14 @@ def test_a_file_is_uploaded_under_its_name(storage: Storage, tmp_path: Path) -> 
     assert storage.read(f"{MODEL}/labels/may.csv") == file.read_bytes()
 
 
+def test_who_may_not_read_the_ledger_hears_that_the_file_is_there(storage: Storage, tmp_path: Path) -> None:
+    file = tmp_path / "may.csv"
+    file.write_text("inference_id,row,late\na,0,1\na,1,0\n")
+    boto3.client("dynamodb").delete_table(TableName="ledger")
+    assert "could not be asked (ResourceNotFoundException): noria status" in label(str(file))
+    assert labels(storage) == [f"{MODEL}/labels/may.csv"]
+
+
 def test_a_file_that_could_not_be_joined_is_told_so_and_stays_here(storage: Storage, tmp_path: Path) -> None:
     file = tmp_path / "may.csv"
     file.write_text("inference_id,delayed\na,1\n")

@@ -82,6 +82,15 @@ def test_where_nothing_happened_nothing_is_missed(served: Served) -> None:
     assert served.kinds() == []
 
 
+def test_a_model_whose_stack_is_not_deployed_yet_misses_nothing_and_keeps_nobody_waiting(served: Served) -> None:
+    cloudformation = served.place.client("cloudformation")
+    stack = served.place.names.stack(served.model, "serving")
+    cloudformation.delete_stack(StackName=stack)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
+    served.place.put(f"{served.model}/incoming/a.csv", "x")
+    assert list(run(served)) == ["validate-upload"]
+
+
 def test_entries_without_a_locked_copy_get_one_once(served: Served) -> None:
     model, place = served.model, served.place
     for name in ("one", "two"):
