@@ -277,6 +277,8 @@ class Rollout:
                 return Begun.STARTED
             case Update.UNCHANGED:
                 return self._look(Begun.UNCHANGED, now=now)
+            case Update.BUSY if self.stack.operation(request.id, since=request.at - _SKEW):
+                return Begun.STARTED  # by another delivery of the same, a moment ago
             case Update.BUSY:
                 self._wait(request, "the serving stack is changing for another reason", now=now)
                 return Begun.WAITING

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+import boto3
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
@@ -16,6 +17,8 @@ def _nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # In a run of all tests, the integration tests' local cloud may still be what the environment names.
     for name in [name for name in os.environ if name.startswith(("AWS_", "NORIA_"))]:
         monkeypatch.delenv(name)
+    # A handler that was imported has left a session that keeps its clients, with what other tests did to them.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     disable_socket(allow_unix_socket=True)
     yield
     enable_socket()
