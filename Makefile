@@ -12,7 +12,7 @@ TWO := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export PYTHONPATH := $(CURDIR)
 
-## demo: run the whole loop on this machine with real flight data, about four minutes after set-up
+## demo: run the whole loop on this machine with real flight data, three to four minutes after set-up
 .PHONY: demo
 demo: setup
 	@$(BIN)/python -m local.demo
@@ -27,7 +27,7 @@ test: setup sdk .noria/chromium/.ready
 	wait $$others && failed=0 || failed=$$?; \
 	cat .noria/test.log; exit $$failed
 
-## unit: the tests that need no process, under a minute
+## unit: the tests that need no process, a minute or so
 .PHONY: unit
 unit: .venv/.ready
 	@$(BIN)/python -m pytest tests/unit $(TWO)
@@ -37,7 +37,7 @@ unit: .venv/.ready
 fuzz: .venv/.ready .noria/atheris/.ready
 	@PYTHONPATH=$(CURDIR):.noria/atheris $(BIN)/python -m tests.fuzz
 
-## breaking: kill every reaction at every call, deliver every event in every way, give every call a bad day; about two hours
+## breaking: kill every reaction at every call, deliver every event in every way, give every call a bad day; two to three hours
 .PHONY: breaking
 breaking: setup
 	@$(BIN)/python -m pytest tests/breaking --points all --seed $(or $(SEED),0)
